@@ -1,0 +1,4 @@
+//! The `procprobe` binary.
+fn main() {
+    println!("procprobe");
+}
