@@ -1,21 +1,35 @@
-//! The eBPF object.
+//! The eBPF object: one program per file, named after the event it handles.
+//!
+//! | module | kernel event | does |
+//! |---|---|---|
+//! | [`sched_switch`] | `tp_btf/sched_switch` | books the time of the thread that leaves a CPU and the one that gets it; death |
+//! | [`sched_waking`] | `tp_btf/sched_waking` | remembers when and by whom a thread was woken |
+//! | [`process_fork`] | `tp_btf/sched_process_fork` | opens the ledger of a new thread |
+//! | [`process_exec`] | `tp_btf/sched_process_exec` | tells the agent of a new program |
+//! | [`snapshot`] | `iter.s/task` | the read path: every thread with its ledger |
+//!
+//! [`account`] holds the state machine they share, [`task`] the reads from kernel structures, [`maps`] every map.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+mod account;
+mod emit;
+mod maps;
+mod process_exec;
+mod process_fork;
+mod sched_switch;
+mod sched_waking;
+mod snapshot;
+mod storage;
+mod task;
 
-/// Placeholder until the programs land.
-#[btf_tracepoint(function = "sched_switch")]
-pub fn sched_switch(_ctx: BtfTracePointContext) -> i32 {
-    0
-}
-
-#[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable: the verifier refuses a program that could get here.
     loop {}
 }
 
+/// Some helpers are for GPL-compatible programs only. The rest of the project is MIT OR Apache-2.0.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,1 +1,13 @@
-//! The agent.
+//! The procprobe agent.
+//!
+//! ```text
+//! kernel ──▶ source ──▶ model ──▶ view, export
+//! (eBPF)     (records    (pure)    (terminal, JSON, Prometheus)
+//!  /proc ──▶  to model)
+//! ```
+//!
+//! Data flows one way. [`kernel`] loads the programs and reads their records; [`source`] turns those, or /proc, into the
+//! model's input; [`model`] draws the conclusions and touches nothing outside; [`view`] and [`export`] show them;
+//! [`cli`] has one file per verb and ties the rest together.
+
+pub mod kernel;

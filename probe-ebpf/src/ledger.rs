@@ -1,0 +1,109 @@
+//! The account kept for every thread, in `BPF_MAP_TYPE_TASK_STORAGE`.
+//!
+//! Who writes what:
+//! - [`Ledger`] except [`Wake`]: `sched_switch` alone, for the thread that leaves the CPU and the one that enters it.
+//!   Both writes for one thread are ordered by the run-queue lock, so there is one writer at a time.
+//! - [`Wake`]: `sched_waking` alone, under the wakee's `pi_lock`. It may run before the sleeper's own switch-out is
+//!   traced, which is why it touches nothing else and is resolved when the thread next enters a CPU.
+//! - The snapshot iterator reads. [`Ledger::sequence`] is odd while an update is under way.
+//!
+//! Size: a storage element is `bpf_local_storage_elem` (72 bytes before the value on 6.18) plus the value, from a
+//! power-of-two slab. Up to 952 bytes the element fits in 1 KiB; the assertion below keeps room for later kernels.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::histogram::BUCKETS;
+use crate::state::{STATES, State};
+
+/// States with a histogram in the ledger itself, by index: running, runnable, sleeping, uninterruptible, idle.
+pub const COMMON_STATES: usize = 5;
+/// States whose histogram lives in [`RareLedger`]: stopped, traced, parked. Few threads ever enter one.
+pub const RARE_STATES: usize = STATES - COMMON_STATES;
+
+/// [`Ledger::flags`]: the thread has a [`RareLedger`] as well.
+pub const HAS_RARE: u8 = 1;
+
+/// Number of classes of [`Ledger::blocked_ns`].
+pub const BLOCKED_CLASSES: usize = 12;
+
+/// What a thread waits in, read from its saved user registers when it left the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockedOn {
+    /// System call number, or [`NO_SYSCALL`].
+    pub syscall: i64,
+    /// Its first two arguments: for a futex wait the address and the operation.
+    pub args: [u64; 2],
+}
+
+/// [`BlockedOn::syscall`] of a thread that is not in a system call: a kernel thread, a page fault, an interrupt.
+pub const NO_SYSCALL: i64 = -1;
+
+/// The latest wake-up of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Wake {
+    /// `bpf_ktime_get_ns()` at `sched_waking`; 0 if it was never woken while we looked.
+    pub at_ns: u64,
+    /// The waker's `start_boottime`, which with the tid is its identity. 0: an interrupt on an idle CPU.
+    pub waker_start_ns: u64,
+    /// The waker's tid. An interrupt that hit a running thread is booked to that thread.
+    pub waker_tid: u32,
+    /// The wakee's `__state` when it was woken.
+    pub from_bits: u32,
+}
+
+/// One thread's account. Times are `bpf_ktime_get_ns()` (CLOCK_MONOTONIC) or durations in nanoseconds.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ledger {
+    /// Odd while an update is under way.
+    pub sequence: u32,
+    /// [`State`] as a byte; means nothing while [`Self::birth_ns`] is 0.
+    pub state: u8,
+    /// [`HAS_RARE`].
+    pub flags: u8,
+    /// Keeps the layout explicit.
+    pub reserved: [u8; 2],
+    /// When accounting began: the fork, or the moment the programs went live. 0 until the first switch is seen. With [`Self::birth_tid`] this is the
+    /// identity of the account, which an exec by a non-leader thread does not change (the tid it does).
+    pub birth_ns: u64,
+    /// Since when the thread is in [`Self::state`].
+    pub since_ns: u64,
+    /// Closed intervals: nanoseconds per state, by [`State::index`].
+    pub time_ns: [u64; STATES],
+    /// Tid when accounting began.
+    pub birth_tid: u32,
+    /// Keeps the layout explicit.
+    pub reserved2: u32,
+    /// What the thread waits in; meaningful while the state is a blocked one.
+    pub blocked_on: BlockedOn,
+    /// Reserved for holder evidence: the futex word and the owner read when the wait began.
+    pub futex_word: u32,
+    /// See [`Self::futex_word`].
+    pub futex_owner: u32,
+    /// Reserved for time blocked by class of system call.
+    pub blocked_ns: [u64; BLOCKED_CLASSES],
+    /// The latest wake-up.
+    pub wake: Wake,
+    /// Closed intervals: log2 histogram of their durations. Last, so that a snapshot without histograms is a prefix.
+    pub histogram: [[u32; BUCKETS]; COMMON_STATES],
+}
+
+/// Histograms of the states that few threads ever enter, in a storage of their own that is made on first use.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct RareLedger {
+    /// By [`State::index`] minus [`COMMON_STATES`].
+    pub histogram: [[u32; BUCKETS]; RARE_STATES],
+}
+
+/// Bytes of a [`Ledger`] up to its histograms.
+pub const LEDGER_HEAD: usize = core::mem::offset_of!(Ledger, histogram);
+/// Bytes of a whole [`Ledger`].
+pub const LEDGER_SIZE: usize = size_of::<Ledger>();
+
+const _: () = assert!(LEDGER_SIZE <= 896, "a storage element must stay inside its 1 KiB slab, on later kernels too");
+const _: () = assert!(LEDGER_SIZE % 8 == 0 && LEDGER_HEAD % 8 == 0, "copied in words of 8 bytes");
+const _: () = assert!(size_of::<RareLedger>() % 8 == 0, "copied in words of 8 bytes");
+const _: () = assert!(State::Idle.index() + 1 == COMMON_STATES && State::Stopped.index() == COMMON_STATES);

@@ -1,0 +1,55 @@
+//! Every map: who writes it, who reads it, and what happens when it is full.
+
+use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use probe_ebpf::ledger::{Ledger, RareLedger};
+use probe_ebpf::record::Scratch;
+use probe_ebpf::totals::{Control, Totals};
+
+use crate::storage::TaskStorage;
+
+/// The account of every thread. Written by `sched_switch` and `sched_waking`, read by `snapshot` and at death.
+/// No size limit; a failed allocation is counted in [`Totals::storage_failures`].
+#[btf_map]
+pub static LEDGERS: TaskStorage<Ledger> = TaskStorage::new();
+
+/// Histograms of stopped, traced and parked, for the few threads that ever were.
+#[btf_map]
+pub static RARE: TaskStorage<RareLedger> = TaskStorage::new();
+
+/// Births and deaths, to the agent's ring reader. When it is full the event is lost and counted, by kind. The agent
+/// may resize it before loading.
+#[btf_map]
+pub static EVENTS: RingBuf<u8, { 8 << 20 }> = RingBuf::new();
+
+/// Per-CPU totals, to the agent.
+#[btf_map]
+pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
+
+/// Written by the agent, read by every program.
+#[btf_map]
+pub static CONTROL: Array<Control, 1> = Array::new();
+
+/// Where `snapshot` puts a record together. One snapshot at a time: the agent sees to it.
+#[btf_map]
+pub static SCRATCH: Array<Scratch, 1> = Array::new();
+
+/// When accounting began, 0 if it has not.
+#[inline(always)]
+pub fn live_since_ns() -> u64 {
+    match CONTROL.get(0) {
+        // SAFETY: a valid map value; volatile because the agent writes it.
+        Some(control) => unsafe { core::ptr::read_volatile(&raw const control.live_since_ns) },
+        None => 0,
+    }
+}
+
+/// Adds to a counter of this CPU's [`Totals`].
+#[inline(always)]
+pub fn count(add: impl FnOnce(&mut Totals)) {
+    if let Some(totals) = TOTALS.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element. The programs that count do not migrate (tp_btf runs with migration
+        // disabled); one that interrupts another on the same CPU may cost an increment of a diagnostic counter.
+        add(unsafe { &mut *totals });
+    }
+}

@@ -1,0 +1,121 @@
+//! Member offsets of kernel structures.
+//!
+//! rustc emits no CO-RE relocations, so the agent reads the offsets from `/sys/kernel/btf/vmlinux` and writes them into
+//! the object's `.rodata` before it is loaded. `.rodata` is frozen by then, so the verifier knows every offset as a
+//! constant, accepts loads through BTF-typed pointers, and does not even look at branches that a `false` here kills.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Offset of a member this kernel does not have. Only optional members may be absent; the agent refuses to load
+/// without the others.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Byte offsets from the start of the structure each name begins with.
+        #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+        #[repr(C)]
+        pub struct Offsets { $($(#[$doc])* pub $name: u32),+ }
+
+        impl Offsets {
+            /// All members absent: what the object holds until the agent fills it in.
+            pub const ABSENT: Self = Self { $($name: ABSENT),+ };
+        }
+    };
+}
+
+offsets! {
+    /// `task_struct.__state` (5.14 and newer, and backports) or `state`.
+    task_state,
+    /// `task_struct.flags`
+    task_flags,
+    /// `task_struct.exit_state`
+    task_exit_state,
+    /// `task_struct.exit_code`
+    task_exit_code,
+    /// `task_struct.pid`, which is the tid.
+    task_pid,
+    /// `task_struct.tgid`, which is the pid.
+    task_tgid,
+    /// `task_struct.real_parent`
+    task_real_parent,
+    /// `task_struct.parent`: the tracer, of a traced thread.
+    task_parent,
+    /// `task_struct.group_leader`
+    task_group_leader,
+    /// `task_struct.thread_pid`
+    task_thread_pid,
+    /// `task_struct.start_boottime`
+    task_start_boottime,
+    /// `task_struct.comm`
+    task_comm,
+    /// `task_struct.signal`
+    task_signal,
+    /// `task_struct.cgroups`
+    task_cgroups,
+    /// `task_struct.ptrace`
+    task_ptrace,
+    /// `task_struct.real_cred`
+    task_real_cred,
+    /// `task_struct.static_prio`
+    task_static_prio,
+    /// `task_struct.policy`
+    task_policy,
+    /// `task_struct.nvcsw`
+    task_nvcsw,
+    /// `task_struct.nivcsw`
+    task_nivcsw,
+    /// `task_struct.on_cpu`
+    task_on_cpu,
+    /// `task_struct.se.exec_start`
+    task_exec_start,
+    /// `task_struct.se.sum_exec_runtime`
+    task_sum_exec_runtime,
+    /// `task_struct.sched_info.last_arrival` (optional: `CONFIG_SCHED_INFO`)
+    task_last_arrival,
+    /// `task_struct.sched_info.last_queued` (optional: `CONFIG_SCHED_INFO`)
+    task_last_queued,
+    /// `task_struct.sched_info.run_delay` (optional: `CONFIG_SCHED_INFO`)
+    task_run_delay,
+    /// `signal_struct.live`
+    signal_live,
+    /// `signal_struct.nr_threads`
+    signal_nr_threads,
+    /// `signal_struct.group_exit_code`
+    signal_group_exit_code,
+    /// `cred.euid`
+    cred_euid,
+    /// `css_set.dfl_cgrp` (optional: no cgroups, no units)
+    css_set_dfl_cgrp,
+    /// `cgroup.kn`
+    cgroup_kn,
+    /// `kernfs_node.id`
+    kernfs_node_id,
+    /// `pid.level`
+    pid_level,
+    /// `pid.numbers`
+    pid_numbers,
+    /// `sizeof(struct upid)`
+    upid_size,
+    /// `upid.nr`
+    upid_nr,
+    /// `pt_regs`: the system call number (`orig_ax`; `syscallno` on arm64).
+    regs_syscall,
+    /// `pt_regs`: its first argument (`di`; `regs[0]`).
+    regs_arg0,
+    /// `pt_regs`: its second argument (`si`; `regs[1]`).
+    regs_arg1,
+    /// 1 if `sched_switch` passes `prev_state` as its fourth argument (5.18 and newer), else 0.
+    switch_has_prev_state,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_member_starts_absent() {
+        let words: &[u32] = bytemuck::cast_slice(bytemuck::bytes_of(&Offsets::ABSENT));
+        assert!(words.iter().all(|&word| word == ABSENT));
+    }
+}

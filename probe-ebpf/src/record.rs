@@ -1,0 +1,152 @@
+//! What crosses from the kernel to the agent: one [`TaskRecord`] per thread from the snapshot iterator, and one
+//! [`EventRecord`] per birth, exec and death from the ring.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::ledger::{BlockedOn, Ledger, RareLedger};
+
+/// Length of `task_struct.comm`.
+pub const COMM_LEN: usize = 16;
+/// How many pid namespaces below the initial one are recorded; the kernel's own limit is 32.
+pub const NS_LEVELS: usize = 4;
+
+/// What a thread is, read the same way for snapshots and events.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Facts {
+    /// `start_boottime` in nanoseconds of CLOCK_BOOTTIME; with the tid the thread's identity.
+    pub start_ns: u64,
+    /// `start_boottime` of the parent process's leader.
+    pub parent_start_ns: u64,
+    /// Inode number of the cgroup on the default (v2) hierarchy; 0 if unknown.
+    pub cgroup_id: u64,
+    /// Voluntary switches since the thread began: the kernel's own counter, as in `/proc/PID/task/TID/status`.
+    pub voluntary: u64,
+    /// Involuntary ones.
+    pub involuntary: u64,
+    /// Thread id, in the initial pid namespace as all ids here.
+    pub tid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Process id of the parent (`real_parent`).
+    pub ppid: u32,
+    /// Process id of the tracer if `ptrace` is set, else of the parent.
+    pub tracer: u32,
+    /// `PF_*` flags.
+    pub task_flags: u32,
+    /// `ptrace` flags; not 0 for a traced thread.
+    pub ptrace: u32,
+    /// `__state` bits.
+    pub state_bits: u32,
+    /// `EXIT_*` bits.
+    pub exit_state: u32,
+    /// `exit_code` as in `wait(2)`: signal in the low 7 bits, 0x80 core dumped, code above.
+    pub exit_code: u32,
+    /// `signal->group_exit_code`, set when the whole group was told to die.
+    pub group_exit_code: u32,
+    /// Threads of the process that have not begun to exit.
+    pub live_threads: u32,
+    /// Threads of the process that are not yet released.
+    pub threads: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// `static_prio`: 120 + nice for ordinary threads.
+    pub static_prio: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// Depth of the pid namespace, 0 for the initial one.
+    pub ns_level: u32,
+    /// Tid in the namespaces at depth 1 to [`NS_LEVELS`], as far as [`Self::ns_level`] says.
+    pub ns_tids: [u32; NS_LEVELS],
+    /// Name, NUL-terminated, any bytes.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// [`TaskRecord::flags`]: a [`Ledger`] follows (its head, or all of it with [`HISTOGRAMS`]).
+pub const LEDGER: u32 = 1;
+/// [`TaskRecord::flags`]: the ledger that follows has its histograms.
+pub const HISTOGRAMS: u32 = 2;
+/// [`TaskRecord::flags`]: a [`RareLedger`] follows the ledger.
+pub const RARE: u32 = 4;
+/// [`TaskRecord::flags`]: the ledger changed under every attempt to read it.
+pub const TORN: u32 = 8;
+/// [`TaskRecord::flags`]: the thread is on a CPU.
+pub const ON_CPU: u32 = 16;
+
+/// Attempts to read a ledger that is being written before it is given up as [`TORN`].
+pub const READ_ATTEMPTS: u32 = 8;
+
+/// The fixed part of a snapshot record. What follows is said by [`Self::flags`]; [`Self::size`] is the distance to the
+/// next record.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct TaskRecord {
+    /// Bytes of the whole record.
+    pub size: u32,
+    /// What follows.
+    pub flags: u32,
+    /// CLOCK_MONOTONIC when this thread was read.
+    pub now_ns: u64,
+    /// `se.exec_start`: scheduler clock (without stolen time) when the thread last was on a CPU.
+    pub exec_start_ns: u64,
+    /// `sched_info.last_arrival`: scheduler clock when it last got a CPU; 0 if unknown.
+    pub last_arrival_ns: u64,
+    /// `sched_info.last_queued`: scheduler clock since when it waits for a CPU; 0 if it does not, or unknown.
+    pub last_queued_ns: u64,
+    /// Time on a CPU since the thread began.
+    pub lifetime_running_ns: u64,
+    /// Time runnable since the thread began; `u64::MAX` if unknown.
+    pub lifetime_runnable_ns: u64,
+    /// What the thread waits in, from its registers now.
+    pub blocked_on: BlockedOn,
+    /// What it is.
+    pub facts: Facts,
+}
+
+/// Room for the largest snapshot record.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Scratch {
+    /// The fixed part.
+    pub task: TaskRecord,
+    /// The ledger, or its head.
+    pub ledger: Ledger,
+    /// Histograms of rare states; moves up in the record when the ledger is sent without histograms.
+    pub rare: RareLedger,
+}
+
+/// [`EventRecord::kind`]: a process or thread was born.
+pub const EVENT_FORK: u32 = 1;
+/// [`EventRecord::kind`]: a process runs a new program.
+pub const EVENT_EXEC: u32 = 2;
+/// [`EventRecord::kind`]: a thread died; an [`ExitRecord`].
+pub const EVENT_EXIT: u32 = 3;
+
+/// A birth or an exec; the head of an [`ExitRecord`].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct EventRecord {
+    /// `EVENT_*`.
+    pub kind: u32,
+    /// fork: tid of the thread that called it. exec: the tid the thread had before, which differs from the pid when a
+    /// thread other than the leader called it. exit: 0.
+    pub other_tid: u32,
+    /// CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// The thread that was born, runs a new program or died.
+    pub facts: Facts,
+}
+
+/// A death with the final ledger. Followed by nothing: rare histograms of the dead come in [`Self::rare`].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ExitRecord {
+    /// Head.
+    pub event: EventRecord,
+    /// The final account; all zero if the thread had none.
+    pub ledger: Ledger,
+    /// Zero unless the ledger says [`crate::ledger::HAS_RARE`].
+    pub rare: RareLedger,
+}
+
+const _: () = assert!(size_of::<TaskRecord>() % 8 == 0 && size_of::<ExitRecord>() % 8 == 0);

@@ -1,0 +1,127 @@
+//! `sched_switch(bool preempt, task prev, task next[, unsigned int prev_state])`: one thread leaves a CPU, another
+//! gets it.
+//!
+//! Called in `__schedule()` with the run queue locked and interrupts off, `current` still being `prev`. The fourth
+//! argument came with 5.18 (9c2136be0878); before that `prev->__state` is read, which a concurrent wake-up may have
+//! reset: then the thread counts as preempted, and the wake-up right behind makes up for it.
+//!
+//! The last switch of a thread (`TASK_DEAD`, from `do_task_dead()`) is where its death is final: `exit_state`,
+//! `exit_code` and the number of live threads do not change any more. `sched_process_exit` comes before all that.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::ledger::HAS_RARE;
+use probe_ebpf::record::{EVENT_EXIT, ExitRecord};
+use probe_ebpf::state::{State, TASK_DEAD};
+use probe_ebpf::totals::Totals;
+
+use crate::account::{bump, enter_cpu, leave_cpu, ledger_of};
+use crate::maps::{self, RARE};
+use crate::task::{self, Task};
+use crate::emit;
+
+#[btf_tracepoint(function = "sched_switch")]
+fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    let live_since_ns = maps::live_since_ns();
+    if live_since_ns == 0 {
+        return 0;
+    }
+    // SAFETY: no arguments, no failure.
+    let now_ns = unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() };
+    let preempted = ctx.arg::<i32>(0) as u8 != 0;
+    let prev = Task::new(ctx.arg(1));
+    let next = Task::new(ctx.arg(2));
+    // The idle thread: pid 0 on every CPU, and nobody's time.
+    if prev.tid() != 0 {
+        let state_bits = if task::switch_has_prev_state() { ctx.arg::<u32>(3) } else { prev.state_bits() };
+        leave(prev, preempted, state_bits, live_since_ns, now_ns);
+    }
+    if next.tid() != 0
+        && let Some(ledger) = ledger_of(next)
+    {
+        bump(ledger);
+        enter_cpu(ledger, next, live_since_ns, now_ns);
+        bump(ledger);
+    }
+    0
+}
+
+#[inline(always)]
+fn leave(task: Task, preempted: bool, state_bits: u32, live_since_ns: u64, now_ns: u64) {
+    let dead = state_bits & TASK_DEAD != 0;
+    if let Some(ledger) = ledger_of(task) {
+        bump(ledger);
+        leave_cpu(ledger, task, live_since_ns, now_ns);
+        // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
+        let blocked = if preempted { None } else { State::from_blocked_bits(state_bits) };
+        match blocked {
+            Some(state) => {
+                ledger.state = state as u8;
+                ledger.blocked_on = task.blocked_on(task.flags());
+            }
+            None => ledger.state = State::Runnable as u8,
+        }
+        bump(ledger);
+    }
+    if dead {
+        died(task, now_ns);
+    }
+}
+
+/// Sends the final account. Out of line: one switch in thousands gets here.
+#[inline(never)]
+fn died(task: Task, now_ns: u64) {
+    let live_threads = task.live_threads();
+    maps::count(|totals| {
+        totals.thread_exits += 1;
+        totals.process_exits += u64::from(live_threads == 0);
+    });
+    let Some(ledger) = ledger_of(task) else { return };
+    let Some(mut entry) = emit::reserve::<ExitRecord>() else {
+        maps::count(|totals| keep_lost(totals, task, &ledger.time_ns));
+        return;
+    };
+    // SAFETY: reserved for exactly this type; every member is written below.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    emit::fill(&mut record.event, EVENT_EXIT, task, 0, now_ns);
+    copy_words(&raw const *ledger, &mut record.ledger);
+    let rare = if ledger.flags & HAS_RARE == 0 { core::ptr::null_mut() } else { RARE.get(task) };
+    if rare.is_null() {
+        zero_words(&mut record.rare);
+    } else {
+        copy_words(rare, &mut record.rare);
+    }
+    entry.submit(emit::submit_flags());
+}
+
+/// Keeps the sums of a death that found the ring full.
+#[inline(always)]
+fn keep_lost(totals: &mut Totals, task: Task, time_ns: &[u64; probe_ebpf::state::STATES]) {
+    totals.lost_exits += 1;
+    totals.lost_voluntary += task.voluntary();
+    totals.lost_involuntary += task.involuntary();
+    for index in 0..probe_ebpf::state::STATES {
+        totals.lost_time_ns[index] += time_ns[index];
+    }
+}
+
+/// Copies a record whose size is a multiple of 8, in words: a `memcpy` call would not pass the verifier.
+#[inline(always)]
+pub fn copy_words<T>(from: *const T, to: &mut T) {
+    let from: *const u64 = from.cast();
+    let to: *mut u64 = core::ptr::from_mut(to).cast();
+    for word in 0..size_of::<T>() / 8 {
+        // SAFETY: both are `size_of::<T>()` bytes long and aligned to 8.
+        unsafe { core::ptr::write_volatile(to.add(word), core::ptr::read_volatile(from.add(word))) };
+    }
+}
+
+/// Zeroes a record whose size is a multiple of 8.
+#[inline(always)]
+fn zero_words<T>(to: &mut T) {
+    let to: *mut u64 = core::ptr::from_mut(to).cast();
+    for word in 0..size_of::<T>() / 8 {
+        // SAFETY: `to` is `size_of::<T>()` bytes long and aligned to 8.
+        unsafe { core::ptr::write_volatile(to.add(word), 0) };
+    }
+}

@@ -1,0 +1,29 @@
+//! `sched_waking(task p)`: `current` has decided to wake `p`.
+//!
+//! Called in `try_to_wake_up()` under `p->pi_lock`, before `p` is put on a run queue and possibly before `p`'s own
+//! switch-out is traced (it may still be on its way off the CPU). So this only notes the time and the waker; the
+//! ledger's state is `sched_switch`'s, which resolves the note when `p` next gets a CPU.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use crate::account::ledger_of;
+use crate::maps;
+use crate::task::Task;
+
+#[btf_tracepoint(function = "sched_waking")]
+fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+    if maps::live_since_ns() == 0 {
+        return 0;
+    }
+    let wakee = Task::new(ctx.arg(0));
+    let waker = Task::current();
+    let Some(ledger) = ledger_of(wakee) else { return 0 };
+    let wake = &mut ledger.wake;
+    wake.from_bits = wakee.state_bits();
+    wake.waker_tid = waker.tid();
+    wake.waker_start_ns = if wake.waker_tid == 0 { 0 } else { waker.start_ns() };
+    // SAFETY: a valid reference. Last, so that a reader that sees the time sees the rest (on x86).
+    unsafe { core::ptr::write_volatile(&raw mut wake.at_ns, aya_ebpf::helpers::generated::bpf_ktime_get_ns()) };
+    0
+}

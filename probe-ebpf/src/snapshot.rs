@@ -1,0 +1,134 @@
+//! `iter.s/task`: the read path. One record per thread, zombies included, as a byte stream that the agent reads.
+//!
+//! Sleepable, so that storage can be allocated here instead of in the hot path, and so that later evidence can be read
+//! from other processes' memory. The record is put together in one map element, so there is one snapshot at a time.
+//! When the stream's buffer is full the kernel calls the program again for the same thread; nothing here minds.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::{seq_file, task_struct};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
+use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
+use probe_ebpf::record::{HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord};
+use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
+
+use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
+use crate::task::Task;
+
+/// `struct bpf_iter_meta` and `struct bpf_iter__task`: fixed ABI, every member in its own 8 bytes.
+#[repr(C)]
+struct Meta {
+    seq: *mut seq_file,
+}
+
+#[repr(C)]
+struct Context {
+    meta: *mut Meta,
+    task: *mut task_struct,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter.s/task")]
+fn snapshot(ctx: *mut c_void) -> i32 {
+    let ctx: *const Context = ctx.cast();
+    // SAFETY: the iterator's context; null marks the end of the walk.
+    let (seq, task) = unsafe { ((*(*ctx).meta).seq, (*ctx).task) };
+    if task.is_null() {
+        return 0;
+    }
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the one element; one snapshot at a time.
+    let scratch = unsafe { &mut *scratch };
+    let task = Task::new(task);
+    let wanted = control.snapshot;
+    read_task(task, &mut scratch.task);
+    let size = size_of::<TaskRecord>() + read_ledger(task, wanted, scratch);
+    scratch.task.size = size as u32;
+    if size <= size_of::<Scratch>() {
+        // SAFETY: `size` bytes of the map element are valid.
+        unsafe { bpf_seq_write(seq, ptr::from_ref(scratch).cast(), size as u32) };
+    }
+    0
+}
+
+#[inline(always)]
+fn read_task(task: Task, record: &mut TaskRecord) {
+    record.flags = if task.on_cpu() != 0 { ON_CPU } else { 0 };
+    record.exec_start_ns = task.exec_start_ns();
+    record.last_arrival_ns = task.last_arrival_ns();
+    record.last_queued_ns = task.last_queued_ns();
+    record.lifetime_running_ns = task.lifetime_running_ns();
+    record.lifetime_runnable_ns = task.lifetime_runnable_ns();
+    task.read_facts(&mut record.facts);
+    record.blocked_on = task.blocked_on(record.facts.task_flags);
+    // SAFETY: no arguments, no failure.
+    record.now_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// Copies the thread's ledger behind the fixed part; returns how many bytes of it.
+#[inline(always)]
+fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
+    let source = if wanted & SNAPSHOT_OPEN_LEDGERS == 0 { LEDGERS.get(task) } else { LEDGERS.get_or_create(task) };
+    if source.is_null() {
+        return 0;
+    }
+    let full = wanted & SNAPSHOT_HISTOGRAMS != 0;
+    let consistent = copy_ledger(task, source, full, scratch);
+    if !consistent {
+        scratch.task.flags |= TORN;
+        return 0;
+    }
+    scratch.task.flags |= LEDGER;
+    if !full {
+        return LEDGER_HEAD;
+    }
+    scratch.task.flags |= HISTOGRAMS;
+    if scratch.ledger.flags & HAS_RARE == 0 {
+        return LEDGER_SIZE;
+    }
+    let rare = RARE.get(task);
+    if rare.is_null() {
+        return LEDGER_SIZE;
+    }
+    copy(rare.cast(), (&raw mut scratch.rare).cast(), size_of::<RareLedger>());
+    scratch.task.flags |= RARE_FOLLOWS;
+    LEDGER_SIZE + size_of::<RareLedger>()
+}
+
+/// Copies a ledger that `sched_switch` may be writing: again if it was, up to [`READ_ATTEMPTS`] times.
+///
+/// The time is taken inside the bracket: an open interval must not end before it began.
+#[inline(always)]
+fn copy_ledger(task: Task, source: *const Ledger, full: bool, scratch: &mut Scratch) -> bool {
+    let target: *mut u64 = (&raw mut scratch.ledger).cast();
+    for _ in 0..READ_ATTEMPTS {
+        // SAFETY: a valid storage element for the duration of the program.
+        let before = unsafe { ptr::read_volatile(&raw const (*source).sequence) };
+        copy(source.cast(), target, LEDGER_HEAD);
+        if full {
+            // SAFETY: both pointers stay inside their ledgers.
+            unsafe { copy(source.cast::<u64>().add(LEDGER_HEAD / 8), target.add(LEDGER_HEAD / 8), LEDGER_SIZE - LEDGER_HEAD) };
+        }
+        // SAFETY: no arguments, no failure.
+        scratch.task.now_ns = unsafe { bpf_ktime_get_ns() };
+        scratch.task.facts.state_bits = task.state_bits();
+        scratch.task.facts.voluntary = task.voluntary();
+        scratch.task.facts.involuntary = task.involuntary();
+        // SAFETY: as above.
+        let after = unsafe { ptr::read_volatile(&raw const (*source).sequence) };
+        if before == after && before & 1 == 0 {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn copy(from: *const u64, to: *mut u64, bytes: usize) {
+    for word in 0..bytes / 8 {
+        // SAFETY: the caller's pointers are valid for `bytes` bytes, aligned to 8.
+        unsafe { ptr::write_volatile(to.add(word), ptr::read_volatile(from.add(word))) };
+    }
+}

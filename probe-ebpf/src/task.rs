@@ -1,0 +1,216 @@
+//! Reading `task_struct` and what it points to: the only place that follows kernel pointers.
+//!
+//! All loads are direct, through BTF-typed pointers at offsets the verifier knows (see [`probe_ebpf::offsets`]). A bad
+//! pointer on the way reads as zero (the kernel's fault handler sees to that), it does not fault.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use probe_ebpf::ledger::{BlockedOn, NO_SYSCALL};
+use probe_ebpf::offsets::{ABSENT, Offsets};
+use probe_ebpf::record::{COMM_LEN, Facts, NS_LEVELS};
+use probe_ebpf::state::{PF_IO_WORKER, PF_KTHREAD};
+
+/// Filled in by the agent before loading; frozen afterwards.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets::ABSENT;
+
+/// The offset of a member, read so that the compiler cannot assume the value in this file.
+macro_rules! offset {
+    ($name:ident) => {
+        // SAFETY: a static of plain integers.
+        unsafe { ptr::read_volatile(&raw const OFFSETS.$name) }
+    };
+}
+
+/// Whether `sched_switch` has its fourth argument. A constant to the verifier, which skips the other branch.
+#[inline(always)]
+pub fn switch_has_prev_state() -> bool {
+    offset!(switch_has_prev_state) == 1
+}
+
+/// A `task_struct` the verifier trusts.
+#[derive(Clone, Copy)]
+pub struct Task(*mut task_struct);
+
+#[inline(always)]
+fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: a load through a BTF pointer at a constant offset; the verifier checks that it lies inside a member.
+    unsafe { ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast()) }
+}
+
+macro_rules! members {
+    ($($name:ident: $type:ty = $offset:ident),+ $(,)?) => {
+        $(#[inline(always)] pub fn $name(self) -> $type { load(self.0.cast(), offset!($offset)) })+
+    };
+}
+
+impl Task {
+    /// Wraps a tracepoint or iterator argument.
+    #[inline(always)]
+    pub fn new(task: *mut task_struct) -> Self {
+        Self(task)
+    }
+
+    /// The thread on this CPU.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: no arguments, always a valid task.
+        Self(unsafe { bpf_get_current_task_btf() })
+    }
+
+    /// The pointer, for helpers.
+    #[inline(always)]
+    pub fn as_ptr(self) -> *mut task_struct {
+        self.0
+    }
+
+    members! {
+        tid: u32 = task_pid,
+        pid: u32 = task_tgid,
+        start_ns: u64 = task_start_boottime,
+        flags: u32 = task_flags,
+        state_bits: u32 = task_state,
+        on_cpu: u32 = task_on_cpu,
+        voluntary: u64 = task_nvcsw,
+        involuntary: u64 = task_nivcsw,
+        exec_start_ns: u64 = task_exec_start,
+        lifetime_running_ns: u64 = task_sum_exec_runtime,
+    }
+
+    /// Threads of the process that have not begun to exit; final at a thread's last switch.
+    #[inline(always)]
+    pub fn live_threads(self) -> u32 {
+        let signal: *const c_void = load(self.0.cast(), offset!(task_signal));
+        load(signal, offset!(signal_live))
+    }
+
+    /// `sched_info.last_arrival`, 0 without `CONFIG_SCHED_INFO`.
+    #[inline(always)]
+    pub fn last_arrival_ns(self) -> u64 {
+        if offset!(task_last_arrival) == ABSENT { 0 } else { load(self.0.cast(), offset!(task_last_arrival)) }
+    }
+
+    /// `sched_info.last_queued`: not 0 while the thread waits for a CPU; 0 without `CONFIG_SCHED_INFO`.
+    #[inline(always)]
+    pub fn last_queued_ns(self) -> u64 {
+        if offset!(task_last_queued) == ABSENT { 0 } else { load(self.0.cast(), offset!(task_last_queued)) }
+    }
+
+    /// `sched_info.run_delay`, `u64::MAX` without `CONFIG_SCHED_INFO`.
+    #[inline(always)]
+    pub fn lifetime_runnable_ns(self) -> u64 {
+        if offset!(task_run_delay) == ABSENT { u64::MAX } else { load(self.0.cast(), offset!(task_run_delay)) }
+    }
+
+    /// What the thread waits in, from the registers it entered the kernel with.
+    ///
+    /// Only meaningful for a thread that is blocked. `orig_ax` is -1 or a negated vector when it entered by exception
+    /// or interrupt, so anything negative is no system call. Kernel threads have no user registers at all.
+    #[inline(always)]
+    pub fn blocked_on(self, flags: u32) -> BlockedOn {
+        let mut blocked_on = BlockedOn { syscall: NO_SYSCALL, args: [0; 2] };
+        if flags & (PF_KTHREAD | PF_IO_WORKER) != 0 {
+            return blocked_on;
+        }
+        // SAFETY: a trusted task; the helper returns a BTF pointer to its pt_regs, which live on its kernel stack.
+        let regs = unsafe { bpf_task_pt_regs(self.0) } as *const c_void;
+        let syscall: i64 = load(regs, offset!(regs_syscall));
+        if syscall >= 0 {
+            blocked_on.syscall = syscall;
+            blocked_on.args = [load(regs, offset!(regs_arg0)), load(regs, offset!(regs_arg1))];
+        }
+        blocked_on
+    }
+
+    /// Fills in everything that identifies and describes the thread.
+    #[inline(always)]
+    pub fn read_facts(self, facts: &mut Facts) {
+        let task: *const c_void = self.0.cast();
+        facts.start_ns = self.start_ns();
+        facts.voluntary = self.voluntary();
+        facts.involuntary = self.involuntary();
+        facts.tid = self.tid();
+        facts.pid = self.pid();
+        facts.task_flags = self.flags();
+        facts.ptrace = load(task, offset!(task_ptrace));
+        facts.state_bits = self.state_bits();
+        facts.exit_state = load(task, offset!(task_exit_state));
+        facts.exit_code = load(task, offset!(task_exit_code));
+        facts.static_prio = load(task, offset!(task_static_prio));
+        facts.policy = load(task, offset!(task_policy));
+        facts.comm = load::<[u64; 2]>(task, offset!(task_comm)).map(u64::to_ne_bytes).concat_pair();
+        Self::read_parents(task, facts);
+        Self::read_group(task, facts);
+        Self::read_namespace(task, facts);
+        facts.cgroup_id = Self::cgroup_id(task);
+    }
+
+    #[inline(always)]
+    fn read_parents(task: *const c_void, facts: &mut Facts) {
+        let parent: *const c_void = load(task, offset!(task_real_parent));
+        let leader: *const c_void = load(parent, offset!(task_group_leader));
+        let tracer: *const c_void = load(task, offset!(task_parent));
+        facts.ppid = load(parent, offset!(task_tgid));
+        facts.parent_start_ns = load(leader, offset!(task_start_boottime));
+        facts.tracer = load(tracer, offset!(task_tgid));
+    }
+
+    #[inline(always)]
+    fn read_group(task: *const c_void, facts: &mut Facts) {
+        let signal: *const c_void = load(task, offset!(task_signal));
+        let cred: *const c_void = load(task, offset!(task_real_cred));
+        facts.live_threads = load(signal, offset!(signal_live));
+        facts.threads = load(signal, offset!(signal_nr_threads));
+        facts.group_exit_code = load(signal, offset!(signal_group_exit_code));
+        facts.euid = load(cred, offset!(cred_euid));
+    }
+
+    /// Tids inside pid namespaces. `thread_pid` is null once a thread is unhashed: the level then reads as 0.
+    #[inline(always)]
+    fn read_namespace(task: *const c_void, facts: &mut Facts) {
+        let pid: *const c_void = load(task, offset!(task_thread_pid));
+        let base = offset!(pid_numbers) + offset!(upid_nr);
+        let size = offset!(upid_size);
+        facts.ns_level = load(pid, offset!(pid_level));
+        facts.ns_tids = [0; NS_LEVELS];
+        if facts.ns_level >= 1 {
+            facts.ns_tids[0] = load(pid, base + size);
+        }
+        if facts.ns_level >= 2 {
+            facts.ns_tids[1] = load(pid, base + 2 * size);
+        }
+        if facts.ns_level >= 3 {
+            facts.ns_tids[2] = load(pid, base + 3 * size);
+        }
+        if facts.ns_level >= 4 {
+            facts.ns_tids[3] = load(pid, base + 4 * size);
+        }
+    }
+
+    #[inline(always)]
+    fn cgroup_id(task: *const c_void) -> u64 {
+        if offset!(css_set_dfl_cgrp) == ABSENT {
+            return 0;
+        }
+        let css_set: *const c_void = load(task, offset!(task_cgroups));
+        let cgroup: *const c_void = load(css_set, offset!(css_set_dfl_cgrp));
+        let node: *const c_void = load(cgroup, offset!(cgroup_kn));
+        load(node, offset!(kernfs_node_id))
+    }
+}
+
+trait ConcatPair {
+    fn concat_pair(self) -> [u8; COMM_LEN];
+}
+
+impl ConcatPair for [[u8; 8]; 2] {
+    /// Two words of a name as its bytes, without a loop.
+    #[inline(always)]
+    fn concat_pair(self) -> [u8; COMM_LEN] {
+        // SAFETY: both are 16 bytes without padding.
+        unsafe { core::mem::transmute(self) }
+    }
+}

@@ -1,0 +1,98 @@
+//! The event ring: births, execs and deaths as the kernel tells them.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use aya::maps::{MapData, RingBuf};
+use probe_ebpf::record::{EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EventRecord, ExitRecord};
+
+use super::load::{LoadError, Probe, map_error, take_map};
+
+/// How often the ring is to be looked at: the kernel side wakes the reader only when much has piled up.
+pub const POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// One event.
+#[derive(Clone, Debug)]
+pub enum RawEvent {
+    /// A process or thread was born.
+    Fork(EventRecord),
+    /// A process runs a new program.
+    Exec(EventRecord),
+    /// A thread died.
+    Exit(Box<ExitRecord>),
+}
+
+/// The reading end. There is one.
+pub struct Events {
+    ring: RingBuf<MapData>,
+    malformed: u64,
+}
+
+impl Probe {
+    /// Takes the reading end of the ring.
+    ///
+    /// # Errors
+    /// [`LoadError`] if it was taken before or cannot be mapped.
+    pub fn take_events(&mut self) -> Result<Events, LoadError> {
+        let map = take_map(&mut self.ebpf, "EVENTS")?;
+        let ring = RingBuf::try_from(map).map_err(|source| map_error("EVENTS", source))?;
+        Ok(Events { ring, malformed: 0 })
+    }
+}
+
+impl Events {
+    /// The next event, `None` if there is none now.
+    pub fn next(&mut self) -> Option<RawEvent> {
+        loop {
+            let item = self.ring.next()?;
+            if let Some(event) = decode(&item) {
+                return Some(event);
+            }
+            self.malformed += 1;
+        }
+    }
+
+    /// Records that did not follow the contract: always 0 unless there is a defect.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+/// One record of the ring; `None` if it does not follow the contract. Never panics, whatever the bytes are.
+fn decode(bytes: &[u8]) -> Option<RawEvent> {
+    let head: EventRecord = bytemuck::pod_read_unaligned(bytes.get(..size_of::<EventRecord>())?);
+    match (head.kind, bytes.len()) {
+        (EVENT_FORK, _) => Some(RawEvent::Fork(head)),
+        (EVENT_EXEC, _) => Some(RawEvent::Exec(head)),
+        (EVENT_EXIT, length) if length >= size_of::<ExitRecord>() => {
+            Some(RawEvent::Exit(Box::new(bytemuck::pod_read_unaligned(&bytes[..size_of::<ExitRecord>()]))))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn never_panics_on_noise(kind in 0_u32..5, noise in proptest::collection::vec(any::<u8>(), 0..2048)) {
+            let mut bytes = kind.to_ne_bytes().to_vec();
+            bytes.extend(noise);
+            let decoded = decode(&bytes);
+            prop_assert_eq!(decoded.is_some(), match kind {
+                EVENT_FORK | EVENT_EXEC => bytes.len() >= size_of::<EventRecord>(),
+                EVENT_EXIT => bytes.len() >= size_of::<ExitRecord>(),
+                _ => false,
+            });
+        }
+    }
+}

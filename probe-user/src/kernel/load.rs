@@ -1,0 +1,267 @@
+//! Loading the programs, attaching them, and going live.
+
+use std::{fs, io};
+
+use aya::maps::{Array, MapData, MapError, PerCpuArray};
+use aya::programs::{BtfTracePoint, Iter, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
+use probe_ebpf::offsets::Offsets;
+use probe_ebpf::totals::{Control, Totals};
+use thiserror::Error;
+
+use super::btf::{Btf, BtfError};
+use super::{clock, offsets, preflight};
+
+/// Where the kernel's type information is.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// The eBPF object; empty if this binary was built without the eBPF toolchain.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe.o"));
+
+/// Program name and tracepoint. The order is the order of attaching, which does not matter: none of them does
+/// anything before [`Probe::go_live`].
+pub const TRACEPOINTS: [(&str, &str); 4] = [
+    ("sched_switch", "sched_switch"),
+    ("sched_waking", "sched_waking"),
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+];
+/// The iterator program.
+pub const SNAPSHOT: &str = "snapshot";
+
+/// Why the programs are not running. Each message says what, why and what to do.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Built by a plain `cargo build`.
+    #[error("this procprobe was built without its eBPF programs (build it with `cargo xtask build`; --source proc works without)")]
+    NoObject,
+    /// The kernel has no type information.
+    #[error("cannot read {BTF_PATH}: {0} (the kernel needs CONFIG_DEBUG_INFO_BTF; --source proc works without)")]
+    NoBtf(io::Error),
+    /// The kernel lacks something the programs use.
+    #[error("cannot use this kernel: {0} (procprobe needs 5.15 or newer with BTF; --source proc works without)")]
+    Kernel(#[from] BtfError),
+    /// Preflight found a missing privilege.
+    #[error("cannot load eBPF programs: {0} (run it with sudo; `procprobe doctor` lists all; --source proc works without)")]
+    Privilege(String),
+    /// The object was refused as a whole: maps, BTF.
+    #[error("cannot load eBPF programs: {} (`procprobe doctor` lists what this host allows; --source proc works without)", chain(.0))]
+    Object(#[from] EbpfError),
+    /// One program was refused, or could not be attached.
+    #[error("cannot {action} the eBPF program {program}: {} (nothing stays loaded; `procprobe doctor` lists what this host allows; --source proc works without)", chain(.source))]
+    Program {
+        /// "load" or "attach".
+        action: &'static str,
+        /// Which.
+        program: &'static str,
+        /// The kernel's answer.
+        source: Box<ProgramError>,
+    },
+    /// A map the object should have cannot be used.
+    #[error("cannot use the eBPF map {map}: {} (this is a defect of procprobe: please report it)", chain(.source))]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// What aya says.
+        source: Box<MapError>,
+    },
+    /// The object lacks a program or map of ours.
+    #[error("the eBPF object has no {0} (this is a defect of procprobe: please report it)")]
+    Missing(&'static str),
+}
+
+/// An error and what caused it, on one line. The verifier's log has many lines: the last ones say what is wrong.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&one_line(&message));
+        }
+        next = error.source();
+    }
+    text
+}
+
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.as_slice() {
+        [first, .., before_last, last] if lines.len() > 4 => format!("{first} … {before_last}; {last}"),
+        all => all.join("; "),
+    }
+}
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of the event ring; a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Whether programs may log through aya-log.
+    pub log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring_bytes: 8 << 20, log: false }
+    }
+}
+
+/// The loaded programs. Dropping it detaches and unloads them all; so does the end of the process, however it ends.
+pub struct Probe {
+    pub(super) ebpf: Ebpf,
+    control: Array<MapData, PodControl>,
+    totals: PerCpuArray<MapData, PodTotals>,
+    live_since_ns: u64,
+    snapshot_flags: u64,
+}
+
+impl Probe {
+    /// Checks the host, resolves the offsets and loads every program; attaches none.
+    ///
+    /// # Errors
+    /// [`LoadError`] with what is missing. Nothing stays loaded.
+    pub fn load(options: Options) -> Result<Self, LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject);
+        }
+        if let Some(missing) = preflight::missing_privilege() {
+            return Err(LoadError::Privilege(missing));
+        }
+        let blob = fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
+        let offsets = PodOffsets(offsets::resolve(&Btf::parse(&blob)?)?);
+        drop(blob);
+        let btf = aya::Btf::from_sys_fs().map_err(|error| LoadError::Object(error.into()))?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&btf))
+            // Task storage, which aya knows no type for; see probe-ebpf/src/storage.rs.
+            .allow_unsupported_maps()
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .override_global("OFFSETS", &offsets, true);
+        let level = u8::from(options.log) * 5;
+        loader.override_global("AYA_LOG_LEVEL", &level, false);
+        let mut ebpf = loader.load(OBJECT)?;
+        load_programs(&mut ebpf, &btf)?;
+        let control = take_map(&mut ebpf, "CONTROL")?;
+        let control = Array::try_from(control).map_err(|source| map_error("CONTROL", source))?;
+        let totals = take_map(&mut ebpf, "TOTALS")?;
+        let totals = PerCpuArray::try_from(totals).map_err(|source| map_error("TOTALS", source))?;
+        Ok(Self { ebpf, control, totals, live_since_ns: 0, snapshot_flags: 0 })
+    }
+
+    /// Attaches the tracepoint programs. They stay idle until [`Self::go_live`].
+    ///
+    /// # Errors
+    /// [`LoadError::Program`] naming the one that was refused.
+    pub fn attach(&mut self) -> Result<(), LoadError> {
+        for (name, _) in TRACEPOINTS {
+            let failed = |source| LoadError::Program { action: "attach", program: name, source: Box::new(source) };
+            tracepoint(&mut self.ebpf, name)?.attach().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the accounting: from here on every thread has a ledger, in effect.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`] if the control map refuses.
+    pub fn go_live(&mut self) -> Result<(), LoadError> {
+        self.live_since_ns = clock::monotonic_ns();
+        self.write_control()
+    }
+
+    /// CLOCK_MONOTONIC when the accounting began, 0 if it has not.
+    pub fn live_since_ns(&self) -> u64 {
+        self.live_since_ns
+    }
+
+    pub(super) fn set_snapshot_flags(&mut self, flags: u64) -> Result<(), LoadError> {
+        if flags == self.snapshot_flags {
+            return Ok(());
+        }
+        self.snapshot_flags = flags;
+        self.write_control()
+    }
+
+    fn write_control(&mut self) -> Result<(), LoadError> {
+        let control = Control { live_since_ns: self.live_since_ns, snapshot: self.snapshot_flags };
+        self.control.set(0, PodControl(control), 0).map_err(|source| map_error("CONTROL", source))
+    }
+
+    /// The totals of all CPUs together.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`] if the map cannot be read.
+    pub fn totals(&self) -> Result<Totals, LoadError> {
+        let values = self.totals.get(&0, 0).map_err(|source| map_error("TOTALS", source))?;
+        let mut sum = Totals::default();
+        for value in values.iter() {
+            let words: &[u64] = bytemuck::cast_slice(bytemuck::bytes_of(&value.0));
+            let sums: &mut [u64] = bytemuck::cast_slice_mut(bytemuck::bytes_of_mut(&mut sum));
+            for (sum, word) in sums.iter_mut().zip(words) {
+                *sum = sum.wrapping_add(*word);
+            }
+        }
+        Ok(sum)
+    }
+
+    pub(super) fn iterator(&mut self) -> Result<&mut Iter, LoadError> {
+        iterator(&mut self.ebpf)
+    }
+}
+
+fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
+    let failed = |program| move |source| LoadError::Program { action: "load", program, source: Box::new(source) };
+    for (name, event) in TRACEPOINTS {
+        tracepoint(ebpf, name)?.load(event, btf).map_err(failed(name))?;
+    }
+    iterator(ebpf)?.load("task", btf).map_err(failed(SNAPSHOT))
+}
+
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|_: ProgramError| LoadError::Missing(name))
+}
+
+fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, LoadError> {
+    let program = ebpf.program_mut(SNAPSHOT).ok_or(LoadError::Missing(SNAPSHOT))?;
+    program.try_into().map_err(|_: ProgramError| LoadError::Missing(SNAPSHOT))
+}
+
+pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::Missing(name))
+}
+
+pub(super) fn map_error(map: &'static str, source: MapError) -> LoadError {
+    LoadError::Map { map, source: Box::new(source) }
+}
+
+/// aya asks for its own marker of plain data; the contract crate does not know aya.
+macro_rules! pod {
+    ($name:ident, $inner:ty) => {
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        struct $name($inner);
+        // SAFETY: `bytemuck::Pod` holds for the inner type: no padding, any bits are valid.
+        unsafe impl Pod for $name {}
+    };
+}
+pod!(PodOffsets, Offsets);
+pod!(PodControl, Control);
+pod!(PodTotals, Totals);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_log_becomes_one_line() {
+        let log = "the BPF_PROG_LOAD syscall failed\nlog:\n0: R1=ctx()\n1: (79) r6\n2: foo\nR6 invalid mem access\nprocessed 3 insns";
+        assert_eq!(one_line(log), "the BPF_PROG_LOAD syscall failed … R6 invalid mem access; processed 3 insns");
+        assert_eq!(one_line("a\n b"), "a; b");
+    }
+}

@@ -1,0 +1,23 @@
+//! Everything that talks to the kernel's eBPF side.
+//!
+//! ```text
+//! preflight ─▶ btf ─▶ offsets ─▶ load (programs, maps) ─▶ attach ─▶ live
+//!                                  │
+//!                                  ├─▶ snapshot   every thread, through the iterator
+//!                                  ├─▶ events     births and deaths, through the ring
+//!                                  └─▶ cost       what our programs cost
+//! ```
+//!
+//! What comes out are the plain records of [`probe_ebpf`]; making sense of them is [`crate::source`]'s job.
+
+pub mod btf;
+pub mod clock;
+pub mod cost;
+pub mod events;
+pub mod load;
+pub mod log;
+pub mod offsets;
+pub mod preflight;
+pub mod snapshot;
+
+pub use load::{LoadError, Probe};

@@ -1,0 +1,71 @@
+//! Resolves every member offset the programs use from the running kernel's BTF.
+//!
+//! A missing mandatory member is an error that names it; an offset is never guessed and never 0 by default.
+
+use probe_ebpf::offsets::{ABSENT, Offsets};
+
+use super::btf::{Btf, BtfError};
+
+/// Members of `pt_regs` that hold the system call number and its first two arguments.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: [&str; 3] = ["orig_ax", "di", "si"];
+#[cfg(target_arch = "aarch64")]
+const REGISTERS: [&str; 3] = ["syscallno", "regs", "regs"];
+
+/// Reads all offsets.
+///
+/// # Errors
+/// [`BtfError`] naming the first mandatory structure, member or tracepoint this kernel lacks.
+pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
+    let task = |member: &str| btf.offset_of("task_struct", member);
+    let optional = |offset: Result<u32, BtfError>| offset.unwrap_or(ABSENT);
+    Ok(Offsets {
+        // 2f064a59a11f renamed state to __state in 5.14; distributions backported it, so ask for both.
+        task_state: task("__state").or_else(|_| task("state"))?,
+        task_flags: task("flags")?,
+        task_exit_state: task("exit_state")?,
+        task_exit_code: task("exit_code")?,
+        task_pid: task("pid")?,
+        task_tgid: task("tgid")?,
+        task_real_parent: task("real_parent")?,
+        task_parent: task("parent")?,
+        task_group_leader: task("group_leader")?,
+        task_thread_pid: task("thread_pid")?,
+        task_start_boottime: task("start_boottime").or_else(|_| task("real_start_time"))?,
+        task_comm: task("comm")?,
+        task_signal: task("signal")?,
+        task_cgroups: task("cgroups")?,
+        task_ptrace: task("ptrace")?,
+        task_real_cred: task("real_cred")?,
+        task_static_prio: task("static_prio")?,
+        task_policy: task("policy")?,
+        task_nvcsw: task("nvcsw")?,
+        task_nivcsw: task("nivcsw")?,
+        task_on_cpu: task("on_cpu")?,
+        task_exec_start: task("se.exec_start")?,
+        task_sum_exec_runtime: task("se.sum_exec_runtime")?,
+        task_last_arrival: optional(task("sched_info.last_arrival")),
+        task_last_queued: optional(task("sched_info.last_queued")),
+        task_run_delay: optional(task("sched_info.run_delay")),
+        signal_live: btf.offset_of("signal_struct", "live")?,
+        signal_nr_threads: btf.offset_of("signal_struct", "nr_threads")?,
+        signal_group_exit_code: btf.offset_of("signal_struct", "group_exit_code")?,
+        cred_euid: btf.offset_of("cred", "euid")?,
+        css_set_dfl_cgrp: optional(btf.offset_of("css_set", "dfl_cgrp")),
+        cgroup_kn: optional(btf.offset_of("cgroup", "kn")),
+        kernfs_node_id: optional(btf.offset_of("kernfs_node", "id")),
+        pid_level: btf.offset_of("pid", "level")?,
+        pid_numbers: btf.offset_of("pid", "numbers")?,
+        upid_size: btf.size_of("upid")?,
+        upid_nr: btf.offset_of("upid", "nr")?,
+        regs_syscall: btf.offset_of("pt_regs", REGISTERS[0])?,
+        regs_arg0: btf.offset_of("pt_regs", REGISTERS[1])?,
+        regs_arg1: btf.offset_of("pt_regs", REGISTERS[2])? + second_argument_shift(),
+        switch_has_prev_state: u32::from(matches!(btf.tracepoint_arguments("sched_switch")?, (4, true))),
+    })
+}
+
+/// arm64 keeps its arguments in one array.
+const fn second_argument_shift() -> u32 {
+    if cfg!(target_arch = "aarch64") { 8 } else { 0 }
+}
