@@ -18,7 +18,7 @@ use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::ledger::{COMMON_STATES, HAS_RARE, Ledger, RARE_STATES};
 use probe_ebpf::state::{STATES, State};
 
-use crate::maps::{self, LEDGERS, RARE};
+use crate::maps::{self, LEDGERS, Live, RARE};
 use crate::task::Task;
 
 /// Brackets an update so that a reader on another CPU notices it. The stores are volatile and thereby stay in program
@@ -41,9 +41,12 @@ pub fn ledger_of<'a>(task: Task) -> Option<&'a mut Ledger> {
     ledger
 }
 
-/// Opens an account that nobody has written yet.
+/// Opens an account that nobody has written yet, at `since_ns` or when the thread began, whichever is later: not every
+/// thread comes with a fork event (`create_io_thread()` has none).
 #[inline(always)]
 pub fn open(ledger: &mut Ledger, task: Task, state: State, since_ns: u64) {
+    let start_ns = task.monotonic_start_ns();
+    let since_ns = if start_ns > since_ns { start_ns } else { since_ns };
     ledger.birth_tid = task.tid();
     ledger.birth_ns = since_ns;
     ledger.since_ns = since_ns;
@@ -103,24 +106,43 @@ fn count_rare(ledger: &mut Ledger, task: Task, slot: usize) {
 
 /// Books the interval on the CPU that ends now.
 ///
-/// A ledger that nobody has written belongs to a thread that has been on this CPU since before we were live.
+/// A ledger that nobody has written belongs to a thread that has been on this CPU since before we were live. One that
+/// says the thread is not on a CPU missed the switch that put it there: storage was busy, or the kernel did not trace
+/// it. The kernel's own note of when the thread got the CPU makes up for it. False in that case.
 #[inline(always)]
-pub fn leave_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u64) {
+pub fn leave_cpu(ledger: &mut Ledger, task: Task, live: Live, now_ns: u64) -> bool {
     if ledger.birth_ns == 0 {
-        open(ledger, task, State::Running, live_since_ns);
-    } else if ledger.state != State::Running as u8 {
-        maps::count(|totals| totals.resynced += 1);
+        open(ledger, task, State::Running, live.since_ns);
+    }
+    let expected = ledger.state == State::Running as u8;
+    if !expected {
+        enter_cpu(ledger, task, live, arrival_ns(ledger, task, live, now_ns));
     }
     close(ledger, task, State::Running.index(), now_ns);
+    expected
+}
+
+/// When the thread on this CPU got it, by the scheduler's own note; without one, when it was last woken.
+#[inline(always)]
+fn arrival_ns(ledger: &Ledger, task: Task, live: Live, now_ns: u64) -> u64 {
+    let noted_ns = task.last_arrival_ns();
+    let arrival_ns = if noted_ns == 0 || live.scheduler_clock_offset == 0 {
+        ledger.wake.at_ns
+    } else {
+        noted_ns.wrapping_add(live.scheduler_clock_offset)
+    };
+    let arrival_ns = if arrival_ns < ledger.since_ns { ledger.since_ns } else { arrival_ns };
+    if arrival_ns > now_ns { now_ns } else { arrival_ns }
 }
 
 /// Books the wait that ends now: blocked until the wake-up, runnable from then on.
 ///
 /// A thread whose wake-up was traced before its own switch-out was runnable all along: hence the later of the two.
+/// False if the ledger had the thread on a CPU already, after a transition that could not be booked.
 #[inline(always)]
-pub fn enter_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u64) {
+pub fn enter_cpu(ledger: &mut Ledger, task: Task, live: Live, now_ns: u64) -> bool {
     if ledger.birth_ns == 0 {
-        open(ledger, task, before_live(ledger), live_since_ns);
+        open(ledger, task, before_live(ledger), live.since_ns);
     }
     let index = state_index(ledger);
     if index > State::Runnable.index() {
@@ -128,11 +150,10 @@ pub fn enter_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u6
         let woken_ns = if woken_ns > now_ns { now_ns } else { woken_ns };
         let woken_ns = if woken_ns < ledger.since_ns { ledger.since_ns } else { woken_ns };
         close(ledger, task, index, woken_ns);
-    } else if index == State::Running.index() {
-        maps::count(|totals| totals.resynced += 1);
     }
     close(ledger, task, State::Runnable.index(), now_ns);
     ledger.state = State::Running as u8;
+    index != State::Running.index()
 }
 
 /// What a thread was in when we went live, judged when it first gets a CPU: blocked if somebody had to wake it.

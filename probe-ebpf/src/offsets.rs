@@ -45,7 +45,9 @@ offsets! {
     task_group_leader,
     /// `task_struct.thread_pid`
     task_thread_pid,
-    /// `task_struct.start_boottime`
+    /// `task_struct.start_time`: CLOCK_MONOTONIC.
+    task_start_time,
+    /// `task_struct.start_boottime`: CLOCK_BOOTTIME.
     task_start_boottime,
     /// `task_struct.comm`
     task_comm,

@@ -15,7 +15,7 @@ use crate::{emit, maps};
 
 #[btf_tracepoint(function = "sched_process_fork")]
 fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    if maps::live_since_ns() == 0 {
+    if maps::live().is_none() {
         return 0;
     }
     // SAFETY: no arguments, no failure.

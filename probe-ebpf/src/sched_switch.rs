@@ -16,16 +16,13 @@ use probe_ebpf::state::{State, TASK_DEAD};
 use probe_ebpf::totals::Totals;
 
 use crate::account::{bump, enter_cpu, leave_cpu, ledger_of};
-use crate::maps::{self, RARE};
+use crate::maps::{self, Live, RARE};
 use crate::task::{self, Task};
 use crate::emit;
 
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let live_since_ns = maps::live_since_ns();
-    if live_since_ns == 0 {
-        return 0;
-    }
+    let Some(live) = maps::live() else { return 0 };
     // SAFETY: no arguments, no failure.
     let now_ns = unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() };
     let preempted = ctx.arg::<i32>(0) as u8 != 0;
@@ -34,24 +31,36 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // The idle thread: pid 0 on every CPU, and nobody's time.
     if prev.tid() != 0 {
         let state_bits = if task::switch_has_prev_state() { ctx.arg::<u32>(3) } else { prev.state_bits() };
-        leave(prev, preempted, state_bits, live_since_ns, now_ns);
+        leave(&ctx, prev, preempted, state_bits, live, now_ns);
     }
     if next.tid() != 0
         && let Some(ledger) = ledger_of(next)
     {
+        let was = ledger.state;
         bump(ledger);
-        enter_cpu(ledger, next, live_since_ns, now_ns);
+        let expected = enter_cpu(ledger, next, live, now_ns);
         bump(ledger);
+        if !expected {
+            resynced(&ctx, next, "enter", was);
+        }
     }
     0
 }
 
+/// Out of line: never, unless a transition could not be booked before.
+#[inline(never)]
+fn resynced(ctx: &BtfTracePointContext, task: Task, what: &str, was: u8) {
+    maps::count(|totals| totals.resynced += 1);
+    aya_log_ebpf::debug!(ctx, "resync: {} of tid {} in state {}", what, task.tid(), was);
+}
+
 #[inline(always)]
-fn leave(task: Task, preempted: bool, state_bits: u32, live_since_ns: u64, now_ns: u64) {
+fn leave(ctx: &BtfTracePointContext, task: Task, preempted: bool, state_bits: u32, live: Live, now_ns: u64) {
     let dead = state_bits & TASK_DEAD != 0;
     if let Some(ledger) = ledger_of(task) {
+        let was = ledger.state;
         bump(ledger);
-        leave_cpu(ledger, task, live_since_ns, now_ns);
+        let expected = leave_cpu(ledger, task, live, now_ns);
         // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
         let blocked = if preempted { None } else { State::from_blocked_bits(state_bits) };
         match blocked {
@@ -62,6 +71,9 @@ fn leave(task: Task, preempted: bool, state_bits: u32, live_since_ns: u64, now_n
             None => ledger.state = State::Runnable as u8,
         }
         bump(ledger);
+        if !expected {
+            resynced(ctx, task, "leave", was);
+        }
     }
     if dead {
         died(task, now_ns);

@@ -71,6 +71,7 @@ impl Task {
         tid: u32 = task_pid,
         pid: u32 = task_tgid,
         start_ns: u64 = task_start_boottime,
+        monotonic_start_ns: u64 = task_start_time,
         flags: u32 = task_flags,
         state_bits: u32 = task_state,
         on_cpu: u32 = task_on_cpu,

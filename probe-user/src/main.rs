@@ -1,9 +1,12 @@
 //! probe
 use probe_user::kernel::{load::*, snapshot::*};
-fn main() -> anyhow::Result<()> {
+#[tokio::main(flavor="current_thread")]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().init();
     let t = std::time::Instant::now();
-    let mut p = Probe::load(Options::default())?;
+    let mut p = Probe::load(Options{log:true,..Default::default()})?;
     eprintln!("load {:?}", t.elapsed());
+    p.forward_logs().unwrap();
     p.attach()?;
     p.go_live()?;
     eprintln!("live {:?}", t.elapsed());
@@ -16,7 +19,7 @@ fn main() -> anyhow::Result<()> {
         parse(&b, |r| { n += 1; torn += u32::from(r.torn()); })?;
         eprintln!("{n} tasks {torn} torn {} bytes {:?}", b.len(), t.elapsed());
     }
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     p.read_snapshot(Detail::default(), &mut b)?;
     parse(&b, |r| {
         let f = &r.record.facts;

@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use super::load::Probe;
+use super::snapshot::{self, Detail, SnapshotError};
+
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
@@ -23,14 +26,35 @@ fn read(clock: libc::clockid_t) -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
-/// Sleeps briefly, so that this thread has just been switched in; returns CLOCK_MONOTONIC right after.
-pub fn switch_in_ns() -> u64 {
-    std::thread::sleep(Duration::from_micros(200));
-    monotonic_ns()
-}
+/// How often the distance of the clocks is measured; the smallest is the one with the least delay in it.
+const TRIALS: usize = 3;
 
-/// This thread's tid.
-pub fn own_tid() -> u32 {
+/// CLOCK_MONOTONIC minus the scheduler clock, wrapping. `None` without `CONFIG_SCHED_INFO`.
+///
+/// This thread sleeps a moment, reads CLOCK_MONOTONIC the instant it is back, and then asks the iterator when it got
+/// the CPU.
+///
+/// # Errors
+/// [`SnapshotError`] if the iterator cannot be read.
+pub fn measure_offset(probe: &mut Probe) -> Result<Option<u64>, SnapshotError> {
     // SAFETY: no arguments, no failure.
-    unsafe { libc::gettid() }.unsigned_abs()
+    let own_tid = unsafe { libc::gettid() }.unsigned_abs();
+    let mut buffer = Vec::new();
+    let mut smallest: Option<u64> = None;
+    for _ in 0..TRIALS {
+        std::thread::sleep(Duration::from_micros(200));
+        let back_ns = monotonic_ns();
+        probe.read_snapshot(Detail::default(), &mut buffer)?;
+        let mut arrival_ns = 0;
+        snapshot::parse(&buffer, |task| {
+            if task.record.facts.tid == own_tid {
+                arrival_ns = task.record.last_arrival_ns;
+            }
+        })?;
+        if arrival_ns != 0 {
+            let offset = back_ns.wrapping_sub(arrival_ns);
+            smallest = Some(smallest.map_or(offset, |smallest| smallest.min(offset)));
+        }
+    }
+    Ok(smallest)
 }

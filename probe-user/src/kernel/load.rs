@@ -10,6 +10,7 @@ use probe_ebpf::totals::{Control, Totals};
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
+use super::snapshot::SnapshotError;
 use super::{clock, offsets, preflight};
 
 /// Where the kernel's type information is.
@@ -116,6 +117,7 @@ pub struct Probe {
     control: Array<MapData, PodControl>,
     totals: PerCpuArray<MapData, PodTotals>,
     live_since_ns: u64,
+    scheduler_clock_offset: Option<u64>,
     snapshot_flags: u64,
 }
 
@@ -150,7 +152,7 @@ impl Probe {
         let control = Array::try_from(control).map_err(|source| map_error("CONTROL", source))?;
         let totals = take_map(&mut ebpf, "TOTALS")?;
         let totals = PerCpuArray::try_from(totals).map_err(|source| map_error("TOTALS", source))?;
-        Ok(Self { ebpf, control, totals, live_since_ns: 0, snapshot_flags: 0 })
+        Ok(Self { ebpf, control, totals, live_since_ns: 0, scheduler_clock_offset: None, snapshot_flags: 0 })
     }
 
     /// Attaches the tracepoint programs. They stay idle until [`Self::go_live`].
@@ -168,10 +170,23 @@ impl Probe {
     /// Starts the accounting: from here on every thread has a ledger, in effect.
     ///
     /// # Errors
-    /// [`LoadError::Map`] if the control map refuses.
-    pub fn go_live(&mut self) -> Result<(), LoadError> {
+    /// [`SnapshotError`] if the clocks cannot be compared or the control map refuses.
+    pub fn go_live(&mut self) -> Result<(), SnapshotError> {
+        self.scheduler_clock_offset()?;
         self.live_since_ns = clock::monotonic_ns();
-        self.write_control()
+        Ok(self.write_control()?)
+    }
+
+    /// CLOCK_MONOTONIC minus the scheduler clock (wrapping), measured once; `None` if the kernel does not note when
+    /// threads get a CPU.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator cannot be read.
+    pub fn scheduler_clock_offset(&mut self) -> Result<Option<u64>, SnapshotError> {
+        if self.scheduler_clock_offset.is_none() {
+            self.scheduler_clock_offset = clock::measure_offset(self)?;
+        }
+        Ok(self.scheduler_clock_offset)
     }
 
     /// CLOCK_MONOTONIC when the accounting began, 0 if it has not.
@@ -188,7 +203,11 @@ impl Probe {
     }
 
     fn write_control(&mut self) -> Result<(), LoadError> {
-        let control = Control { live_since_ns: self.live_since_ns, snapshot: self.snapshot_flags };
+        let control = Control {
+            live_since_ns: self.live_since_ns,
+            scheduler_clock_offset: self.scheduler_clock_offset.unwrap_or(0),
+            snapshot: self.snapshot_flags,
+        };
         self.control.set(0, PodControl(control), 0).map_err(|source| map_error("CONTROL", source))
     }
 

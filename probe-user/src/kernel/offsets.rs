@@ -31,6 +31,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_parent: task("parent")?,
         task_group_leader: task("group_leader")?,
         task_thread_pid: task("thread_pid")?,
+        task_start_time: task("start_time")?,
         task_start_boottime: task("start_boottime").or_else(|_| task("real_start_time"))?,
         task_comm: task("comm")?,
         task_signal: task("signal")?,
