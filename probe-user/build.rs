@@ -10,13 +10,15 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-env-changed=PROCPROBE_BPF_OBJECT");
     println!("cargo::rerun-if-changed=build.rs");
-    let out_dir = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo sets OUT_DIR for build scripts"))?;
+    let out_dir =
+        env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo sets OUT_DIR for build scripts"))?;
     let target = PathBuf::from(out_dir).join("probe.o");
     match env::var_os("PROCPROBE_BPF_OBJECT").map(PathBuf::from) {
         Some(object) => {
             println!("cargo::rerun-if-changed={}", object.display());
-            fs::copy(&object, &target)
-                .map_err(|e| io::Error::other(format!("copying the eBPF object {}: {e}", object.display())))?;
+            fs::copy(&object, &target).map_err(|e| {
+                io::Error::other(format!("copying the eBPF object {}: {e}", object.display()))
+            })?;
         }
         None => fs::write(&target, [])?,
     }

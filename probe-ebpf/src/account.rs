@@ -131,7 +131,11 @@ fn arrival_ns(ledger: &Ledger, task: Task, live: Live, now_ns: u64) -> u64 {
     } else {
         noted_ns.wrapping_add(live.scheduler_clock_offset)
     };
-    let arrival_ns = if arrival_ns < ledger.since_ns { ledger.since_ns } else { arrival_ns };
+    let arrival_ns = if arrival_ns < ledger.since_ns {
+        ledger.since_ns
+    } else {
+        arrival_ns
+    };
     if arrival_ns > now_ns { now_ns } else { arrival_ns }
 }
 
@@ -148,7 +152,11 @@ pub fn enter_cpu(ledger: &mut Ledger, task: Task, live: Live, now_ns: u64) -> bo
     if index > State::Runnable.index() {
         let woken_ns = ledger.wake.at_ns;
         let woken_ns = if woken_ns > now_ns { now_ns } else { woken_ns };
-        let woken_ns = if woken_ns < ledger.since_ns { ledger.since_ns } else { woken_ns };
+        let woken_ns = if woken_ns < ledger.since_ns {
+            ledger.since_ns
+        } else {
+            woken_ns
+        };
         close(ledger, task, index, woken_ns);
     }
     close(ledger, task, State::Runnable.index(), now_ns);

@@ -21,13 +21,19 @@ pub fn submit_flags() -> u64 {
     let map = core::ptr::from_ref(&EVENTS).cast_mut().cast();
     // SAFETY: a valid ring.
     let available = unsafe { bpf_ringbuf_query(map, BPF_RB_AVAIL_DATA) };
-    if available >= WAKEUP_BYTES { FORCE_WAKEUP } else { NO_WAKEUP }
+    if available >= WAKEUP_BYTES {
+        FORCE_WAKEUP
+    } else {
+        NO_WAKEUP
+    }
 }
 
 /// Fills in a head and submits it. False if the ring was full.
 #[inline(always)]
 pub fn event(kind: u32, task: Task, other_tid: u32, now_ns: u64) -> bool {
-    let Some(mut entry) = reserve::<EventRecord>() else { return false };
+    let Some(mut entry) = reserve::<EventRecord>() else {
+        return false;
+    };
     // SAFETY: reserved for exactly this type; every member is written.
     let record = unsafe { &mut *entry.as_mut_ptr() };
     fill(record, kind, task, other_tid, now_ns);

@@ -47,12 +47,20 @@ pub const fn bucket_of(duration_ns: u64) -> usize {
 
 /// The exclusive upper bound of a bucket in nanoseconds; `None` for the last, which has none.
 pub const fn upper_bound_ns(bucket: usize) -> Option<u64> {
-    if bucket + 1 < BUCKETS { Some(1 << (FIRST_EXPONENT as usize + bucket)) } else { None }
+    if bucket + 1 < BUCKETS {
+        Some(1 << (FIRST_EXPONENT as usize + bucket))
+    } else {
+        None
+    }
 }
 
 /// The inclusive lower bound of a bucket in nanoseconds.
 pub const fn lower_bound_ns(bucket: usize) -> u64 {
-    if bucket == 0 { 0 } else { 1 << (FIRST_EXPONENT as usize + bucket - 1) }
+    if bucket == 0 {
+        0
+    } else {
+        1 << (FIRST_EXPONENT as usize + bucket - 1)
+    }
 }
 
 #[cfg(test)]

@@ -103,7 +103,13 @@ pub const LEDGER_HEAD: usize = core::mem::offset_of!(Ledger, histogram);
 /// Bytes of a whole [`Ledger`].
 pub const LEDGER_SIZE: usize = size_of::<Ledger>();
 
-const _: () = assert!(LEDGER_SIZE <= 896, "a storage element must stay inside its 1 KiB slab, on later kernels too");
-const _: () = assert!(LEDGER_SIZE % 8 == 0 && LEDGER_HEAD % 8 == 0, "copied in words of 8 bytes");
+const _: () = assert!(
+    LEDGER_SIZE <= 896,
+    "a storage element must stay inside its 1 KiB slab, on later kernels too"
+);
+const _: () = assert!(
+    LEDGER_SIZE % 8 == 0 && LEDGER_HEAD % 8 == 0,
+    "copied in words of 8 bytes"
+);
 const _: () = assert!(size_of::<RareLedger>() % 8 == 0, "copied in words of 8 bytes");
 const _: () = assert!(State::Idle.index() + 1 == COMMON_STATES && State::Stopped.index() == COMMON_STATES);

@@ -52,7 +52,10 @@ pub fn live() -> Option<Live> {
     if since_ns == 0 {
         return None;
     }
-    Some(Live { since_ns, scheduler_clock_offset: control.scheduler_clock_offset })
+    Some(Live {
+        since_ns,
+        scheduler_clock_offset: control.scheduler_clock_offset,
+    })
 }
 
 /// Adds to a counter of this CPU's [`Totals`].

@@ -16,9 +16,9 @@ use probe_ebpf::state::{State, TASK_DEAD};
 use probe_ebpf::totals::Totals;
 
 use crate::account::{bump, enter_cpu, leave_cpu, ledger_of};
+use crate::emit;
 use crate::maps::{self, Live, RARE};
 use crate::task::{self, Task};
-use crate::emit;
 
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
@@ -30,7 +30,11 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let next = Task::new(ctx.arg(2));
     // The idle thread: pid 0 on every CPU, and nobody's time.
     if prev.tid() != 0 {
-        let state_bits = if task::switch_has_prev_state() { ctx.arg::<u32>(3) } else { prev.state_bits() };
+        let state_bits = if task::switch_has_prev_state() {
+            ctx.arg::<u32>(3)
+        } else {
+            prev.state_bits()
+        };
         leave(&ctx, prev, preempted, state_bits, live, now_ns);
     }
     if next.tid() != 0
@@ -62,7 +66,11 @@ fn leave(ctx: &BtfTracePointContext, task: Task, preempted: bool, state_bits: u3
         bump(ledger);
         let expected = leave_cpu(ledger, task, live, now_ns);
         // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
-        let blocked = if preempted { None } else { State::from_blocked_bits(state_bits) };
+        let blocked = if preempted {
+            None
+        } else {
+            State::from_blocked_bits(state_bits)
+        };
         match blocked {
             Some(state) => {
                 ledger.state = state as u8;
@@ -97,7 +105,11 @@ fn died(task: Task, now_ns: u64) {
     let record = unsafe { &mut *entry.as_mut_ptr() };
     emit::fill(&mut record.event, EVENT_EXIT, task, 0, now_ns);
     copy_words(&raw const *ledger, &mut record.ledger);
-    let rare = if ledger.flags & HAS_RARE == 0 { core::ptr::null_mut() } else { RARE.get(task) };
+    let rare = if ledger.flags & HAS_RARE == 0 {
+        core::ptr::null_mut()
+    } else {
+        RARE.get(task)
+    };
     if rare.is_null() {
         zero_words(&mut record.rare);
     } else {

@@ -24,6 +24,11 @@ fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     wake.waker_tid = waker.tid();
     wake.waker_start_ns = if wake.waker_tid == 0 { 0 } else { waker.start_ns() };
     // SAFETY: a valid reference. Last, so that a reader that sees the time sees the rest (on x86).
-    unsafe { core::ptr::write_volatile(&raw mut wake.at_ns, aya_ebpf::helpers::generated::bpf_ktime_get_ns()) };
+    unsafe {
+        core::ptr::write_volatile(
+            &raw mut wake.at_ns,
+            aya_ebpf::helpers::generated::bpf_ktime_get_ns(),
+        )
+    };
     0
 }

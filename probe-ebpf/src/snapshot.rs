@@ -10,7 +10,9 @@ use core::ptr;
 use aya_ebpf::bindings::{seq_file, task_struct};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
-use probe_ebpf::record::{HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord};
+use probe_ebpf::record::{
+    HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
+};
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
 
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
@@ -38,7 +40,9 @@ fn snapshot(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let Some(control) = CONTROL.get(0) else { return 0 };
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: the one element; one snapshot at a time.
     let scratch = unsafe { &mut *scratch };
     let task = Task::new(task);
@@ -70,7 +74,11 @@ fn read_task(task: Task, record: &mut TaskRecord) {
 /// Copies the thread's ledger behind the fixed part; returns how many bytes of it.
 #[inline(always)]
 fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
-    let source = if wanted & SNAPSHOT_OPEN_LEDGERS == 0 { LEDGERS.get(task) } else { LEDGERS.get_or_create(task) };
+    let source = if wanted & SNAPSHOT_OPEN_LEDGERS == 0 {
+        LEDGERS.get(task)
+    } else {
+        LEDGERS.get_or_create(task)
+    };
     if source.is_null() {
         return 0;
     }
@@ -92,7 +100,11 @@ fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
     if rare.is_null() {
         return LEDGER_SIZE;
     }
-    copy(rare.cast(), (&raw mut scratch.rare).cast(), size_of::<RareLedger>());
+    copy(
+        rare.cast(),
+        (&raw mut scratch.rare).cast(),
+        size_of::<RareLedger>(),
+    );
     scratch.task.flags |= RARE_FOLLOWS;
     LEDGER_SIZE + size_of::<RareLedger>()
 }
@@ -109,7 +121,13 @@ fn copy_ledger(task: Task, source: *const Ledger, full: bool, scratch: &mut Scra
         copy(source.cast(), target, LEDGER_HEAD);
         if full {
             // SAFETY: both pointers stay inside their ledgers.
-            unsafe { copy(source.cast::<u64>().add(LEDGER_HEAD / 8), target.add(LEDGER_HEAD / 8), LEDGER_SIZE - LEDGER_HEAD) };
+            unsafe {
+                copy(
+                    source.cast::<u64>().add(LEDGER_HEAD / 8),
+                    target.add(LEDGER_HEAD / 8),
+                    LEDGER_SIZE - LEDGER_HEAD,
+                )
+            };
         }
         // SAFETY: no arguments, no failure.
         scratch.task.now_ns = unsafe { bpf_ktime_get_ns() };

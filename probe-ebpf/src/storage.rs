@@ -67,8 +67,13 @@ impl<T> TaskStorage<T> {
         // SAFETY: `self` is a map (the loader replaces the address by its fd) and `task` a trusted BTF pointer; the
         // verifier checks both.
         unsafe {
-            bpf_task_storage_get(ptr::from_ref(self).cast::<c_void>().cast_mut(), task.as_ptr(), ptr::null_mut(), flags)
-                .cast()
+            bpf_task_storage_get(
+                ptr::from_ref(self).cast::<c_void>().cast_mut(),
+                task.as_ptr(),
+                ptr::null_mut(),
+                flags,
+            )
+            .cast()
         }
     }
 }

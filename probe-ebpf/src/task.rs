@@ -91,19 +91,31 @@ impl Task {
     /// `sched_info.last_arrival`, 0 without `CONFIG_SCHED_INFO`.
     #[inline(always)]
     pub fn last_arrival_ns(self) -> u64 {
-        if offset!(task_last_arrival) == ABSENT { 0 } else { load(self.0.cast(), offset!(task_last_arrival)) }
+        if offset!(task_last_arrival) == ABSENT {
+            0
+        } else {
+            load(self.0.cast(), offset!(task_last_arrival))
+        }
     }
 
     /// `sched_info.last_queued`: not 0 while the thread waits for a CPU; 0 without `CONFIG_SCHED_INFO`.
     #[inline(always)]
     pub fn last_queued_ns(self) -> u64 {
-        if offset!(task_last_queued) == ABSENT { 0 } else { load(self.0.cast(), offset!(task_last_queued)) }
+        if offset!(task_last_queued) == ABSENT {
+            0
+        } else {
+            load(self.0.cast(), offset!(task_last_queued))
+        }
     }
 
     /// `sched_info.run_delay`, `u64::MAX` without `CONFIG_SCHED_INFO`.
     #[inline(always)]
     pub fn lifetime_runnable_ns(self) -> u64 {
-        if offset!(task_run_delay) == ABSENT { u64::MAX } else { load(self.0.cast(), offset!(task_run_delay)) }
+        if offset!(task_run_delay) == ABSENT {
+            u64::MAX
+        } else {
+            load(self.0.cast(), offset!(task_run_delay))
+        }
     }
 
     /// What the thread waits in, from the registers it entered the kernel with.
@@ -112,7 +124,10 @@ impl Task {
     /// or interrupt, so anything negative is no system call. Kernel threads have no user registers at all.
     #[inline(always)]
     pub fn blocked_on(self, flags: u32) -> BlockedOn {
-        let mut blocked_on = BlockedOn { syscall: NO_SYSCALL, args: [0; 2] };
+        let mut blocked_on = BlockedOn {
+            syscall: NO_SYSCALL,
+            args: [0; 2],
+        };
         if flags & (PF_KTHREAD | PF_IO_WORKER) != 0 {
             return blocked_on;
         }
@@ -142,7 +157,9 @@ impl Task {
         facts.exit_code = load(task, offset!(task_exit_code));
         facts.static_prio = load(task, offset!(task_static_prio));
         facts.policy = load(task, offset!(task_policy));
-        facts.comm = load::<[u64; 2]>(task, offset!(task_comm)).map(u64::to_ne_bytes).concat_pair();
+        facts.comm = load::<[u64; 2]>(task, offset!(task_comm))
+            .map(u64::to_ne_bytes)
+            .concat_pair();
         Self::read_parents(task, facts);
         Self::read_group(task, facts);
         Self::read_namespace(task, facts);

@@ -11,3 +11,5 @@
 //! [`cli`] has one file per verb and ties the rest together.
 
 pub mod kernel;
+pub mod model;
+pub mod source;

@@ -86,17 +86,26 @@ impl<'a> Btf<'a> {
     /// [`BtfError::Malformed`] if it does not follow the format. Never panics, whatever the bytes are.
     pub fn parse(blob: &'a [u8]) -> Result<Self, BtfError> {
         if u16_at(blob, 0)? != MAGIC {
-            return Err(BtfError::Malformed { at: 0, what: "the magic number 0xeb9f in this machine's byte order" });
+            return Err(BtfError::Malformed {
+                at: 0,
+                what: "the magic number 0xeb9f in this machine's byte order",
+            });
         }
         let header = u32_at(blob, 4)? as usize;
         let types_at = add(header, u32_at(blob, 8)? as usize)?;
         let types_end = add(types_at, u32_at(blob, 12)? as usize)?;
         let strings_at = add(header, u32_at(blob, 16)? as usize)?;
         let strings_end = add(strings_at, u32_at(blob, 20)? as usize)?;
-        let strings = blob
-            .get(strings_at..strings_end)
-            .ok_or(BtfError::Malformed { at: 16, what: "a string section inside the blob" })?;
-        let mut btf = Self { blob, strings, types: vec![VOID], structs: HashMap::new() };
+        let strings = blob.get(strings_at..strings_end).ok_or(BtfError::Malformed {
+            at: 16,
+            what: "a string section inside the blob",
+        })?;
+        let mut btf = Self {
+            blob,
+            strings,
+            types: vec![VOID],
+            structs: HashMap::new(),
+        };
         btf.index(types_at, types_end)?;
         Ok(btf)
     }
@@ -120,16 +129,20 @@ impl<'a> Btf<'a> {
                 self.structs.entry(name).or_insert(self.types.len());
             }
             self.types.push(entry);
-            at += 12 + extra_bytes(kind, vlen).ok_or(BtfError::Malformed { at, what: "a known kind of type" })?;
+            at += 12
+                + extra_bytes(kind, vlen).ok_or(BtfError::Malformed {
+                    at,
+                    what: "a known kind of type",
+                })?;
         }
         Ok(())
     }
 
     fn name(&self, offset: u32) -> Result<&'a [u8], BtfError> {
-        let rest = self
-            .strings
-            .get(offset as usize..)
-            .ok_or(BtfError::Malformed { at: offset as usize, what: "a name inside the string section" })?;
+        let rest = self.strings.get(offset as usize..).ok_or(BtfError::Malformed {
+            at: offset as usize,
+            what: "a name inside the string section",
+        })?;
         Ok(rest.split(|&byte| byte == 0).next().unwrap_or_default())
     }
 
@@ -137,7 +150,10 @@ impl<'a> Btf<'a> {
         self.structs
             .get(name.as_bytes())
             .copied()
-            .ok_or_else(|| BtfError::NoType { kind: "struct", name: name.to_owned() })
+            .ok_or_else(|| BtfError::NoType {
+                kind: "struct",
+                name: name.to_owned(),
+            })
     }
 
     /// The size of a structure in bytes.
@@ -153,7 +169,10 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError::NoType`] or [`BtfError::NoMember`], naming what is missing.
     pub fn offset_of(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
-        let missing = || BtfError::NoMember { structure: structure.to_owned(), member: path.to_owned() };
+        let missing = || BtfError::NoMember {
+            structure: structure.to_owned(),
+            member: path.to_owned(),
+        };
         let mut bits = 0;
         let mut id = self.structure(structure)?;
         for part in path.split('.') {
@@ -162,20 +181,33 @@ impl<'a> Btf<'a> {
             id = self.resolve(member_type)?;
         }
         // A bit field has no byte offset; none of the members asked for is one.
-        if bits % 8 == 0 { Ok(bits / 8) } else { Err(missing()) }
+        if bits % 8 == 0 {
+            Ok(bits / 8)
+        } else {
+            Err(missing())
+        }
     }
 
     /// Offset in bits and type of a member, looked for in anonymous members too.
     fn member(&self, id: usize, name: &[u8], depth: usize) -> Result<Option<(u32, u32)>, BtfError> {
-        let Some(&container) = self.types.get(id) else { return Ok(None) };
+        let Some(&container) = self.types.get(id) else {
+            return Ok(None);
+        };
         if !matches!(container.kind, KIND_STRUCT | KIND_UNION) || depth > MAX_NESTING {
             return Ok(None);
         }
         for index in 0..container.vlen {
             let at = container.extra + index * 12;
-            let (member_name, member_type, raw) =
-                (u32_at(self.blob, at)?, u32_at(self.blob, at + 4)?, u32_at(self.blob, at + 8)?);
-            let bits = if container.kind_flag { raw & 0x00ff_ffff } else { raw };
+            let (member_name, member_type, raw) = (
+                u32_at(self.blob, at)?,
+                u32_at(self.blob, at + 4)?,
+                u32_at(self.blob, at + 8)?,
+            );
+            let bits = if container.kind_flag {
+                raw & 0x00ff_ffff
+            } else {
+                raw
+            };
             if member_name == 0 {
                 let inner = self.resolve(member_type)?;
                 if let Some((inner_bits, found)) = self.member(inner, name, depth + 1)? {
@@ -205,7 +237,10 @@ impl<'a> Btf<'a> {
                 None => break,
             }
         }
-        Err(BtfError::Malformed { at: id, what: "a type that a chain of typedefs ends in" })
+        Err(BtfError::Malformed {
+            at: id,
+            what: "a type that a chain of typedefs ends in",
+        })
     }
 
     /// How many arguments a raw tracepoint passes (without the leading `void *`), and whether the last is a
@@ -215,13 +250,19 @@ impl<'a> Btf<'a> {
     /// [`BtfError::NoType`] if the kernel has no such tracepoint.
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Result<(usize, bool), BtfError> {
         let wanted = format!("btf_trace_{tracepoint}");
-        let missing = || BtfError::NoType { kind: "tracepoint", name: tracepoint.to_owned() };
+        let missing = || BtfError::NoType {
+            kind: "tracepoint",
+            name: tracepoint.to_owned(),
+        };
         for entry in self.types.iter().filter(|entry| entry.kind == KIND_TYPEDEF) {
             if self.name(entry.name)? != wanted.as_bytes() {
                 continue;
             }
             let pointer = self.types.get(entry.size_or_type as usize).ok_or_else(missing)?;
-            let proto = self.types.get(pointer.size_or_type as usize).ok_or_else(missing)?;
+            let proto = self
+                .types
+                .get(pointer.size_or_type as usize)
+                .ok_or_else(missing)?;
             if pointer.kind != KIND_PTR || proto.kind != KIND_FUNC_PROTO || proto.vlen == 0 {
                 return Err(missing());
             }
@@ -233,7 +274,14 @@ impl<'a> Btf<'a> {
     }
 }
 
-const VOID: Type = Type { name: 0, kind: 0, vlen: 0, kind_flag: false, size_or_type: 0, extra: 0 };
+const VOID: Type = Type {
+    name: 0,
+    kind: 0,
+    vlen: 0,
+    kind_flag: false,
+    size_or_type: 0,
+    extra: 0,
+};
 
 /// Bytes that follow the fixed part of a type.
 fn extra_bytes(kind: u32, vlen: usize) -> Option<usize> {
@@ -248,7 +296,10 @@ fn extra_bytes(kind: u32, vlen: usize) -> Option<usize> {
 }
 
 fn add(left: usize, right: usize) -> Result<usize, BtfError> {
-    left.checked_add(right).ok_or(BtfError::Malformed { at: 0, what: "offsets that fit in memory" })
+    left.checked_add(right).ok_or(BtfError::Malformed {
+        at: 0,
+        what: "offsets that fit in memory",
+    })
 }
 
 fn u32_at(blob: &[u8], at: usize) -> Result<u32, BtfError> {
@@ -256,14 +307,20 @@ fn u32_at(blob: &[u8], at: usize) -> Result<u32, BtfError> {
         .and_then(|end| blob.get(at..end))
         .and_then(|bytes| bytes.try_into().ok())
         .map(u32::from_ne_bytes)
-        .ok_or(BtfError::Malformed { at, what: "four more bytes" })
+        .ok_or(BtfError::Malformed {
+            at,
+            what: "four more bytes",
+        })
 }
 
 fn u16_at(blob: &[u8], at: usize) -> Result<u16, BtfError> {
     blob.get(at..at + 2)
         .and_then(|bytes| bytes.try_into().ok())
         .map(u16::from_ne_bytes)
-        .ok_or(BtfError::Malformed { at, what: "two more bytes" })
+        .ok_or(BtfError::Malformed {
+            at,
+            what: "two more bytes",
+        })
 }
 
 #[cfg(test)]

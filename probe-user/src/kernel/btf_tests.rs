@@ -10,7 +10,13 @@ fn blob(types: &[u32], strings: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend(MAGIC.to_ne_bytes());
     out.extend([1, 0]);
-    for word in [24, 0, type_bytes.len() as u32, type_bytes.len() as u32, strings.len() as u32] {
+    for word in [
+        24,
+        0,
+        type_bytes.len() as u32,
+        type_bytes.len() as u32,
+        strings.len() as u32,
+    ] {
         out.extend(word.to_ne_bytes());
     }
     out.extend(type_bytes);
@@ -53,8 +59,14 @@ fn names_what_is_missing() {
     let bytes = sample();
     let btf = Btf::parse(&bytes).unwrap();
     let no_member = btf.offset_of("out", "deep.c").unwrap_err();
-    assert_eq!(no_member.to_string(), "this kernel's struct out has no member deep.c");
-    assert_eq!(btf.size_of("nowhere").unwrap_err().to_string(), "this kernel has no struct nowhere");
+    assert_eq!(
+        no_member.to_string(),
+        "this kernel's struct out has no member deep.c"
+    );
+    assert_eq!(
+        btf.size_of("nowhere").unwrap_err().to_string(),
+        "this kernel has no struct nowhere"
+    );
     assert!(btf.tracepoint_arguments("sched_switch").is_err());
 }
 

@@ -29,7 +29,11 @@ impl Probe {
             .programs()
             .filter_map(|(name, program): (&str, &Program)| {
                 let info = program.info().ok()?;
-                Some(ProgramCost { program: name.to_owned(), run_time: info.run_time(), runs: info.run_count() })
+                Some(ProgramCost {
+                    program: name.to_owned(),
+                    run_time: info.run_time(),
+                    runs: info.run_count(),
+                })
             })
             .collect()
     }

@@ -69,9 +69,9 @@ fn decode(bytes: &[u8]) -> Option<RawEvent> {
     match (head.kind, bytes.len()) {
         (EVENT_FORK, _) => Some(RawEvent::Fork(head)),
         (EVENT_EXEC, _) => Some(RawEvent::Exec(head)),
-        (EVENT_EXIT, length) if length >= size_of::<ExitRecord>() => {
-            Some(RawEvent::Exit(Box::new(bytemuck::pod_read_unaligned(&bytes[..size_of::<ExitRecord>()]))))
-        }
+        (EVENT_EXIT, length) if length >= size_of::<ExitRecord>() => Some(RawEvent::Exit(Box::new(
+            bytemuck::pod_read_unaligned(&bytes[..size_of::<ExitRecord>()]),
+        ))),
         _ => None,
     }
 }

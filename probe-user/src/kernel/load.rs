@@ -34,16 +34,24 @@ pub const SNAPSHOT: &str = "snapshot";
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// Built by a plain `cargo build`.
-    #[error("this procprobe was built without its eBPF programs (build it with `cargo xtask build`; --source proc works without)")]
+    #[error(
+        "this procprobe was built without its eBPF programs (build it with `cargo xtask build`; --source proc works without)"
+    )]
     NoObject,
     /// The kernel has no type information.
-    #[error("cannot read {BTF_PATH}: {0} (the kernel needs CONFIG_DEBUG_INFO_BTF; --source proc works without)")]
+    #[error(
+        "cannot read {BTF_PATH}: {0} (the kernel needs CONFIG_DEBUG_INFO_BTF; --source proc works without)"
+    )]
     NoBtf(io::Error),
     /// The kernel lacks something the programs use.
-    #[error("cannot use this kernel: {0} (procprobe needs 5.15 or newer with BTF; --source proc works without)")]
+    #[error(
+        "cannot use this kernel: {0} (procprobe needs 5.15 or newer with BTF; --source proc works without)"
+    )]
     Kernel(#[from] BtfError),
     /// Preflight found a missing privilege.
-    #[error("cannot load eBPF programs: {0} (run it with sudo; `procprobe doctor` lists all; --source proc works without)")]
+    #[error(
+        "cannot load eBPF programs: {0} (run it with sudo; `procprobe doctor` lists all; --source proc works without)"
+    )]
     Privilege(String),
     /// The object was refused as a whole: maps, BTF.
     #[error("cannot load eBPF programs: {} (`procprobe doctor` lists what this host allows; --source proc works without)", chain(.0))]
@@ -89,7 +97,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn one_line(message: &str) -> String {
-    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     match lines.as_slice() {
         [first, .., before_last, last] if lines.len() > 4 => format!("{first} … {before_last}; {last}"),
         all => all.join("; "),
@@ -107,7 +119,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 8 << 20, log: false }
+        Self {
+            ring_bytes: 8 << 20,
+            log: false,
+        }
     }
 }
 
@@ -152,7 +167,14 @@ impl Probe {
         let control = Array::try_from(control).map_err(|source| map_error("CONTROL", source))?;
         let totals = take_map(&mut ebpf, "TOTALS")?;
         let totals = PerCpuArray::try_from(totals).map_err(|source| map_error("TOTALS", source))?;
-        Ok(Self { ebpf, control, totals, live_since_ns: 0, scheduler_clock_offset: None, snapshot_flags: 0 })
+        Ok(Self {
+            ebpf,
+            control,
+            totals,
+            live_since_ns: 0,
+            scheduler_clock_offset: None,
+            snapshot_flags: 0,
+        })
     }
 
     /// Attaches the tracepoint programs. They stay idle until [`Self::go_live`].
@@ -161,7 +183,11 @@ impl Probe {
     /// [`LoadError::Program`] naming the one that was refused.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         for (name, _) in TRACEPOINTS {
-            let failed = |source| LoadError::Program { action: "attach", program: name, source: Box::new(source) };
+            let failed = |source| LoadError::Program {
+                action: "attach",
+                program: name,
+                source: Box::new(source),
+            };
             tracepoint(&mut self.ebpf, name)?.attach().map_err(failed)?;
         }
         Ok(())
@@ -208,7 +234,9 @@ impl Probe {
             scheduler_clock_offset: self.scheduler_clock_offset.unwrap_or(0),
             snapshot: self.snapshot_flags,
         };
-        self.control.set(0, PodControl(control), 0).map_err(|source| map_error("CONTROL", source))
+        self.control
+            .set(0, PodControl(control), 0)
+            .map_err(|source| map_error("CONTROL", source))
     }
 
     /// The totals of all CPUs together.
@@ -216,7 +244,10 @@ impl Probe {
     /// # Errors
     /// [`LoadError::Map`] if the map cannot be read.
     pub fn totals(&self) -> Result<Totals, LoadError> {
-        let values = self.totals.get(&0, 0).map_err(|source| map_error("TOTALS", source))?;
+        let values = self
+            .totals
+            .get(&0, 0)
+            .map_err(|source| map_error("TOTALS", source))?;
         let mut sum = Totals::default();
         for value in values.iter() {
             let words: &[u64] = bytemuck::cast_slice(bytemuck::bytes_of(&value.0));
@@ -234,7 +265,13 @@ impl Probe {
 }
 
 fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
-    let failed = |program| move |source| LoadError::Program { action: "load", program, source: Box::new(source) };
+    let failed = |program| {
+        move |source| LoadError::Program {
+            action: "load",
+            program,
+            source: Box::new(source),
+        }
+    };
     for (name, event) in TRACEPOINTS {
         tracepoint(ebpf, name)?.load(event, btf).map_err(failed(name))?;
     }
@@ -243,12 +280,16 @@ fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
 
 fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
-    program.try_into().map_err(|_: ProgramError| LoadError::Missing(name))
+    program
+        .try_into()
+        .map_err(|_: ProgramError| LoadError::Missing(name))
 }
 
 fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, LoadError> {
     let program = ebpf.program_mut(SNAPSHOT).ok_or(LoadError::Missing(SNAPSHOT))?;
-    program.try_into().map_err(|_: ProgramError| LoadError::Missing(SNAPSHOT))
+    program
+        .try_into()
+        .map_err(|_: ProgramError| LoadError::Missing(SNAPSHOT))
 }
 
 pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
@@ -256,7 +297,10 @@ pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps:
 }
 
 pub(super) fn map_error(map: &'static str, source: MapError) -> LoadError {
-    LoadError::Map { map, source: Box::new(source) }
+    LoadError::Map {
+        map,
+        source: Box::new(source),
+    }
 }
 
 /// aya asks for its own marker of plain data; the contract crate does not know aya.
@@ -280,7 +324,10 @@ mod tests {
     #[test]
     fn a_verifier_log_becomes_one_line() {
         let log = "the BPF_PROG_LOAD syscall failed\nlog:\n0: R1=ctx()\n1: (79) r6\n2: foo\nR6 invalid mem access\nprocessed 3 insns";
-        assert_eq!(one_line(log), "the BPF_PROG_LOAD syscall failed … R6 invalid mem access; processed 3 insns");
+        assert_eq!(
+            one_line(log),
+            "the BPF_PROG_LOAD syscall failed … R6 invalid mem access; processed 3 insns"
+        );
         assert_eq!(one_line("a\n b"), "a; b");
     }
 }

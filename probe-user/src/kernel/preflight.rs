@@ -34,8 +34,18 @@ pub struct Item {
 }
 
 impl Item {
-    fn new(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, verdict, found: found.into(), remedy: remedy.into() }
+    fn new(
+        name: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            verdict,
+            found: found.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 
@@ -59,7 +69,17 @@ pub fn missing_privilege() -> Option<String> {
 
 /// Looks at everything that does not need a program to be loaded.
 pub fn items() -> Vec<Item> {
-    vec![kernel(), btf(), members(), capabilities(), ptrace(), lockdown(), pid_namespace(), hidepid(), bpf_stats()]
+    vec![
+        kernel(),
+        btf(),
+        members(),
+        capabilities(),
+        ptrace(),
+        lockdown(),
+        pid_namespace(),
+        hidepid(),
+        bpf_stats(),
+    ]
 }
 
 fn read(path: &str) -> Option<String> {
@@ -84,14 +104,25 @@ fn btf() -> Item {
 }
 
 fn members() -> Item {
-    let outcome = fs::read(BTF_PATH).map_err(|error| error.to_string()).and_then(|blob| {
-        let btf = Btf::parse(&blob).map_err(|error| error.to_string())?;
-        offsets::resolve(&btf).map_err(|error| error.to_string())
-    });
+    let outcome = fs::read(BTF_PATH)
+        .map_err(|error| error.to_string())
+        .and_then(|blob| {
+            let btf = Btf::parse(&blob).map_err(|error| error.to_string())?;
+            offsets::resolve(&btf).map_err(|error| error.to_string())
+        });
     match outcome {
         Ok(offsets) => {
-            let form = if offsets.switch_has_prev_state == 1 { "with" } else { "without" };
-            Item::new("kernel structures", Verdict::Ok, format!("all found; sched_switch {form} prev_state"), "")
+            let form = if offsets.switch_has_prev_state == 1 {
+                "with"
+            } else {
+                "without"
+            };
+            Item::new(
+                "kernel structures",
+                Verdict::Ok,
+                format!("all found; sched_switch {form} prev_state"),
+                "",
+            )
         }
         Err(why) => Item::new(
             "kernel structures",
@@ -104,7 +135,12 @@ fn members() -> Item {
 
 fn capabilities() -> Item {
     match missing_privilege() {
-        None => Item::new("load eBPF", Verdict::Ok, "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)", ""),
+        None => Item::new(
+            "load eBPF",
+            Verdict::Ok,
+            "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)",
+            "",
+        ),
         Some(missing) => Item::new(
             "load eBPF",
             Verdict::Failed,
@@ -133,7 +169,12 @@ fn lockdown() -> Item {
     };
     let mode = modes.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
     // Our programs read kernel memory through BTF-typed pointers only, which no lockdown mode forbids.
-    Item::new("lockdown", Verdict::Ok, format!("{mode}; no mode is in the way"), "")
+    Item::new(
+        "lockdown",
+        Verdict::Ok,
+        format!("{mode}; no mode is in the way"),
+        "",
+    )
 }
 
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO` in include/linux/proc_ns.h.
@@ -158,14 +199,23 @@ fn pid_namespace() -> Item {
 
 fn hidepid() -> Item {
     let mounts = read("/proc/self/mounts").unwrap_or_default();
-    let options = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/proc"));
+    let options = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(1) == Some("/proc"));
     let restricted = options.is_some_and(|line| {
         line.split(' ').nth(3).is_some_and(|options| {
-            options.split(',').any(|option| option.starts_with("hidepid=") && option != "hidepid=0" && option != "hidepid=off")
+            options.split(',').any(|option| {
+                option.starts_with("hidepid=") && option != "hidepid=0" && option != "hidepid=off"
+            })
         })
     });
     match options {
-        None => Item::new("/proc", Verdict::Limited, "not mounted: no command lines", "mount -t proc proc /proc"),
+        None => Item::new(
+            "/proc",
+            Verdict::Limited,
+            "not mounted: no command lines",
+            "mount -t proc proc /proc",
+        ),
         Some(_) if restricted => Item::new(
             "/proc",
             Verdict::Limited,
@@ -178,7 +228,11 @@ fn hidepid() -> Item {
 
 fn bpf_stats() -> Item {
     let on = read("/proc/sys/kernel/bpf_stats_enabled").is_some_and(|value| value == "1");
-    let found = if on { "on: run times of eBPF programs are always counted" } else { "off: counted while sampled" };
+    let found = if on {
+        "on: run times of eBPF programs are always counted"
+    } else {
+        "off: counted while sampled"
+    };
     Item::new("run-time statistics", Verdict::Ok, found, "")
 }
 
@@ -190,7 +244,13 @@ mod tests {
     fn every_failure_names_its_remedy() {
         for item in items() {
             assert!(!item.found.is_empty(), "{}", item.name);
-            assert_eq!(item.remedy.is_empty(), item.verdict == Verdict::Ok, "{}: {}", item.name, item.remedy);
+            assert_eq!(
+                item.remedy.is_empty(),
+                item.verdict == Verdict::Ok,
+                "{}: {}",
+                item.name,
+                item.remedy
+            );
         }
     }
 }

@@ -48,7 +48,9 @@ pub enum SnapshotError {
     #[error("cannot read the task iterator: {0} (try again; if it persists, `procprobe doctor`)")]
     Read(#[from] io::Error),
     /// The stream does not follow the contract.
-    #[error("the task iterator's stream is malformed at byte {at} of {length} (this is a defect of procprobe: please report it)")]
+    #[error(
+        "the task iterator's stream is malformed at byte {at} of {length} (this is a defect of procprobe: please report it)"
+    )]
     Malformed {
         /// Byte offset.
         at: usize,
@@ -72,12 +74,17 @@ impl Probe {
         }
         self.set_snapshot_flags(flags)?;
         buffer.clear();
-        let failed = |source| LoadError::Program { action: "attach", program: SNAPSHOT, source: Box::new(source) };
+        let failed = |source| LoadError::Program {
+            action: "attach",
+            program: SNAPSHOT,
+            source: Box::new(source),
+        };
         let iterator = self.iterator()?;
         let link = iterator.attach().map_err(failed)?;
         let link = iterator.take_link(link).map_err(failed)?;
-        let mut stream =
-            link.into_file().map_err(|error| failed(aya::programs::ProgramError::from(io::Error::other(error))))?;
+        let mut stream = link
+            .into_file()
+            .map_err(|error| failed(aya::programs::ProgramError::from(io::Error::other(error))))?;
         stream.read_to_end(buffer)?;
         Ok(())
     }
@@ -90,7 +97,10 @@ impl Probe {
 pub fn parse(stream: &[u8], mut visit: impl FnMut(&RawTask<'_>)) -> Result<(), SnapshotError> {
     let mut at = 0;
     while at < stream.len() {
-        let malformed = || SnapshotError::Malformed { at, length: stream.len() };
+        let malformed = || SnapshotError::Malformed {
+            at,
+            length: stream.len(),
+        };
         let record: TaskRecord = read(stream, at).ok_or_else(malformed)?;
         let size = record.size as usize;
         if size < size_of::<TaskRecord>() {
@@ -114,19 +124,33 @@ fn visit_one(record: &TaskRecord, body: &[u8], visit: &mut impl FnMut(&RawTask<'
     let ledger_at = size_of::<TaskRecord>();
     let source = body.get(ledger_at..ledger_at + ledger_size)?;
     bytemuck::bytes_of_mut(&mut ledger)[..ledger_size].copy_from_slice(source);
-    let rare: Option<RareLedger> =
-        if record.flags & RARE == 0 { None } else { Some(read(body, ledger_at + ledger_size)?) };
-    let rare_size = if rare.is_some() { size_of::<RareLedger>() } else { 0 };
+    let rare: Option<RareLedger> = if record.flags & RARE == 0 {
+        None
+    } else {
+        Some(read(body, ledger_at + ledger_size)?)
+    };
+    let rare_size = if rare.is_some() {
+        size_of::<RareLedger>()
+    } else {
+        0
+    };
     if body.len() != ledger_at + ledger_size + rare_size {
         return None;
     }
     let ledger = (ledger_size > 0).then_some(&ledger);
-    visit(&RawTask { record, ledger, histograms, rare: rare.as_ref() });
+    visit(&RawTask {
+        record,
+        ledger,
+        histograms,
+        rare: rare.as_ref(),
+    });
     Some(())
 }
 
 fn read<T: bytemuck::AnyBitPattern>(bytes: &[u8], at: usize) -> Option<T> {
-    bytes.get(at..at.checked_add(size_of::<T>())?).map(bytemuck::pod_read_unaligned)
+    bytes
+        .get(at..at.checked_add(size_of::<T>())?)
+        .map(bytemuck::pod_read_unaligned)
 }
 
 #[cfg(test)]
@@ -150,12 +174,20 @@ mod tests {
         let mut stream = record(0, 0);
         stream.extend(record(LEDGER, LEDGER_HEAD));
         stream.extend(record(LEDGER | HISTOGRAMS, LEDGER_SIZE));
-        stream.extend(record(LEDGER | HISTOGRAMS | RARE, LEDGER_SIZE + size_of::<RareLedger>()));
+        stream.extend(record(
+            LEDGER | HISTOGRAMS | RARE,
+            LEDGER_SIZE + size_of::<RareLedger>(),
+        ));
         stream.extend(record(TORN, 0));
         let mut seen = Vec::new();
         parse(&stream, |task| {
             let first_bucket = task.ledger.map(|ledger| ledger.histogram[0][0]);
-            seen.push((task.record.facts.tid, first_bucket, task.rare.is_some(), task.torn()));
+            seen.push((
+                task.record.facts.tid,
+                first_bucket,
+                task.rare.is_some(),
+                task.torn(),
+            ));
         })
         .unwrap();
         let ones = 0x0101_0101;

@@ -1,0 +1,200 @@
+//! How long a thread was in each state, and how often.
+//!
+//! An account has the closed intervals that the kernel side booked and, in [`Account::time_ns`], the open one as well:
+//! a thread that has been stuck for an hour shows an hour. The histograms count closed intervals only.
+
+use probe_ebpf::histogram::BUCKETS;
+use probe_ebpf::ledger::COMMON_STATES;
+use probe_ebpf::state::{STATES, State};
+
+/// Durations of one state by log2 bucket (see [`probe_ebpf::histogram`]).
+pub type Histogram = [u64; BUCKETS];
+
+/// Identity of an account: when it began and which tid it began with. An exec by a thread other than the leader
+/// changes the tid; a tid may be reused; the account's identity stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId {
+    /// CLOCK_MONOTONIC when it began.
+    pub birth_ns: u64,
+    /// The tid then.
+    pub birth_tid: u32,
+}
+
+/// One thread's account at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Identity.
+    pub id: AccountId,
+    /// CLOCK_MONOTONIC when it was read: the times below add up to the time since [`AccountId::birth_ns`].
+    pub read_ns: u64,
+    /// Nanoseconds per state, the open interval included, by [`State::index`].
+    pub time_ns: [u64; STATES],
+    /// Durations of closed intervals; `None` if they were not read.
+    pub histograms: Option<Box<Histograms>>,
+}
+
+/// Durations of closed intervals, as narrow as the kernel side keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histograms {
+    /// Running, runnable, sleeping, uninterruptible, idle.
+    pub common: [[u32; BUCKETS]; COMMON_STATES],
+    /// Stopped, traced, parked.
+    pub rare: Option<Box<[[u32; BUCKETS]; STATES - COMMON_STATES]>>,
+}
+
+impl Histograms {
+    /// The cells of a state; `None` if all are zero.
+    pub fn of(&self, state: State) -> Option<&[u32; BUCKETS]> {
+        let index = state.index();
+        match index.checked_sub(COMMON_STATES) {
+            None => self.common.get(index),
+            Some(rare) => self.rare.as_ref().and_then(|cells| cells.get(rare)),
+        }
+    }
+}
+
+/// Time, counts and durations per state: what one or many threads did over some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Nanoseconds per state, by [`State::index`].
+    pub time_ns: [u64; STATES],
+    /// Durations of the intervals that ended.
+    pub histograms: Box<[Histogram; STATES]>,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self {
+            time_ns: [0; STATES],
+            histograms: Box::new([[0; BUCKETS]; STATES]),
+        }
+    }
+}
+
+impl Usage {
+    /// Adds what an account gained since `earlier` (all of it if there is no earlier one).
+    ///
+    /// Never subtracts: an open interval may have been booked to sleeping a moment before its wake-up became visible,
+    /// and turn out shorter. Use [`HighWater`] where the same account is added again and again.
+    pub fn add_growth(&mut self, account: &Account, earlier: Option<&Account>) {
+        for index in 0..STATES {
+            let before = earlier.map_or(0, |earlier| earlier.time_ns[index]);
+            self.time_ns[index] += account.time_ns[index].saturating_sub(before);
+        }
+        let Some(now) = &account.histograms else { return };
+        let before = earlier.and_then(|earlier| earlier.histograms.as_deref());
+        for state in State::ALL {
+            let Some(cells) = now.of(state) else { continue };
+            let before = before.and_then(|before| before.of(state));
+            for (bucket, &cell) in cells.iter().enumerate() {
+                // Wrapping: the kernel side counts in 32 bits.
+                let growth = cell.wrapping_sub(before.map_or(0, |before| before[bucket]));
+                self.histograms[state.index()][bucket] += u64::from(growth);
+            }
+        }
+    }
+
+    /// Adds another usage.
+    pub fn add(&mut self, other: &Self) {
+        for index in 0..STATES {
+            self.time_ns[index] += other.time_ns[index];
+            for bucket in 0..BUCKETS {
+                self.histograms[index][bucket] += other.histograms[index][bucket];
+            }
+        }
+    }
+
+    /// How many intervals of a state ended.
+    pub fn count(&self, state: State) -> u64 {
+        self.histograms[state.index()].iter().sum()
+    }
+}
+
+/// The last account that was added to a counter, raised so that the next difference is never negative.
+#[derive(Clone, Debug)]
+pub struct HighWater(Account);
+
+impl HighWater {
+    /// Nothing added yet.
+    pub fn new(id: AccountId) -> Self {
+        Self(Account {
+            id,
+            read_ns: 0,
+            time_ns: [0; STATES],
+            histograms: None,
+        })
+    }
+
+    /// Adds the growth since last time to `usage` and remembers `account`.
+    ///
+    /// A time that fell is remembered at its height, so its next growth is counted once.
+    pub fn advance(&mut self, account: &Account, usage: &mut Usage) {
+        usage.add_growth(account, Some(&self.0));
+        for index in 0..STATES {
+            self.0.time_ns[index] = self.0.time_ns[index].max(account.time_ns[index]);
+        }
+        self.0.read_ns = account.read_ns;
+        if account.histograms.is_some() {
+            self.0.histograms.clone_from(&account.histograms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn account(time_ns: [u64; STATES]) -> Account {
+        Account {
+            id: AccountId {
+                birth_ns: 1,
+                birth_tid: 2,
+            },
+            read_ns: 0,
+            time_ns,
+            histograms: None,
+        }
+    }
+
+    #[test]
+    fn histogram_cells_may_wrap() {
+        let cells = |value| {
+            let mut common = [[0; BUCKETS]; COMMON_STATES];
+            common[0][3] = value;
+            Some(Box::new(Histograms { common, rare: None }))
+        };
+        let before = Account {
+            histograms: cells(u32::MAX),
+            ..account([0; STATES])
+        };
+        let after = Account {
+            histograms: cells(2),
+            ..account([0; STATES])
+        };
+        let mut usage = Usage::default();
+        usage.add_growth(&after, Some(&before));
+        assert_eq!(usage.count(State::Running), 3);
+    }
+
+    proptest! {
+        /// However the readings jitter, a counter never falls and ends at the highest reading.
+        #[test]
+        fn counters_never_fall(readings in proptest::collection::vec(any::<[u32; STATES]>(), 1..20)) {
+            let mut mark = HighWater::new(AccountId { birth_ns: 1, birth_tid: 2 });
+            let mut usage = Usage::default();
+            let mut last = [0; STATES];
+            for reading in &readings {
+                mark.advance(&account(reading.map(u64::from)), &mut usage);
+                for index in 0..STATES {
+                    prop_assert!(usage.time_ns[index] >= last[index]);
+                }
+                last = usage.time_ns;
+            }
+            for index in 0..STATES {
+                prop_assert_eq!(usage.time_ns[index], readings.iter().map(|r| u64::from(r[index])).max().unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Running totals per group, for as long as the agent runs: what the counters of `/metrics` show.
+//!
+//! A group is a unit and a process name. Its totals keep what its dead threads did. The number of groups is bounded:
+//! once the bound is reached, whatever is new is added up in `comm="(other)"`, so sums over all groups stay exact and
+//! no counter ever falls.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::account::Usage;
+use super::event::Event;
+use super::snapshot::Snapshot;
+use super::thread::{Comm, Condition, Switches};
+use super::tracker::{Growth, ProcessName, Tracker, Units};
+
+/// Name of the group that takes what exceeds the bound.
+pub const OTHER: &str = "(other)";
+/// Name of the group that takes the times of threads whose exit event was lost.
+pub const LOST: &str = "(lost)";
+
+/// A group's labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey {
+    /// Container, pod or service; "" if none.
+    pub unit: Arc<str>,
+    /// Process name, escaped.
+    pub comm: Arc<str>,
+}
+
+impl GroupKey {
+    fn named(comm: &str) -> Self {
+        Self {
+            unit: "".into(),
+            comm: comm.into(),
+        }
+    }
+}
+
+/// A group's totals.
+#[derive(Clone, Debug, Default)]
+pub struct GroupTotals {
+    /// Time and durations since the agent went live, the dead included.
+    pub usage: Usage,
+    /// Switches since then.
+    pub switches: Switches,
+    /// Threads in each condition at the last snapshot, in the order of [`Condition::ALL`].
+    pub threads: [u64; 10],
+}
+
+/// Processes and threads by condition, of the whole host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostCounts {
+    /// Processes by the condition of their leader, in the order of [`Condition::ALL`].
+    pub processes: [u64; 10],
+    /// Threads.
+    pub threads: [u64; 10],
+}
+
+/// See the module.
+pub struct Books {
+    max_groups: usize,
+    tracker: Tracker,
+    groups: HashMap<GroupKey, GroupTotals>,
+    keys: HashMap<(u64, Comm), GroupKey>,
+    /// Distinct groups that went into [`OTHER`].
+    folded: std::collections::HashSet<(u64, Comm)>,
+    host: HostCounts,
+}
+
+impl Books {
+    /// Empty books for at most `max_groups` groups (and [`OTHER`] and [`LOST`]).
+    pub fn new(max_groups: usize) -> Self {
+        Self {
+            max_groups,
+            tracker: Tracker::default(),
+            groups: HashMap::new(),
+            keys: HashMap::new(),
+            folded: std::collections::HashSet::new(),
+            host: HostCounts::default(),
+        }
+    }
+
+    /// The first snapshot: switches from before it are not ours to count; times are (they began with the programs).
+    pub fn begin(&mut self, snapshot: &Snapshot) {
+        self.tracker.begin(snapshot);
+    }
+
+    /// Books what every thread gained since the last snapshot, and recounts who is in which condition.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, units: &mut dyn Units) {
+        for group in self.groups.values_mut() {
+            group.threads = [0; 10];
+        }
+        self.host = HostCounts::default();
+        let mut tracker = std::mem::take(&mut self.tracker);
+        tracker.advance(snapshot, |_, name, growth| self.add(name, &growth, units));
+        for thread in &snapshot.threads {
+            let Some(position) = Condition::ALL
+                .iter()
+                .position(|&condition| condition == thread.condition)
+            else {
+                continue;
+            };
+            self.host.threads[position] += 1;
+            if thread.is_leader() {
+                self.host.processes[position] += 1;
+            }
+            let name = tracker.name_of(thread);
+            self.group_of(name, units).threads[position] += 1;
+        }
+        self.tracker = tracker;
+    }
+
+    /// Books an event; an exit brings the last of what its thread did.
+    pub fn event(&mut self, event: &Event, units: &mut dyn Units) {
+        if let Some((name, growth)) = self.tracker.event(event) {
+            self.add(name, &growth, units);
+        }
+    }
+
+    /// Sets the totals of threads whose exit event was lost.
+    pub fn lost(&mut self, time_ns: [u64; probe_ebpf::state::STATES], switches: Switches) {
+        if time_ns.iter().any(|&time| time > 0) {
+            let group = self.groups.entry(GroupKey::named(LOST)).or_default();
+            group.usage.time_ns = time_ns;
+            group.switches = switches;
+        }
+    }
+
+    /// All groups with their totals.
+    pub fn groups(&self) -> impl Iterator<Item = (&GroupKey, &GroupTotals)> {
+        self.groups.iter()
+    }
+
+    /// Whole-host counts at the last snapshot.
+    pub fn host(&self) -> &HostCounts {
+        &self.host
+    }
+
+    /// How many groups were added up in [`OTHER`].
+    pub fn folded(&self) -> usize {
+        self.folded.len()
+    }
+
+    fn add(&mut self, name: ProcessName, growth: &Growth, units: &mut dyn Units) {
+        let group = self.group_of(name, units);
+        group.usage.add(&growth.usage);
+        group.switches.add(growth.switches);
+    }
+
+    fn group_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
+        let full = self.groups.len() >= self.max_groups;
+        let key = match self.keys.entry((name.cgroup_id, name.comm)) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => {
+                let key = GroupKey {
+                    unit: units.unit(name.cgroup_id),
+                    comm: name.comm.to_string().into(),
+                };
+                if full && !self.groups.contains_key(&key) {
+                    self.folded.insert((name.cgroup_id, name.comm));
+                    GroupKey::named(OTHER)
+                } else {
+                    new.insert(key).clone()
+                }
+            }
+        };
+        self.groups.entry(key).or_default()
+    }
+}

@@ -1,0 +1,49 @@
+//! What the records mean. Pure: no aya, no tokio, no /proc, no clock; everything comes in as arguments.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`thread`] | what one thread is, does and waits for |
+//! | [`account`] | how long it was in each state, and the difference of two such accounts |
+//! | [`snapshot`] | everything known about the host at one moment |
+//! | [`tree`] | processes with their threads, children under parents |
+//! | [`tracker`] | what every account gained since it was last looked at |
+//! | [`window`] | what happened between two snapshots, by thread, process, name or unit |
+//! | [`books`] | running totals per group that survive the end of its processes |
+//! | [`event`] | births, execs and deaths |
+//! | [`unit`] | which container or service a cgroup path belongs to |
+
+pub mod account;
+pub mod books;
+pub mod event;
+pub mod snapshot;
+pub mod thread;
+pub mod tracker;
+pub mod tree;
+pub mod unit;
+pub mod window;
+
+/// Text that can break no terminal, table, label or stream: control characters and bytes that are no UTF-8 come out
+/// escaped (`\n`, `\u{1b}`, `\xff`), everything printable as it is.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\n' => out.push_str("\\n"),
+                '\t' => out.push_str("\\t"),
+                '\r' => out.push_str("\\r"),
+                c if c.is_control() || is_invisible(c) => out.extend(c.escape_unicode()),
+                c => out.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// Characters that reorder or hide text on a terminal without being control characters.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}

@@ -1,0 +1,114 @@
+//! Everything known about the host at one moment.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::thread::Thread;
+
+/// Which way the threads were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Through eBPF.
+    Bpf,
+    /// From /proc alone: current states, no times.
+    Proc,
+}
+
+impl SourceKind {
+    /// The name used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::Proc => "proc",
+        }
+    }
+}
+
+/// What was lost, by reason. All reasons are always present, so that a zero is a statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Losses(BTreeMap<&'static str, u64>);
+
+impl Losses {
+    /// The reasons there are, with what each means.
+    pub const REASONS: [(&'static str, &'static str); 8] = [
+        (
+            "ring_fork",
+            "a fork event found the ring full; the next snapshot shows the process",
+        ),
+        (
+            "ring_exec",
+            "an exec event found the ring full; the next snapshot shows the new name",
+        ),
+        (
+            "ring_exit",
+            "an exit event found the ring full; its times are booked to comm=\"(lost)\"",
+        ),
+        (
+            "storage",
+            "a transition was not booked because the thread's storage could not be had",
+        ),
+        (
+            "torn",
+            "a ledger changed under every attempt to read it; the next snapshot has it",
+        ),
+        (
+            "clock",
+            "an interval ended before it began and was booked as zero",
+        ),
+        ("malformed", "a record did not follow the contract"),
+        ("unread", "a process in /proc could not be read"),
+    ];
+
+    /// No losses.
+    pub fn none() -> Self {
+        Self(Self::REASONS.iter().map(|&(reason, _)| (reason, 0)).collect())
+    }
+
+    /// Adds to a reason.
+    pub fn add(&mut self, reason: &'static str, count: u64) {
+        *self.0.entry(reason).or_default() += count;
+    }
+
+    /// Whether nothing was lost.
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(|&count| count == 0)
+    }
+
+    /// What came since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before = |reason| earlier.0.get(reason).copied().unwrap_or(0);
+        Self(
+            self.0
+                .iter()
+                .map(|(&reason, &count)| (reason, count.saturating_sub(before(reason))))
+                .collect(),
+        )
+    }
+
+    /// Reason and count, sorted by reason.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.0.iter().map(|(&reason, &count)| (reason, count))
+    }
+}
+
+/// All threads of the host.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Wall clock.
+    pub taken_at: SystemTime,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub monotonic_ns: u64,
+    /// CLOCK_BOOTTIME, nanoseconds.
+    pub boottime_ns: u64,
+    /// How it was read.
+    pub source: SourceKind,
+    /// Every thread, zombies included, sorted by tid.
+    pub threads: Vec<Thread>,
+    /// What was lost since the source was opened.
+    pub losses: Losses,
+    /// How long reading took.
+    pub took: Duration,
+    /// Processes that the iterator does not show and /proc does.
+    pub hidden: usize,
+}

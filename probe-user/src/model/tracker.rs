@@ -1,0 +1,199 @@
+//! Follows every account from reading to reading, so that what it gained is counted exactly once.
+//!
+//! Shared by [`super::window`] (one window, then forgotten) and [`super::books`] (as long as the agent runs). Snapshots
+//! and events may overlap in any order: an account that already ended is not counted again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::account::{Account, AccountId, HighWater, Usage};
+use super::event::{Event, EventKind};
+use super::snapshot::Snapshot;
+use super::thread::{Comm, Switches, Thread};
+
+/// Names the unit (container, pod, service) of a cgroup. Outside the model, since it needs the file system.
+pub trait Units {
+    /// The unit of a cgroup id, "" if it has none.
+    fn unit(&mut self, cgroup_id: u64) -> Arc<str>;
+}
+
+/// What a process is called, which is what its threads are grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessName {
+    /// Process id.
+    pub pid: u32,
+    /// `start_boottime` of its leader.
+    pub start_ns: u64,
+    /// Name of its leader.
+    pub comm: Comm,
+    /// Its cgroup.
+    pub cgroup_id: u64,
+}
+
+/// What one account gained since it was last looked at.
+pub struct Growth {
+    /// Time and durations.
+    pub usage: Usage,
+    /// Switches.
+    pub switches: Switches,
+}
+
+struct Followed {
+    mark: HighWater,
+    switches: Switches,
+    /// Number of the last snapshot it was seen in.
+    seen: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Tracker {
+    accounts: HashMap<AccountId, Followed>,
+    /// Accounts that ended after the snapshot that may still show them was begun.
+    ended: HashMap<AccountId, u64>,
+    processes: HashMap<u32, ProcessName>,
+    snapshots: u64,
+}
+
+impl Tracker {
+    /// Takes a snapshot as the starting point: nothing in it counts as growth.
+    pub fn begin(&mut self, snapshot: &Snapshot) {
+        self.learn_names(snapshot);
+        self.snapshots += 1;
+        let mut ignored = Usage::default();
+        for thread in &snapshot.threads {
+            let Some(account) = &thread.account else { continue };
+            let mut mark = HighWater::new(account.id);
+            mark.advance(account, &mut ignored);
+            self.accounts.insert(
+                account.id,
+                Followed {
+                    mark,
+                    switches: thread.switches,
+                    seen: self.snapshots,
+                },
+            );
+        }
+    }
+
+    /// Counts what every account gained; calls `grew` with the thread, its process's name and the growth.
+    pub fn advance(&mut self, snapshot: &Snapshot, mut grew: impl FnMut(&Thread, ProcessName, Growth)) {
+        self.learn_names(snapshot);
+        self.snapshots += 1;
+        let mut torn = false;
+        for thread in &snapshot.threads {
+            let Some(account) = &thread.account else {
+                torn = true;
+                continue;
+            };
+            if self.ended.contains_key(&account.id) {
+                continue;
+            }
+            let growth = self.growth_of(account, thread.switches);
+            grew(thread, self.name_of(thread), growth);
+        }
+        // An account that is gone without an exit event (the ring was full) is forgotten; one that could not be read
+        // this time must not be.
+        if !torn {
+            let current = self.snapshots;
+            self.accounts.retain(|_, followed| followed.seen == current);
+        }
+        self.ended.retain(|_, &mut at_ns| at_ns >= snapshot.monotonic_ns);
+    }
+
+    /// Takes an event into account. For an exit: the name of the dead thread's process, and what it gained last.
+    pub fn event(&mut self, event: &Event) -> Option<(ProcessName, Growth)> {
+        match &event.kind {
+            EventKind::Fork { .. } => {
+                if event.id.tid == event.pid {
+                    self.learn_name(event);
+                }
+                None
+            }
+            EventKind::Exec { .. } => {
+                self.learn_name(event);
+                None
+            }
+            EventKind::Exit(exit) => {
+                let name = self
+                    .processes
+                    .get(&event.pid)
+                    .copied()
+                    .unwrap_or_else(|| name_in(event));
+                if exit.last {
+                    self.processes.remove(&event.pid);
+                }
+                let account = exit.account.as_ref()?;
+                if self.ended.insert(account.id, event.at_ns).is_some() {
+                    return None;
+                }
+                let growth = self.growth_of(account, exit.switches);
+                self.accounts.remove(&account.id);
+                Some((name, growth))
+            }
+        }
+    }
+
+    /// How many accounts are followed.
+    pub fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// The name of a thread's process; its own if the process is unknown.
+    pub fn name_of(&self, thread: &Thread) -> ProcessName {
+        self.processes.get(&thread.pid).copied().unwrap_or(ProcessName {
+            pid: thread.pid,
+            start_ns: thread.id.start_ns,
+            comm: thread.comm,
+            cgroup_id: thread.cgroup_id,
+        })
+    }
+
+    fn growth_of(&mut self, account: &Account, switches: Switches) -> Growth {
+        let followed = self.accounts.entry(account.id).or_insert_with(|| Followed {
+            mark: HighWater::new(account.id),
+            switches: Switches::default(),
+            seen: 0,
+        });
+        let mut usage = Usage::default();
+        followed.mark.advance(account, &mut usage);
+        let growth = Growth {
+            usage,
+            switches: switches.since(followed.switches),
+        };
+        followed.switches = switches;
+        followed.seen = self.snapshots;
+        growth
+    }
+
+    fn learn_names(&mut self, snapshot: &Snapshot) {
+        self.processes.clear();
+        for thread in snapshot.threads.iter().filter(|thread| thread.is_leader()) {
+            let name = ProcessName {
+                pid: thread.pid,
+                start_ns: thread.id.start_ns,
+                comm: thread.comm,
+                cgroup_id: thread.cgroup_id,
+            };
+            self.processes.insert(thread.pid, name);
+        }
+    }
+
+    fn learn_name(&mut self, event: &Event) {
+        self.processes.insert(event.pid, name_in(event));
+    }
+}
+
+fn name_in(event: &Event) -> ProcessName {
+    ProcessName {
+        pid: event.pid,
+        start_ns: event.id.start_ns,
+        comm: event.comm,
+        cgroup_id: event.cgroup_id,
+    }
+}

@@ -1,0 +1,256 @@
+//! What happened between two snapshots, by thread, process, name or unit.
+
+use std::collections::HashMap;
+
+use probe_ebpf::state::{STATES, State};
+
+use super::account::Usage;
+use super::event::{Event, EventKind};
+use super::snapshot::Snapshot;
+use super::thread::{Condition, Switches, Thread};
+use super::tracker::{Growth, ProcessName, Tracker, Units};
+
+/// What to group by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Every thread for itself.
+    Thread,
+    /// Threads of one process.
+    Process,
+    /// Processes of one name.
+    Comm,
+    /// Processes of one container, pod or service.
+    Unit,
+}
+
+/// One line of the result.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// What the group is called.
+    pub key: String,
+    /// Threads at the end of the window.
+    pub threads: u64,
+    /// How many are in each condition at the end, in the order of [`Condition::ALL`].
+    pub now: [u64; 10],
+    /// What its threads did, those that died in the window included.
+    pub usage: Usage,
+    /// Switches in the window.
+    pub switches: Switches,
+}
+
+/// A change of state and how often it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// From this state ("new" for a birth).
+    pub from: &'static str,
+    /// To this one ("dead" for a death).
+    pub to: &'static str,
+    /// Times.
+    pub count: u64,
+}
+
+/// Gathers a window: begin with a snapshot, feed events, end with a snapshot.
+pub struct Window {
+    by: By,
+    pid: Option<u32>,
+    tracker: Tracker,
+    groups: HashMap<String, Group>,
+    at_start: [u64; STATES],
+    births: u64,
+    deaths: u64,
+    began_ns: u64,
+}
+
+/// The finished window.
+pub struct Report {
+    /// Groups, the most time not asleep first.
+    pub groups: Vec<Group>,
+    /// State changes, the most frequent first.
+    pub transitions: Vec<Transition>,
+    /// Length of the window, nanoseconds.
+    pub window_ns: u64,
+}
+
+impl Window {
+    /// Begins at a snapshot; with `pid` only that process is counted.
+    pub fn begin(snapshot: &Snapshot, by: By, pid: Option<u32>) -> Self {
+        let mut tracker = Tracker::default();
+        tracker.begin(snapshot);
+        let wanted = |thread: &&Thread| pid.is_none_or(|pid| thread.pid == pid);
+        let mut at_start = [0; STATES];
+        for thread in snapshot.threads.iter().filter(wanted) {
+            if let (Condition::Alive(state), Some(_)) = (thread.condition, &thread.account) {
+                at_start[state.index()] += 1;
+            }
+        }
+        Self {
+            by,
+            pid,
+            tracker,
+            groups: HashMap::new(),
+            at_start,
+            births: 0,
+            deaths: 0,
+            began_ns: snapshot.monotonic_ns,
+        }
+    }
+
+    /// Takes an event of the window into account. Events from before it or after its end are the caller's to drop.
+    pub fn event(&mut self, event: &Event, units: &mut dyn Units) {
+        let wanted = self.pid.is_none_or(|pid| event.pid == pid);
+        match (&event.kind, self.tracker.event(event)) {
+            (EventKind::Fork { .. }, _) if wanted => self.births += 1,
+            (EventKind::Exit(_), Some((name, growth))) if wanted => {
+                self.deaths += 1;
+                let key = key(self.by, event.id.tid, &event.comm.to_string(), name, units);
+                add(self.groups.entry(key).or_default(), &growth);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends at a snapshot.
+    pub fn end(self, snapshot: &Snapshot, units: &mut dyn Units) -> Report {
+        let Self {
+            by,
+            pid,
+            mut tracker,
+            mut groups,
+            at_start,
+            births,
+            deaths,
+            began_ns,
+        } = self;
+        let wanted = |thread: &Thread| pid.is_none_or(|pid| thread.pid == pid);
+        let mut at_end = [0; STATES];
+        tracker.advance(snapshot, |thread, name, growth| {
+            if wanted(thread) {
+                let key = key(by, thread.id.tid, &thread.comm.to_string(), name, units);
+                add(groups.entry(key).or_default(), &growth);
+                if let Condition::Alive(state) = thread.condition {
+                    at_end[state.index()] += 1;
+                }
+            }
+        });
+        for thread in snapshot.threads.iter().filter(|thread| wanted(thread)) {
+            let key = key(
+                by,
+                thread.id.tid,
+                &thread.comm.to_string(),
+                tracker.name_of(thread),
+                units,
+            );
+            let group = groups.entry(key).or_default();
+            group.threads += 1;
+            if let Some(position) = Condition::ALL
+                .iter()
+                .position(|&condition| condition == thread.condition)
+            {
+                group.now[position] += 1;
+            }
+        }
+        let mut total = Usage::default();
+        for (key, group) in &mut groups {
+            group.key.clone_from(key);
+            total.add(&group.usage);
+        }
+        Report {
+            groups: sorted(groups),
+            transitions: transitions(&total, at_start, at_end, births, deaths),
+            window_ns: snapshot.monotonic_ns.saturating_sub(began_ns),
+        }
+    }
+}
+
+fn add(group: &mut Group, growth: &Growth) {
+    group.usage.add(&growth.usage);
+    group.switches.add(growth.switches);
+}
+
+fn key(by: By, tid: u32, thread_comm: &str, process: ProcessName, units: &mut dyn Units) -> String {
+    match by {
+        By::Thread => format!("{thread_comm} {tid}"),
+        By::Process => format!("{} {}", process.comm, process.pid),
+        By::Comm => process.comm.to_string(),
+        By::Unit => units.unit(process.cgroup_id).to_string(),
+    }
+}
+
+/// Busiest first: time running, waiting for a CPU or in uninterruptible sleep; then by name.
+fn sorted(groups: HashMap<String, Group>) -> Vec<Group> {
+    let busy = |group: &Group| -> u64 {
+        [State::Running, State::Runnable, State::Uninterruptible]
+            .iter()
+            .map(|s| group.usage.time_ns[s.index()])
+            .sum()
+    };
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by(|a, b| busy(b).cmp(&busy(a)).then_with(|| a.key.cmp(&b.key)));
+    groups
+}
+
+/// Counts state changes from how many intervals of each state ended and who is where at both ends.
+///
+/// Every interval of a blocked state ends in runnable, every one of runnable in running. Threads enter a state as often
+/// as its intervals ended, plus those in it at the end, minus those in it at the start. What entered runnable and was
+/// neither woken nor born was preempted.
+fn transitions(
+    total: &Usage,
+    at_start: [u64; STATES],
+    at_end: [u64; STATES],
+    births: u64,
+    deaths: u64,
+) -> Vec<Transition> {
+    let entered = |state: State| {
+        let index = state.index();
+        (total.count(state) + at_end[index]).saturating_sub(at_start[index])
+    };
+    let running = state_name(State::Running);
+    let runnable = state_name(State::Runnable);
+    let mut all = vec![
+        Transition {
+            from: "new",
+            to: runnable,
+            count: births,
+        },
+        Transition {
+            from: runnable,
+            to: running,
+            count: total.count(State::Runnable),
+        },
+        Transition {
+            from: running,
+            to: "dead",
+            count: deaths,
+        },
+    ];
+    let mut woken = 0;
+    for state in State::ALL.into_iter().filter(|state| state.is_blocked()) {
+        woken += total.count(state);
+        all.push(Transition {
+            from: running,
+            to: state_name(state),
+            count: entered(state),
+        });
+        all.push(Transition {
+            from: state_name(state),
+            to: runnable,
+            count: total.count(state),
+        });
+    }
+    let preempted = entered(State::Runnable).saturating_sub(woken + births);
+    all.push(Transition {
+        from: running,
+        to: runnable,
+        count: preempted,
+    });
+    all.retain(|transition| transition.count > 0);
+    all.sort_by(|a, b| {
+        b.count
+            .cmp(&a.count)
+            .then_with(|| (a.from, a.to).cmp(&(b.from, b.to)))
+    });
+    all
+}
+
+use super::thread::state_name;

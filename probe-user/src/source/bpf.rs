@@ -1,0 +1,169 @@
+//! Snapshots and events through eBPF.
+//!
+//! Some kernels hide a process from the iterator (a container host's own pid 1, for one). What /proc lists and the
+//! iterator does not show is looked for now and then, read from /proc with every snapshot, and marked.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use probe_ebpf::totals::Totals;
+
+use super::cgroup::Cgroups;
+use super::proc;
+use super::resolve::{self, Clocks};
+use crate::kernel::events::Events;
+use crate::kernel::load::{LoadError, Options, Probe};
+use crate::kernel::snapshot::{self, Detail, SnapshotError};
+use crate::kernel::{clock, preflight};
+use crate::model::snapshot::{Losses, Snapshot, SourceKind};
+use crate::model::thread::Thread;
+
+/// How often /proc is compared with the iterator.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+const PROC: &str = "/proc";
+
+/// The kernel, seen through our programs.
+pub struct BpfSource {
+    /// The loaded programs.
+    pub probe: Probe,
+    /// Names units.
+    pub cgroups: Cgroups,
+    buffer: Vec<u8>,
+    hidden: Vec<u32>,
+    compared: Option<Instant>,
+    torn: u64,
+    unread: u64,
+}
+
+impl BpfSource {
+    /// Loads the programs without attaching any: good for one look at what is, not at what happens.
+    ///
+    /// # Errors
+    /// [`LoadError`] with what is missing.
+    pub fn load(options: Options) -> Result<Self, LoadError> {
+        let probe = Probe::load(options)?;
+        Ok(Self {
+            probe,
+            cgroups: Cgroups::new(Path::new(PROC)),
+            buffer: Vec::new(),
+            hidden: Vec::new(),
+            compared: None,
+            torn: 0,
+            unread: 0,
+        })
+    }
+
+    /// Attaches the programs, starts accounting, and gives every thread its ledger from here, where memory may be
+    /// waited for. Returns the reading end of the event ring.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] with what was refused.
+    pub fn start(&mut self) -> Result<Events, SnapshotError> {
+        let events = self.probe.take_events()?;
+        self.probe.attach()?;
+        self.probe.go_live()?;
+        let detail = Detail {
+            histograms: false,
+            open_ledgers: true,
+        };
+        self.probe.read_snapshot(detail, &mut self.buffer)?;
+        Ok(events)
+    }
+
+    /// Looks at every thread now.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator cannot be read.
+    pub fn snapshot(&mut self, detail: Detail) -> Result<Snapshot, SnapshotError> {
+        let clocks = Clocks {
+            live_since_ns: self.probe.live_since_ns(),
+            scheduler_offset: self.probe.scheduler_clock_offset()?,
+        };
+        let started = Instant::now();
+        self.probe.read_snapshot(detail, &mut self.buffer)?;
+        let mut threads = Vec::new();
+        snapshot::parse(&self.buffer, |task| {
+            self.torn += u64::from(task.torn());
+            threads.push(resolve::thread(task, clocks));
+        })?;
+        let took = started.elapsed();
+        tracing::info!(
+            threads = threads.len(),
+            bytes = self.buffer.len(),
+            ?took,
+            "snapshot"
+        );
+        let hidden = self.add_hidden(&mut threads);
+        threads.sort_unstable_by_key(|thread| thread.id.tid);
+        Ok(Snapshot {
+            taken_at: SystemTime::now(),
+            monotonic_ns: clock::monotonic_ns(),
+            boottime_ns: clock::boottime_ns(),
+            source: SourceKind::Bpf,
+            threads,
+            losses: self.losses()?,
+            took,
+            hidden,
+        })
+    }
+
+    /// What was lost since the programs were loaded.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the totals cannot be read.
+    pub fn losses(&self) -> Result<Losses, LoadError> {
+        let totals: Totals = self.probe.totals()?;
+        let mut losses = Losses::none();
+        losses.add("ring_fork", totals.lost_forks);
+        losses.add("ring_exec", totals.lost_execs);
+        losses.add("ring_exit", totals.lost_exits);
+        losses.add("storage", totals.storage_failures);
+        losses.add("clock", totals.clock_backwards);
+        losses.add("torn", self.torn);
+        losses.add("unread", self.unread);
+        Ok(losses)
+    }
+
+    /// Adds the threads of processes that the iterator does not show; returns how many processes.
+    fn add_hidden(&mut self, threads: &mut Vec<Thread>) -> usize {
+        if self
+            .compared
+            .is_none_or(|compared| compared.elapsed() >= COMPARE_EVERY)
+        {
+            self.compared = Some(Instant::now());
+            self.hidden = hidden_pids(threads);
+        }
+        let mut found = 0;
+        for &pid in &self.hidden {
+            match proc::threads_of(Path::new(PROC), pid) {
+                Ok(hidden) => {
+                    found += 1;
+                    threads.extend(hidden);
+                }
+                Err(procfs::ProcError::NotFound(_)) => {}
+                Err(_) => self.unread += 1,
+            }
+        }
+        found
+    }
+}
+
+/// Processes that /proc lists, that are older than this moment's births, and that the iterator did not show.
+fn hidden_pids(threads: &[Thread]) -> Vec<u32> {
+    // In a pid namespace of its own /proc has other numbers; there is nothing to compare.
+    if !preflight::in_initial_pid_namespace() {
+        return Vec::new();
+    }
+    let shown: std::collections::HashSet<u32> = threads.iter().map(|thread| thread.pid).collect();
+    let newest_ns = threads.iter().map(|thread| thread.id.start_ns).max().unwrap_or(0);
+    let listed = proc::pids(Path::new(PROC)).unwrap_or_default();
+    let hidden = |pid: &u32| {
+        !shown.contains(pid)
+            && proc::threads_of(Path::new(PROC), *pid).is_ok_and(|threads| {
+                threads
+                    .first()
+                    .is_some_and(|thread| thread.id.start_ns < newest_ns)
+            })
+    };
+    listed.into_iter().filter(hidden).collect()
+}

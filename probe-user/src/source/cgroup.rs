@@ -1,0 +1,131 @@
+//! Cgroup ids to paths to units.
+//!
+//! A cgroup's id is the inode number of its directory on the v2 hierarchy. The hierarchy is walked when an id turns up
+//! that is not known yet, at most once in [`REFRESH`]; a cgroup that is gone by then stays unknown.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::tracker::Units;
+use crate::model::unit::unit_of;
+
+/// How often the hierarchy is walked at most.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Cgroups that are gone are remembered up to this many, since their processes' last records may come later.
+const MAX_KNOWN: usize = 10_000;
+/// Directories deeper than this are not looked into.
+const MAX_DEPTH: usize = 32;
+
+/// What a cgroup is called.
+#[derive(Clone, Debug)]
+struct Named {
+    path: Arc<str>,
+    unit: Arc<str>,
+}
+
+/// The known cgroups.
+pub struct Cgroups {
+    root: Option<PathBuf>,
+    known: HashMap<u64, Named>,
+    walked: Option<Instant>,
+    none: Arc<str>,
+}
+
+impl Cgroups {
+    /// Finds the v2 hierarchy among the mounts (`/proc/self/mounts`); hybrid hosts have it beside the v1 ones.
+    pub fn new(proc_root: &Path) -> Self {
+        let mounts = fs::read_to_string(proc_root.join("self/mounts")).unwrap_or_default();
+        let root = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(path))
+        });
+        Self {
+            root,
+            known: HashMap::new(),
+            walked: None,
+            none: "".into(),
+        }
+    }
+
+    /// The path of a cgroup below the root of the hierarchy; `None` if it is not known.
+    pub fn path(&mut self, id: u64) -> Option<Arc<str>> {
+        self.named(id).map(|named| named.path.clone())
+    }
+
+    fn named(&mut self, id: u64) -> Option<&Named> {
+        if id == 0 {
+            return None;
+        }
+        if !self.known.contains_key(&id) && self.walked.is_none_or(|walked| walked.elapsed() >= REFRESH) {
+            self.walked = Some(Instant::now());
+            self.walk();
+        }
+        self.known.get(&id)
+    }
+
+    fn walk(&mut self) {
+        let Some(root) = self.root.clone() else { return };
+        if self.known.len() > MAX_KNOWN {
+            self.known.clear();
+        }
+        let mut pending = vec![(root.clone(), 0)];
+        while let Some((directory, depth)) = pending.pop() {
+            let Ok(metadata) = fs::metadata(&directory) else {
+                continue;
+            };
+            let path = directory.strip_prefix(&root).unwrap_or(&directory);
+            let path = format!("/{}", crate::model::escape(path.as_os_str().as_encoded_bytes()));
+            let unit = unit_of(&path).into();
+            self.known.insert(
+                metadata.ino(),
+                Named {
+                    path: path.into(),
+                    unit,
+                },
+            );
+            if depth < MAX_DEPTH
+                && let Ok(entries) = fs::read_dir(&directory)
+            {
+                let directories = entries
+                    .flatten()
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                pending.extend(directories.map(|entry| (entry.path(), depth + 1)));
+            }
+        }
+    }
+}
+
+impl Units for Cgroups {
+    fn unit(&mut self, cgroup_id: u64) -> Arc<str> {
+        match self.named(cgroup_id) {
+            Some(named) => named.unit.clone(),
+            None => self.none.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_found_by_inode() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = dir.path().join("cg/system.slice/a\nb.service");
+        fs::create_dir_all(&cgroup).unwrap();
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().join("cg").display());
+        fs::write(dir.path().join("proc/self/mounts"), mounts).unwrap();
+        let mut cgroups = Cgroups::new(&dir.path().join("proc"));
+        let id = fs::metadata(&cgroup).unwrap().ino();
+        assert_eq!(cgroups.path(id).as_deref(), Some("/system.slice/a\\nb.service"));
+        assert_eq!(&*cgroups.unit(id), "a\\nb.service");
+        assert_eq!(cgroups.path(1), None);
+        assert_eq!(&*cgroups.unit(0), "");
+    }
+}

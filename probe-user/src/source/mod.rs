@@ -1,0 +1,39 @@
+//! Where the model's input comes from: the kernel's records, or /proc.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`bpf`] | snapshots and events through eBPF, with what the iterator hides added from /proc |
+//! | [`proc`] | snapshots from /proc alone; the root directory is a parameter |
+//! | [`resolve`] | what a raw record means: which state a thread is in, since when, how long so far |
+//! | [`cgroup`] | cgroup ids to paths to units |
+//! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
+
+pub mod bpf;
+pub mod cgroup;
+pub mod describe;
+pub mod proc;
+pub mod resolve;
+
+use crate::kernel::snapshot::Detail;
+use crate::model::snapshot::Snapshot;
+
+/// Either way of looking at the host.
+pub enum Source {
+    /// Through eBPF.
+    Bpf(Box<bpf::BpfSource>),
+    /// From /proc alone.
+    Proc(proc::ProcSource),
+}
+
+impl Source {
+    /// Looks at every thread now.
+    ///
+    /// # Errors
+    /// What the source says, with its remedy.
+    pub fn snapshot(&mut self, detail: Detail) -> anyhow::Result<Snapshot> {
+        match self {
+            Self::Bpf(source) => Ok(source.snapshot(detail)?),
+            Self::Proc(source) => Ok(source.snapshot()?),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Snapshots from /proc alone: current states, no times. For hosts where eBPF is not to be had, and for the few
+//! processes that the kernel's iterator does not show.
+//!
+//! The root directory is a parameter, so tests can lay one out. Command lines are not read here: that can block (see
+//! [`super::describe`]); `stat`, `status` and `comm` cannot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use probe_ebpf::state::{PF_KTHREAD, State};
+use procfs::process::{Process, Stat, Status};
+use procfs::{ProcError, ProcResult};
+use thiserror::Error;
+
+use super::cgroup::Cgroups;
+use crate::kernel::clock;
+use crate::model::snapshot::{Losses, Snapshot, SourceKind};
+use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
+
+/// Why /proc cannot be used at all.
+#[derive(Debug, Error)]
+pub enum ProcSourceError {
+    /// The directory cannot be listed.
+    #[error("cannot list {}: {source} (mount it: mount -t proc proc /proc)", root.display())]
+    List {
+        /// The directory.
+        root: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Reads a /proc.
+pub struct ProcSource {
+    root: PathBuf,
+    /// Cgroup units, by id like everywhere; looked up by path.
+    pub cgroups: Cgroups,
+}
+
+impl ProcSource {
+    /// Reads the /proc at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        let cgroups = Cgroups::new(&root);
+        Self { root, cgroups }
+    }
+
+    /// Looks at every thread now. What vanishes while it is read is left out; what cannot be read is counted.
+    ///
+    /// # Errors
+    /// [`ProcSourceError::List`] if the directory cannot be listed.
+    pub fn snapshot(&mut self) -> Result<Snapshot, ProcSourceError> {
+        let started = Instant::now();
+        let mut losses = Losses::none();
+        let mut threads = Vec::new();
+        for pid in pids(&self.root)? {
+            match threads_of(&self.root, pid) {
+                Ok(found) => threads.extend(found),
+                Err(error) if is_gone(&error) => {}
+                Err(_) => losses.add("unread", 1),
+            }
+        }
+        threads.sort_by_key(|thread| thread.id.tid);
+        Ok(Snapshot {
+            taken_at: SystemTime::now(),
+            monotonic_ns: clock::monotonic_ns(),
+            boottime_ns: clock::boottime_ns(),
+            source: SourceKind::Proc,
+            threads,
+            losses,
+            took: started.elapsed(),
+            hidden: 0,
+        })
+    }
+}
+
+/// The process ids a /proc lists.
+///
+/// # Errors
+/// [`ProcSourceError::List`] if the directory cannot be listed.
+pub fn pids(root: &Path) -> Result<Vec<u32>, ProcSourceError> {
+    let failed = |source| ProcSourceError::List {
+        root: root.to_owned(),
+        source,
+    };
+    let entries = fs::read_dir(root).map_err(failed)?;
+    let mut pids: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    if pids.is_empty() {
+        return Err(failed(std::io::Error::other("it lists no processes")));
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+fn is_gone(error: &ProcError) -> bool {
+    match error {
+        ProcError::NotFound(_) => true,
+        ProcError::Io(error, _) => error.raw_os_error() == Some(libc::ESRCH),
+        _ => false,
+    }
+}
+
+/// All threads of a process.
+///
+/// # Errors
+/// The process's own; a thread that vanishes meanwhile is left out.
+pub fn threads_of(root: &Path, pid: u32) -> ProcResult<Vec<Thread>> {
+    let process = Process::new_with_root(root.join(pid.to_string()))?;
+    let status = process.status()?;
+    let mut threads = Vec::new();
+    for task in process.tasks()?.flatten() {
+        let (Ok(stat), Ok(thread_status)) = (task.stat(), task.status()) else {
+            continue;
+        };
+        let comm = fs::read(root.join(format!("{pid}/task/{}/comm", task.tid))).unwrap_or_default();
+        threads.push(thread(
+            pid,
+            task.tid.unsigned_abs(),
+            &comm,
+            &stat,
+            &thread_status,
+            &status,
+        ));
+    }
+    Ok(threads)
+}
+
+fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process: &Status) -> Thread {
+    let ticks = procfs::ticks_per_second().max(1);
+    let mut bytes = [0; 16];
+    let length = comm.strip_suffix(b"\n").unwrap_or(comm).len().min(15);
+    bytes[..length].copy_from_slice(&comm[..length]);
+    Thread {
+        id: ThreadId {
+            tid,
+            start_ns: stat.starttime.saturating_mul(1_000_000_000 / ticks),
+        },
+        pid,
+        ppid: stat.ppid.unsigned_abs(),
+        parent_start_ns: 0,
+        tracer: u32::try_from(status.tracerpid).ok().filter(|&tracer| tracer != 0),
+        comm: Comm::from_kernel(bytes),
+        kernel: stat.flags & PF_KTHREAD != 0,
+        uid: Some(process.euid),
+        nice: i32::try_from(stat.nice).unwrap_or(0),
+        policy: stat.policy.unwrap_or(0),
+        ns_tids: status
+            .nspid
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .skip(1)
+            .map(|tid| tid.unsigned_abs())
+            .collect(),
+        cgroup_id: 0,
+        condition: condition(stat.state),
+        condition_ns: None,
+        is_lower_bound: false,
+        blocked_on: None,
+        exit_code: stat.exit_code.unwrap_or(0).unsigned_abs(),
+        live_threads: u32::try_from(stat.num_threads).unwrap_or(0),
+        lifetime_running_ns: Some((stat.utime + stat.stime).saturating_mul(1_000_000_000 / ticks)),
+        switches: Switches {
+            voluntary: status.voluntary_ctxt_switches.unwrap_or(0),
+            involuntary: status.nonvoluntary_ctxt_switches.unwrap_or(0),
+        },
+        account: None,
+        read_from: ReadFrom::Proc,
+    }
+}
+
+/// /proc does not tell running from runnable: both are R.
+fn condition(letter: char) -> Condition {
+    match letter {
+        'S' => Condition::Alive(State::Sleeping),
+        'D' => Condition::Alive(State::Uninterruptible),
+        'T' => Condition::Alive(State::Stopped),
+        't' => Condition::Alive(State::Traced),
+        'I' => Condition::Alive(State::Idle),
+        'P' => Condition::Alive(State::Parked),
+        'Z' => Condition::Zombie,
+        'X' | 'x' => Condition::Dead,
+        _ => Condition::Alive(State::Running),
+    }
+}
+
+#[cfg(test)]
+#[path = "proc_tests.rs"]
+mod tests;

@@ -1,0 +1,350 @@
+//! What a raw record means: the state a thread is in at the moment it was read, since when, and its times so far.
+//!
+//! Pure. The kernel side books a transition when the scheduler switches; between two switches three things can have
+//! happened that only show when record and task are read together:
+//! - it was woken and waits for a CPU: the wake-up is noted, not booked;
+//! - it was woken before its own switch-out was traced: the note is older than the state, but the kernel's state bits
+//!   say it is not blocked;
+//! - it has not switched at all since accounting began: its state since then is what the kernel says now.
+
+use probe_ebpf::ledger::{BlockedOn, Ledger, NO_SYSCALL};
+use probe_ebpf::record::{EventRecord, ExitRecord, Facts, NS_LEVELS, ON_CPU, TaskRecord};
+use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
+
+use crate::kernel::events::RawEvent;
+use crate::kernel::snapshot::RawTask;
+use crate::model::account::{Account, AccountId, Histograms};
+use crate::model::event::{Event, EventKind, Exit};
+use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
+
+/// What all records of one snapshot have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// CLOCK_MONOTONIC when accounting began; 0 without accounting.
+    pub live_since_ns: u64,
+    /// CLOCK_MONOTONIC minus the scheduler clock, wrapping.
+    pub scheduler_offset: Option<u64>,
+}
+
+/// A state, since when, and whether it may have begun earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Since {
+    condition: Condition,
+    ns: Option<u64>,
+    is_lower_bound: bool,
+}
+
+/// Makes a thread of a raw record.
+pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
+    let record = task.record;
+    let facts = &record.facts;
+    let ledger = task.ledger.filter(|ledger| ledger.birth_ns != 0);
+    let since = since(record, ledger, task.ledger, clocks);
+    let blocked = matches!(since.condition, Condition::Alive(state) if state.is_blocked());
+    let blocked_on = ledger
+        .filter(|_| blocked)
+        .map_or(record.blocked_on, |ledger| ledger.blocked_on);
+    let account =
+        (clocks.live_since_ns != 0 && !task.torn()).then(|| account(task, ledger, since.condition, clocks));
+    Thread {
+        condition: since.condition,
+        condition_ns: since.ns.map(|ns| record.now_ns.saturating_sub(ns)),
+        is_lower_bound: since.is_lower_bound,
+        blocked_on: (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on),
+        lifetime_running_ns: Some(record.lifetime_running_ns),
+        account,
+        ..describe(facts)
+    }
+}
+
+/// What does not depend on the moment.
+fn describe(facts: &Facts) -> Thread {
+    Thread {
+        id: ThreadId {
+            tid: facts.tid,
+            start_ns: facts.start_ns,
+        },
+        pid: facts.pid,
+        ppid: facts.ppid,
+        parent_start_ns: facts.parent_start_ns,
+        tracer: (facts.ptrace != 0).then_some(facts.tracer),
+        comm: Comm::from_kernel(facts.comm),
+        kernel: facts.task_flags & PF_KTHREAD != 0,
+        uid: Some(facts.euid),
+        nice: facts.static_prio.cast_signed() - 120,
+        policy: facts.policy,
+        ns_tids: facts.ns_tids[..NS_LEVELS.min(facts.ns_level as usize)].to_vec(),
+        cgroup_id: facts.cgroup_id,
+        condition: Condition::Dead,
+        condition_ns: None,
+        is_lower_bound: false,
+        blocked_on: None,
+        exit_code: facts.exit_code,
+        live_threads: facts.live_threads,
+        lifetime_running_ns: None,
+        switches: switches(facts),
+        account: None,
+        read_from: ReadFrom::Iterator,
+    }
+}
+
+fn switches(facts: &Facts) -> Switches {
+    Switches {
+        voluntary: facts.voluntary,
+        involuntary: facts.involuntary,
+    }
+}
+
+/// The state the kernel has the thread in, without a ledger's help.
+fn kernel_state(record: &TaskRecord) -> State {
+    match State::from_blocked_bits(record.facts.state_bits) {
+        // On its way to sleep but still on the CPU.
+        _ if record.flags & ON_CPU != 0 => State::Running,
+        Some(state) => state,
+        None => State::Runnable,
+    }
+}
+
+fn since(record: &TaskRecord, ledger: Option<&Ledger>, opened: Option<&Ledger>, clocks: Clocks) -> Since {
+    if record.facts.exit_state != 0 || record.facts.state_bits & TASK_DEAD != 0 {
+        let zombie = record.facts.exit_state & EXIT_ZOMBIE != 0;
+        let condition = if zombie {
+            Condition::Zombie
+        } else {
+            Condition::Dead
+        };
+        let ns = ledger
+            .map(|ledger| ledger.since_ns)
+            .or_else(|| last_ran_ns(record, clocks));
+        return Since {
+            condition,
+            ns,
+            is_lower_bound: false,
+        };
+    }
+    match ledger {
+        Some(ledger) => since_ledger(record, ledger),
+        None => since_kernel(record, opened, clocks),
+    }
+}
+
+/// By the ledger, with a wake-up that is noted or shows in the kernel's state.
+fn since_ledger(record: &TaskRecord, ledger: &Ledger) -> Since {
+    let known = |state, ns| Since {
+        condition: Condition::Alive(state),
+        ns: Some(ns),
+        is_lower_bound: false,
+    };
+    let state = State::from_byte(ledger.state).unwrap_or(State::Runnable);
+    match woken_ns(record, ledger, state) {
+        Some(woken_ns) => known(State::Runnable, woken_ns),
+        None => Since {
+            is_lower_bound: ledger.since_ns == ledger.birth_ns && began_before(record, ledger),
+            ..known(state, ledger.since_ns)
+        },
+    }
+}
+
+/// Whether the thread is older than its account, so that its first interval may have begun before it.
+fn began_before(record: &TaskRecord, ledger: &Ledger) -> bool {
+    // The start is CLOCK_BOOTTIME, which is never behind CLOCK_MONOTONIC; a fork books within microseconds of it.
+    record.facts.start_ns + 1_000_000 < ledger.birth_ns
+}
+
+/// When a thread whose ledger says blocked was woken; `None` if it is still blocked (or was not blocked).
+fn woken_ns(record: &TaskRecord, ledger: &Ledger, state: State) -> Option<u64> {
+    if !state.is_blocked() {
+        return None;
+    }
+    let noted = ledger.wake.at_ns >= ledger.since_ns;
+    let awake = State::from_blocked_bits(record.facts.state_bits).is_none();
+    (noted || awake).then(|| {
+        ledger
+            .wake
+            .at_ns
+            .clamp(ledger.since_ns, record.now_ns.max(ledger.since_ns))
+    })
+}
+
+/// Without a ledger: the kernel's state, since the thread last ran or queued as far as the scheduler noted it.
+fn since_kernel(record: &TaskRecord, opened: Option<&Ledger>, clocks: Clocks) -> Since {
+    let state = kernel_state(record);
+    let noted = match state {
+        State::Running => scheduler_time(record.last_arrival_ns, clocks),
+        State::Runnable => scheduler_time(record.last_queued_ns, clocks)
+            .or_else(|| opened.map(|ledger| ledger.wake.at_ns).filter(|&ns| ns != 0)),
+        _ => last_ran_ns(record, clocks),
+    };
+    let fallback = (clocks.live_since_ns != 0)
+        .then_some(clocks.live_since_ns)
+        .unwrap_or(record.now_ns);
+    Since {
+        condition: Condition::Alive(state),
+        ns: Some(noted.unwrap_or(fallback).min(record.now_ns)),
+        is_lower_bound: noted.is_none(),
+    }
+}
+
+/// When a thread that is not on a CPU last was: the later of two notes the scheduler keeps. `last_arrival` is when it
+/// got the CPU, `exec_start` when its time was last booked, by a clock that lacks stolen time. Both lie before the
+/// switch-out, so the later one is the better bound; it is off by at most one turn on the CPU.
+fn last_ran_ns(record: &TaskRecord, clocks: Clocks) -> Option<u64> {
+    scheduler_time(record.last_arrival_ns.max(record.exec_start_ns), clocks)
+}
+
+fn scheduler_time(ns: u64, clocks: Clocks) -> Option<u64> {
+    if ns == 0 {
+        None
+    } else {
+        clocks.scheduler_offset.map(|offset| ns.wrapping_add(offset))
+    }
+}
+
+/// The account with the open interval added.
+fn account(task: &RawTask<'_>, ledger: Option<&Ledger>, condition: Condition, clocks: Clocks) -> Account {
+    let record = task.record;
+    let alive = matches!(condition, Condition::Alive(_));
+    match ledger {
+        Some(ledger) => {
+            let mut account = closed(ledger);
+            account.read_ns = record.now_ns;
+            if alive {
+                add_open(&mut account, record, ledger);
+            }
+            account.histograms = task.histograms.then(|| histograms(task));
+            account
+        }
+        None => unwritten(task, condition, clocks),
+    }
+}
+
+/// A ledger's closed intervals.
+fn closed(ledger: &Ledger) -> Account {
+    Account {
+        id: AccountId {
+            birth_ns: ledger.birth_ns,
+            birth_tid: ledger.birth_tid,
+        },
+        read_ns: 0,
+        time_ns: ledger.time_ns,
+        histograms: None,
+    }
+}
+
+fn add_open(account: &mut Account, record: &TaskRecord, ledger: &Ledger) {
+    let state = State::from_byte(ledger.state).unwrap_or(State::Runnable);
+    let now_ns = record.now_ns.max(ledger.since_ns);
+    let until_ns = woken_ns(record, ledger, state).unwrap_or(now_ns);
+    account.time_ns[state.index()] += until_ns - ledger.since_ns;
+    account.time_ns[State::Runnable.index()] += now_ns - until_ns;
+}
+
+/// The account of a thread that has not switched since accounting began: it has been in one state all along, or was
+/// woken and has not got a CPU yet.
+fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Account {
+    let record = task.record;
+    let birth_ns = clocks.live_since_ns;
+    let now_ns = record.now_ns.max(birth_ns);
+    let mut account = Account {
+        id: AccountId {
+            birth_ns,
+            birth_tid: record.facts.tid,
+        },
+        read_ns: now_ns,
+        time_ns: [0; probe_ebpf::state::STATES],
+        histograms: task.histograms.then(|| histograms(task)),
+    };
+    let Condition::Alive(state) = condition else {
+        return account;
+    };
+    let woken = task
+        .ledger
+        .map(|ledger| ledger.wake)
+        .filter(|wake| wake.at_ns >= birth_ns);
+    match woken.and_then(|wake| Some((State::from_blocked_bits(wake.from_bits)?, wake.at_ns.min(now_ns)))) {
+        Some((from, woken_ns)) => {
+            account.time_ns[from.index()] += woken_ns - birth_ns;
+            account.time_ns[state.index()] += now_ns - woken_ns;
+        }
+        None => account.time_ns[state.index()] += now_ns - birth_ns,
+    }
+    account
+}
+
+fn histograms(task: &RawTask<'_>) -> Box<Histograms> {
+    let common = task.ledger.map_or_else(|| [[0; _]; _], |ledger| ledger.histogram);
+    Box::new(Histograms {
+        common,
+        rare: task.rare.map(|rare| Box::new(rare.histogram)),
+    })
+}
+
+/// Makes an event of a raw one.
+pub fn event(raw: &RawEvent) -> Event {
+    match raw {
+        RawEvent::Fork(record) => head(
+            record,
+            EventKind::Fork {
+                caller: record.other_tid,
+            },
+        ),
+        RawEvent::Exec(record) => head(
+            record,
+            EventKind::Exec {
+                old_tid: record.other_tid,
+            },
+        ),
+        RawEvent::Exit(record) => head(&record.event, EventKind::Exit(Box::new(exit(record)))),
+    }
+}
+
+fn head(record: &EventRecord, kind: EventKind) -> Event {
+    let facts = &record.facts;
+    Event {
+        at_ns: record.at_ns,
+        kind,
+        id: ThreadId {
+            tid: facts.tid,
+            start_ns: facts.start_ns,
+        },
+        pid: facts.pid,
+        ppid: facts.ppid,
+        parent_start_ns: facts.parent_start_ns,
+        comm: Comm::from_kernel(facts.comm),
+        kernel: facts.task_flags & PF_KTHREAD != 0,
+        cgroup_id: facts.cgroup_id,
+    }
+}
+
+fn exit(record: &ExitRecord) -> Exit {
+    let facts = &record.event.facts;
+    let ledger = Some(&record.ledger).filter(|ledger| ledger.birth_ns != 0);
+    Exit {
+        // A killed group: every thread has the signal in its own code as well; a plain exit_group has the group's.
+        status: if facts.group_exit_code == 0 {
+            facts.exit_code
+        } else {
+            facts.group_exit_code
+        },
+        last: facts.live_threads == 0,
+        switches: switches(facts),
+        account: ledger.map(|ledger| Account {
+            read_ns: record.event.at_ns,
+            histograms: Some(Box::new(Histograms {
+                common: ledger.histogram,
+                rare: (ledger.flags & probe_ebpf::ledger::HAS_RARE != 0)
+                    .then(|| Box::new(record.rare.histogram)),
+            })),
+            ..closed(ledger)
+        }),
+    }
+}
+
+/// The number of the system call a blocked thread is in, and its first two arguments.
+pub fn in_syscall(blocked_on: &BlockedOn) -> Option<u64> {
+    u64::try_from(blocked_on.syscall).ok()
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;
