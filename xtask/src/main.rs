@@ -9,6 +9,7 @@ mod packages;
 mod process;
 mod run;
 mod setup;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -38,6 +39,8 @@ enum Verb {
     Build,
     /// Build, then become `procprobe ARGS` as root
     Run(run::Options),
+    /// Build, then run every test this machine can run
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +60,6 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Setup(options) => setup::run(&workspace, options),
         Verb::Build => build::run(&workspace),
         Verb::Run(options) => run::run(&workspace, options),
+        Verb::Test(options) => test::run(&workspace, &options),
     }
 }
