@@ -5,6 +5,7 @@
 
 mod build;
 mod environment;
+mod lint;
 mod packages;
 mod process;
 mod run;
@@ -41,6 +42,8 @@ enum Verb {
     Run(run::Options),
     /// Build, then run every test this machine can run
     Test(test::Options),
+    /// Formatting, clippy for host and eBPF, licences and advisories
+    Lint(lint::Options),
 }
 
 fn main() -> ExitCode {
@@ -61,5 +64,6 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Build => build::run(&workspace),
         Verb::Run(options) => run::run(&workspace, options),
         Verb::Test(options) => test::run(&workspace, &options),
+        Verb::Lint(options) => lint::run(&workspace, options),
     }
 }
