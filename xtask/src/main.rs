@@ -3,6 +3,7 @@
 //! The verbs are plain programs on top of cargo so that a fresh machine needs nothing but a Rust toolchain to start:
 //! whatever else is missing, `setup` installs. All chatter goes to stderr; stdout belongs to what a verb runs.
 
+mod bench;
 mod build;
 mod environment;
 mod lint;
@@ -44,6 +45,9 @@ enum Verb {
     Test(test::Options),
     /// Formatting, clippy for host and eBPF, licences and advisories
     Lint(lint::Options),
+    /// Measure what the programs cost
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -65,5 +69,6 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Run(options) => run::run(&workspace, options),
         Verb::Test(options) => test::run(&workspace, &options),
         Verb::Lint(options) => lint::run(&workspace, options),
+        Verb::Bench(bench) => bench::run(&workspace, bench),
     }
 }
