@@ -1,0 +1,134 @@
+//! Finds libbpf-tools' `runqlat`: on this system, or in a chroot made for the purpose (its package needs a newer
+//! distribution than many hosts run).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    packages::find_program,
+    process::{self, say},
+};
+
+/// Debian renames it, because bcc has a tool of the same name; `runqlat` itself may be bcc's script, see [`is_elf`].
+const NAMES: [&str; 2] = ["runqlat-libbpf", "runqlat"];
+const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "usr/local/bin", "usr/local/sbin"];
+
+/// A runqlat, and the root directory it runs in.
+pub struct Peer {
+    program: PathBuf,
+    root: Option<Root>,
+}
+
+impl Peer {
+    /// The host's own first, then the one in the chroot.
+    pub fn find(chroot: Option<&Path>) -> Result<Option<Self>> {
+        let host = NAMES
+            .iter()
+            .filter_map(|name| find_program(name))
+            .find(|path| is_elf(path));
+        if let Some(program) = host {
+            return Ok(Some(Self { program, root: None }));
+        }
+        let Some(dir) = chroot else { return Ok(None) };
+        let Some(program) = find_below(dir) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            program,
+            root: Some(Root::mount(dir)?),
+        }))
+    }
+
+    /// Counts until it is told to end.
+    pub fn command(&self) -> Command {
+        // One interval, longer than any measurement; a histogram a second would be noise.
+        const FOREVER: &str = "86400";
+        let mut command = Command::new(if self.root.is_some() {
+            Path::new("chroot")
+        } else {
+            &self.program
+        });
+        if let Some(root) = &self.root {
+            command.arg(&root.dir).arg(&self.program);
+        }
+        command.arg(FOREVER);
+        command
+    }
+}
+
+/// The program's path as seen from inside the chroot.
+fn find_below(dir: &Path) -> Option<PathBuf> {
+    let places = DIRECTORIES
+        .iter()
+        .flat_map(|place| NAMES.iter().map(move |name| Path::new(place).join(name)));
+    places
+        .filter(|place| is_elf(&dir.join(place)))
+        .map(|place| Path::new("/").join(place))
+        .next()
+}
+
+fn is_elf(path: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 4];
+    fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .is_ok_and(|()| magic == *b"\x7fELF")
+}
+
+/// A chroot with the kernel's file systems bound into it; what was bound here is unbound when dropped.
+struct Root {
+    dir: PathBuf,
+    mounted: Vec<PathBuf>,
+}
+
+impl Root {
+    fn mount(dir: &Path) -> Result<Self> {
+        let mut root = Self {
+            dir: dir.to_owned(),
+            mounted: Vec::new(),
+        };
+        for name in ["proc", "sys"] {
+            let at = dir.join(name);
+            // Bound by someone else already: theirs to undo.
+            if fs::read_dir(&at)
+                .with_context(|| format!("reading {}", at.display()))?
+                .next()
+                .is_some()
+            {
+                continue;
+            }
+            let mut mount = Command::new("mount");
+            mount.arg("--bind").arg(Path::new("/").join(name)).arg(&at);
+            process::run(&mut mount)?;
+            root.mounted.push(at);
+        }
+        Ok(root)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for at in self.mounted.iter().rev() {
+            if let Err(error) = process::run(Command::new("umount").arg(at)) {
+                say(&format!("{} stays mounted: {error:#}", at.display()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_binaries_count() {
+        assert!(is_elf(Path::new("/proc/self/exe")));
+        assert!(!is_elf(Path::new("/proc/self/status")));
+        assert!(!is_elf(Path::new("/nonexistent")));
+    }
+}

@@ -1,0 +1,262 @@
+//! `cargo xtask bench switch`: what a context switch costs with procprobe attached, and with runqlat on the same
+//! switches at the same time.
+//!
+//! The kernel times every program run (`kernel.bpf_stats_enabled`); that costs both sides the same few tens of
+//! nanoseconds per run, so the ratio is a little worse than the truth. Absolute times differ between machines and
+//! minutes: the ratio is the result.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use super::{
+    peer::Peer,
+    stats::{self, Cost, Program, StatsOn},
+};
+use crate::{
+    build, environment,
+    packages::find_program,
+    process::{self, Background, say},
+    workspace::Workspace,
+};
+
+/// A context switch costs one run of each: somebody is woken, then switched to.
+const OURS: [&str; 2] = ["sched_switch", "sched_waking"];
+const THEIRS: [&str; 2] = ["sched_switch", "sched_wakeup"];
+const ATTACH_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub struct Options {
+    /// How long to make load for
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// A chroot with libbpf-tools, for hosts that do not have them
+    #[arg(long, env = "PROCPROBE_PEERS", value_name = "DIR")]
+    peers: Option<PathBuf>,
+    /// Measure this binary instead of building one
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+}
+
+/// A process whose programs are measured.
+struct Subject {
+    process: Background,
+    before: Vec<Program>,
+}
+
+/// The verb.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    ensure!(
+        process::is_root(),
+        "bench needs root for kernel.bpf_stats_enabled: run it as root"
+    );
+    let perf = find_program("perf").context("no perf: run `cargo xtask setup --tests`")?;
+    let agent = if let Some(agent) = &options.agent {
+        agent.clone()
+    } else {
+        build::run(workspace)?;
+        workspace.procprobe()
+    };
+    let interrupted = on_interrupt()?;
+    let peer = Peer::find(options.peers.as_deref())?;
+    let _stats = StatsOn::new()?;
+
+    let mut command = Command::new(agent);
+    let ours = start(
+        "procprobe",
+        command.args(["agent", "--listen", "127.0.0.1:0"]),
+        &OURS,
+        &interrupted,
+    )?;
+    let theirs = match &peer {
+        Some(peer) => Some(start("runqlat", &mut peer.command(), &THEIRS, &interrupted)?),
+        None => None,
+    };
+    let loops = loops_for(&perf, options.seconds)?;
+    measure(&perf, loops, ours, theirs, &interrupted)
+}
+
+fn measure(
+    perf: &Path,
+    loops: u64,
+    mut ours: Subject,
+    mut theirs: Option<Subject>,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    say(&format!("perf bench sched pipe -l {loops}"));
+    for subject in [Some(&mut ours), theirs.as_mut()].into_iter().flatten() {
+        subject.look()?;
+    }
+    load(perf, loops)?;
+    check(interrupted)?;
+    let our_costs = ours.finish()?;
+    let their_costs = theirs.as_mut().map(Subject::finish).transpose()?;
+    print!("{}", report(&our_costs, their_costs.as_deref()));
+    Ok(())
+}
+
+impl Subject {
+    fn look(&mut self) -> Result<()> {
+        self.before = stats::owned_by(self.process.child.id())?;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Cost>> {
+        self.process.expect_running()?;
+        let after = stats::owned_by(self.process.child.id())?;
+        Ok(stats::delta(&self.before, &after))
+    }
+}
+
+/// Starts a process and waits until its programs have run: loaded is not yet attached.
+fn start(name: &str, command: &mut Command, names: &[&str], interrupted: &AtomicBool) -> Result<Subject> {
+    let mut process = Background::start(name, environment::scrub(command))?;
+    let deadline = Instant::now() + ATTACH_LIMIT;
+    loop {
+        check(interrupted)?;
+        process.expect_running()?;
+        let programs = stats::owned_by(process.child.id())?;
+        let runs = |wanted: &&str| programs.iter().any(|it| it.name == **wanted && it.run_cnt > 0);
+        if names.iter().all(runs) {
+            return Ok(Subject {
+                process,
+                before: programs,
+            });
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "{name} did not attach {} within {} s: see its output above",
+                names.join(" and "),
+                ATTACH_LIMIT.as_secs()
+            );
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// How many round trips fill that many seconds here and now, everything attached.
+fn loops_for(perf: &Path, seconds: u32) -> Result<u64> {
+    const TRIAL: u64 = 20_000;
+    let took = load(perf, TRIAL)?;
+    let loops = TRIAL as f64 * f64::from(seconds) / took.max(0.001);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and small for a u64"
+    )]
+    Ok(loops as u64)
+}
+
+/// Two processes that wake each other through a pipe, as fast as they can; returns the seconds it took.
+fn load(perf: &Path, loops: u64) -> Result<f64> {
+    let mut bench = Command::new(perf);
+    bench
+        .args(["bench", "--format", "simple", "sched", "pipe", "-l"])
+        .arg(loops.to_string());
+    let seconds = process::output(&mut bench)?;
+    seconds
+        .trim()
+        .parse()
+        .with_context(|| format!("`perf bench` printed {:?}, not seconds", seconds.trim()))
+}
+
+/// Ctrl-C must not end xtask before it has put everything back: note it, and stop at the next step.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&flag)).context("catching signals")?;
+    }
+    Ok(flag)
+}
+
+fn check(interrupted: &AtomicBool) -> Result<()> {
+    ensure!(
+        !interrupted.load(Ordering::Relaxed),
+        "interrupted; everything is put back"
+    );
+    Ok(())
+}
+
+fn report(ours: &[Cost], theirs: Option<&[Cost]>) -> String {
+    use std::fmt::Write;
+    let mut text = format!(
+        "{:<12} {:<24} {:>12} {:>10}\n",
+        "who", "program", "runs", "ns/run"
+    );
+    for (who, costs) in [("procprobe", Some(ours)), ("runqlat", theirs)] {
+        for cost in costs.unwrap_or_default() {
+            let Some(ns) = cost.ns_per_run() else { continue };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{who:<12} {:<24} {:>12} {ns:>10.0}", cost.name, cost.runs);
+        }
+    }
+    text + &verdict(ours, theirs)
+}
+
+fn verdict(ours: &[Cost], theirs: Option<&[Cost]>) -> String {
+    let Some(our_sum) = stats::sum_per_run(ours, &OURS) else {
+        return "no ratio: procprobe's programs did not run\n".to_owned();
+    };
+    let our_line = format!("procprobe switch + waking: {our_sum:.0} ns\n");
+    match theirs.map(|costs| stats::sum_per_run(costs, &THEIRS)) {
+        None => format!(
+            "{our_line}no ratio: no runqlat here; install libbpf-tools, or --peers DIR for a chroot with it\n"
+        ),
+        Some(None) => format!("{our_line}no ratio: runqlat's programs did not run\n"),
+        Some(Some(their_sum)) => format!(
+            "{our_line}runqlat switch + wakeup: {their_sum:.0} ns\nratio: {:.2} (the goal is 0.50 or less)\n",
+            our_sum / their_sum
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(name: &str, runs: u64, ns: u64) -> Cost {
+        Cost {
+            name: name.to_owned(),
+            runs,
+            ns,
+        }
+    }
+
+    #[test]
+    fn ratio_of_sums_per_run() {
+        let ours = [
+            cost("sched_switch", 10, 2000),
+            cost("sched_waking", 5, 500),
+            cost("sched_process_fork", 0, 0),
+        ];
+        let theirs = [
+            cost("sched_switch", 10, 4000),
+            cost("sched_wakeup", 5, 1000),
+            cost("sched_wakeup_new", 1, 9),
+        ];
+        let text = report(&ours, Some(&theirs));
+        assert!(text.contains("ratio: 0.50"), "{text}");
+        assert!(
+            !text.contains("sched_process_fork"),
+            "what did not run is not listed: {text}"
+        );
+    }
+
+    #[test]
+    fn says_why_there_is_no_ratio() {
+        let ours = [cost("sched_switch", 10, 2000), cost("sched_waking", 5, 500)];
+        assert!(report(&ours, None).contains("no runqlat here"));
+        assert!(report(&ours, Some(&[])).contains("runqlat's programs did not run"));
+        assert!(report(&[], None).contains("procprobe's programs did not run"));
+    }
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask build`: the eBPF object by its own toolchain, then the agent around it by the host's.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    environment,
+    process::{self, say},
+    setup,
+    toolchain::Toolchain,
+    workspace::Workspace,
+};
+
+/// Tells probe-user's build script where the object is.
+pub const OBJECT_ENV: &str = "PROCPROBE_BPF_OBJECT";
+
+/// The verb; also the first half of `run`, `test` and `bench`.
+pub fn run(workspace: &Workspace) -> Result<()> {
+    let toolchain = setup::toolchain()?;
+    object(workspace, &toolchain)?;
+    agent(workspace)?;
+    say(&format!("built {}", workspace.procprobe().display()));
+    Ok(())
+}
+
+/// A cargo invocation of the eBPF toolchain, for `build` here and clippy in `lint`.
+///
+/// Everything that could leak in from the outer cargo, which belongs to another toolchain, is removed first.
+pub fn bpf_cargo(workspace: &Workspace, toolchain: &Toolchain, program: &str) -> Command {
+    let bin = &toolchain.compiler.bin;
+    let mut cargo = Command::new(bin.join(program));
+    environment::scrub_all(&mut cargo)
+        .current_dir(&workspace.root)
+        // `-Z build-std` is all that is unstable here; a stable compiler does it when told so.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO", bin.join("cargo"))
+        .env("RUSTC", bin.join("rustc"))
+        .env("CARGO_TARGET_DIR", workspace.bpf_target())
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker.path);
+    cargo
+}
+
+/// What the eBPF target needs after the subcommand.
+pub const BPF_ARGUMENTS: [&str; 11] = [
+    "--release",
+    "-Z",
+    "build-std=core",
+    "--target",
+    "bpfel-unknown-none",
+    "-p",
+    "probe-ebpf",
+    "--bin",
+    "probe",
+    "--features",
+    "programs",
+];
+
+fn object(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
+    let mut cargo = bpf_cargo(workspace, toolchain, "cargo");
+    cargo.arg("build").args(BPF_ARGUMENTS);
+    process::run_on_stderr(&mut cargo).context("building the eBPF object")?;
+    let object = workspace.bpf_object();
+    ensure!(
+        object.exists(),
+        "the eBPF build succeeded but left no {}: has its target been renamed?",
+        object.display()
+    );
+    Ok(())
+}
+
+fn agent(workspace: &Workspace) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["build", "--release", "-p", "probe-user"])
+        .env(OBJECT_ENV, workspace.bpf_object());
+    process::run_on_stderr(&mut cargo).context("building procprobe")
+}

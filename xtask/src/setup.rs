@@ -1,0 +1,232 @@
+//! `cargo xtask setup`: finds or installs what the other verbs need.
+//!
+//! It only looks at files first, so that it costs nothing when all is there: `run` and `test` call it every time. What
+//! it installs, it names. Order: what is there already, then apt where it works, then rustup.
+
+use std::{ops::RangeInclusive, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{
+    environment,
+    packages::{self, Apt, Need},
+    process::{self, say},
+    toolchain::{Compiler, Toolchain, at_least},
+    workspace::{Workspace, cargo_program},
+};
+
+const BPF_LINKER: &str = "0.13.0";
+/// The LLVM versions that this bpf-linker can be built against.
+const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
+
+/// Distribution packages with a compiler and its library source, the newer set first.
+const COMPILER_SETS: [[&str; 3]; 2] = [
+    ["rustc-web", "cargo-web", "rust-web-src"],
+    ["rustc", "cargo", "rust-src"],
+];
+
+/// What the tests start: load, the kernel's view of our programs, workloads.
+const TEST_NEEDS: [Need; 6] = [
+    Need::program("linux-perf", "perf"),
+    Need::program("bpftool", "bpftool"),
+    Need::program("python3", "python3"),
+    Need::program("gcc", "gcc"),
+    Need::file("libc6-dev", "/usr/include/stdio.h"),
+    Need::program("procps", "ps"),
+];
+
+#[derive(Args, Clone, Copy)]
+pub struct Options {
+    /// Also what the tests use: perf, bpftool, prometheus, python3, a C compiler
+    #[arg(long)]
+    tests: bool,
+    /// Also what `lint` uses: clippy for the eBPF compiler, cargo-deny
+    #[arg(long)]
+    lint: bool,
+}
+
+/// The verb.
+pub fn run(workspace: &Workspace, options: Options) -> Result<()> {
+    let toolchain = toolchain()?;
+    let Toolchain { compiler, linker } = &toolchain;
+    say(&format!(
+        "eBPF compiler: rustc {} (LLVM {}) in {}",
+        compiler.release,
+        compiler.llvm,
+        compiler.bin.display()
+    ));
+    say(&format!("eBPF linker: {}", linker.path.display()));
+    if options.tests {
+        tests(workspace)?;
+    }
+    if options.lint {
+        lint(&toolchain)?;
+    }
+    Ok(())
+}
+
+/// The eBPF toolchain, installed if need be.
+pub fn toolchain() -> Result<Toolchain> {
+    if let Some(toolchain) = Toolchain::find()? {
+        return Ok(toolchain);
+    }
+    let apt = Apt::find();
+    if usable_compilers()?.is_empty() {
+        install_compiler(apt.as_ref())?;
+    }
+    if Toolchain::find()?.is_none() {
+        install_linker(apt.as_ref(), &usable_compilers()?)?;
+    }
+    Toolchain::find()?.context(
+        "no eBPF toolchain although its parts are installed: bpf-linker's LLVM must be at least as new as rustc's; \
+         update bpf-linker",
+    )
+}
+
+/// What the tests need beyond the build.
+pub fn tests(workspace: &Workspace) -> Result<()> {
+    packages::ensure(&TEST_NEEDS)?;
+    prometheus(workspace)
+}
+
+/// What `lint` needs beyond the build.
+pub fn lint(toolchain: &Toolchain) -> Result<()> {
+    if !toolchain.compiler.bin.join("cargo-clippy").exists() {
+        if !toolchain.compiler.bin.starts_with("/usr") {
+            bail!(
+                "no clippy in {}: `rustup component add clippy`",
+                toolchain.compiler.bin.display()
+            );
+        }
+        let apt = Apt::find().context("no clippy for the eBPF compiler and no apt or root to install it")?;
+        let web = apt.has(&["rust-web-clippy"])?;
+        apt.install(&[if web { "rust-web-clippy" } else { "rust-clippy" }])?;
+    }
+    if packages::find_program("cargo-deny").is_none() {
+        say("installing cargo-deny (cargo; takes some minutes)");
+        cargo_install(&["cargo-deny", "--locked"], None)?;
+    }
+    Ok(())
+}
+
+/// The directory of Prometheus's binaries, if `tests` had to unpack them.
+///
+/// Unpacked, not installed: the package would start a server on a well-known port of the user's machine.
+pub fn prometheus_bin(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("prometheus/usr/bin")
+}
+
+fn prometheus(workspace: &Workspace) -> Result<()> {
+    let programs = ["prometheus", "promtool"];
+    let here =
+        |name: &&str| packages::find_program(name).is_some() || prometheus_bin(workspace).join(name).exists();
+    if programs.iter().all(here) {
+        return Ok(());
+    }
+    let apt = Apt::find().context("no prometheus and promtool, and no apt or root: install them by hand")?;
+    apt.unpack("prometheus", &workspace.tools().join("prometheus"))
+}
+
+/// Compilers whose bitcode some bpf-linker that can be built here would read.
+fn usable_compilers() -> Result<Vec<Compiler>> {
+    Ok(Compiler::find_all()?
+        .into_iter()
+        .filter(|compiler| compiler.llvm <= *LINKER_LLVMS.end())
+        .collect())
+}
+
+fn install_compiler(apt: Option<&Apt>) -> Result<()> {
+    say("no rustc that has its library's source (rust-src), which the eBPF target needs");
+    if let Some(apt) = apt {
+        for set in COMPILER_SETS {
+            let [compiler, ..] = set;
+            let recent = apt
+                .candidate(compiler)?
+                .is_some_and(|it| at_least(&it, env!("CARGO_PKG_RUST_VERSION")));
+            if recent && apt.has(&set)? {
+                return apt.install(&set);
+            }
+        }
+    }
+    install_rust_src()
+}
+
+/// The active toolchain's own source is a small download; a whole nightly is the second choice.
+fn install_rust_src() -> Result<()> {
+    let rustup = which::which("rustup").context(
+        "no rustc with rust-src, no suitable packages and no rustup: install rustup, or a rustc and its source",
+    )?;
+    let attempts: [&[&str]; 2] = [
+        &["component", "add", "rust-src"],
+        &[
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+            "--component",
+            "rust-src",
+        ],
+    ];
+    for arguments in attempts {
+        say(&format!("trying rustup {}", arguments.join(" ")));
+        match process::run_within(Command::new(&rustup).args(arguments), Duration::from_secs(300)) {
+            Ok(()) if !usable_compilers()?.is_empty() => return Ok(()),
+            Ok(()) => say("that compiler's LLVM is newer than any bpf-linker's"),
+            Err(error) => say(&format!("{error:#}")),
+        }
+    }
+    bail!(
+        "no rustc with rust-src could be installed: run `rustup component add rust-src` where the network allows it"
+    )
+}
+
+fn install_linker(apt: Option<&Apt>, compilers: &[Compiler]) -> Result<()> {
+    let wanted = compilers
+        .iter()
+        .map(|compiler| compiler.llvm)
+        .min()
+        .context("no usable eBPF compiler")?;
+    say(&format!("no bpf-linker that reads LLVM {wanted} bitcode"));
+    let Some(apt) = apt else {
+        bail!(
+            "bpf-linker has to be built against LLVM {wanted} or newer, and there is no apt or root to install \
+             that with: install bpf-linker {BPF_LINKER} by hand"
+        );
+    };
+    for llvm in wanted.max(*LINKER_LLVMS.start())..=*LINKER_LLVMS.end() {
+        let (dev, polly) = (format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev"));
+        if apt.has(&[&dev, &polly])? {
+            apt.install(&[&dev, &polly, "libzstd-dev", "zlib1g-dev", "g++"])?;
+            say(&format!(
+                "installing bpf-linker {BPF_LINKER} (cargo; takes about two minutes)"
+            ));
+            let feature = format!("llvm-{llvm}");
+            let version = ["bpf-linker", "--version", BPF_LINKER, "--locked", "--force"];
+            let features = ["--no-default-features", "--features", &feature];
+            return cargo_install(&[&version[..], &features].concat(), Some(llvm));
+        }
+    }
+    bail!(
+        "no llvm-dev package between {wanted} and {}: install bpf-linker {BPF_LINKER} by hand",
+        LINKER_LLVMS.end()
+    )
+}
+
+/// `cargo install` by the host's cargo, untouched by this workspace's configuration.
+fn cargo_install(arguments: &[&str], llvm: Option<u32>) -> Result<()> {
+    let mut cargo = Command::new(cargo_program());
+    environment::scrub(&mut cargo)
+        .args(["install", "--quiet"])
+        .args(arguments)
+        .current_dir("/");
+    cargo
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if let Some(llvm) = llvm {
+        cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
+    }
+    process::run_on_stderr(&mut cargo)
+}

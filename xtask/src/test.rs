@@ -1,0 +1,154 @@
+//! `cargo xtask test`: every test that this machine can run, and a failure for those it should have run and could not.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{
+    build, environment,
+    process::{self, say},
+    setup,
+    workspace::Workspace,
+};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Loading programs, and reading other tasks with them.
+const CAPABILITIES: [(u32, &str); 2] = [(38, "CAP_PERFMON"), (39, "CAP_BPF")];
+const CAP_SYS_ADMIN: u32 = 21;
+
+#[derive(Args)]
+pub struct Options {
+    /// Succeed although this host cannot load eBPF, so that the live tests did not run
+    #[arg(long)]
+    allow_skip_live: bool,
+    /// Arguments of `cargo test`, such as a filter
+    #[arg(last = true, value_name = "ARGS")]
+    arguments: Vec<OsString>,
+}
+
+/// The verb.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    setup::tests(workspace)?;
+    build::run(workspace)?;
+    let obstacle = obstacle()?;
+    if let Some(why) = &obstacle {
+        say(&format!("the live tests skip: {why}"));
+    }
+    let mut cargo = command(workspace, obstacle.is_none())?;
+    process::run(cargo.args(&options.arguments)).context("testing")?;
+    match obstacle {
+        Some(why) if options.allow_skip_live => {
+            say(&format!(
+                "all else passed, but the live tests (those that load eBPF) did not run: {why}"
+            ));
+            Ok(())
+        }
+        Some(why) => {
+            bail!("the live tests (those that load eBPF) did not run: {why}; or pass --allow-skip-live")
+        }
+        None => Ok(()),
+    }
+}
+
+fn command(workspace: &Workspace, live: bool) -> Result<Command> {
+    let path = path_for_tests(workspace)?;
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--workspace"])
+        .env(build::OBJECT_ENV, workspace.bpf_object())
+        .env("PROCPROBE_BIN", workspace.procprobe())
+        .env("PATH", &path);
+    if live {
+        // Tests that would skip themselves where eBPF does not load must not do so here.
+        cargo.env("PROCPROBE_LIVE", "required");
+        if !process::is_root() {
+            cargo.env(runner_variable(workspace)?, sudo_runner(&path));
+        }
+    } else {
+        cargo.env_remove("PROCPROBE_LIVE");
+    }
+    Ok(cargo)
+}
+
+/// Where the tests look for the programs they start: the user's path first, then what `setup` unpacked and the system's own.
+fn path_for_tests(workspace: &Workspace) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let more = [
+        setup::prometheus_bin(workspace),
+        PathBuf::from("/usr/sbin"),
+        PathBuf::from("/sbin"),
+    ];
+    env::join_paths(env::split_paths(&path).chain(more)).context("composing PATH for the tests")
+}
+
+/// sudo replaces PATH even under `-E`; cargo splits the runner at blanks, so a path with any cannot be handed on.
+fn sudo_runner(path: &OsStr) -> OsString {
+    let mut runner = OsString::from("sudo -E --");
+    if !path.to_string_lossy().contains(char::is_whitespace) {
+        runner.push(" env PATH=");
+        runner.push(path);
+    }
+    runner
+}
+
+/// The variable that names the program under which cargo starts test binaries.
+fn runner_variable(workspace: &Workspace) -> Result<String> {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let version = process::output(environment::scrub(rustc.arg("-vV")).current_dir(&workspace.root))?;
+    let triple = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("`rustc -vV` names no host")?;
+    Ok(format!(
+        "CARGO_TARGET_{}_RUNNER",
+        triple.trim().replace('-', "_").to_uppercase()
+    ))
+}
+
+/// Why this host cannot load the programs, with what would change that.
+fn obstacle() -> Result<Option<String>> {
+    if !Path::new(BTF).exists() {
+        return Ok(Some(format!(
+            "the kernel has no {BTF}: use one built with CONFIG_DEBUG_INFO_BTF"
+        )));
+    }
+    if !process::can_become_root() {
+        return Ok(Some("not root, and no sudo: run as root".to_owned()));
+    }
+    if process::is_root() {
+        let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+        return Ok(missing_capability(&status));
+    }
+    Ok(None)
+}
+
+/// Root in a container often lacks what root is usually known for.
+fn missing_capability(status: &str) -> Option<String> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    let has = |bit: u32| mask & (1 << bit) != 0;
+    let missing = CAPABILITIES
+        .iter()
+        .find(|(bit, _)| !has(*bit) && !has(CAP_SYS_ADMIN));
+    missing.map(|(_, name)| format!("root lacks {name} here: run the container with it, or outside"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_capability;
+
+    #[test]
+    fn sys_admin_stands_for_both_newer_capabilities() {
+        assert_eq!(missing_capability("Name:\tx\nCapEff:\t000001ffffffffff\n"), None);
+        assert_eq!(missing_capability("CapEff:\t0000000000200000\n"), None);
+        let container = missing_capability("CapEff:\t00000000a80425fb\n").unwrap();
+        assert!(container.contains("CAP_PERFMON"), "{container}");
+    }
+}
