@@ -1,32 +1,14 @@
 //! Putting an event into the ring, or counting that it did not fit.
 
 use aya_ebpf::btf_maps::RingBuf;
-use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use probe_ebpf::record::EventRecord;
 
 use crate::maps::EVENTS;
 use crate::task::Task;
 
-/// `BPF_RB_NO_WAKEUP`: the agent polls ten times a second, …
-const NO_WAKEUP: u64 = 1;
-/// `BPF_RB_FORCE_WAKEUP`: … and is woken when this much has piled up. A wake-up per event would cost more than the
-/// event, on both sides.
-const FORCE_WAKEUP: u64 = 2;
-const WAKEUP_BYTES: u64 = 512 << 10;
-const BPF_RB_AVAIL_DATA: u64 = 0;
-
-/// Flags for submitting the next record.
-#[inline(always)]
-pub fn submit_flags() -> u64 {
-    let map = core::ptr::from_ref(&EVENTS).cast_mut().cast();
-    // SAFETY: a valid ring.
-    let available = unsafe { bpf_ringbuf_query(map, BPF_RB_AVAIL_DATA) };
-    if available >= WAKEUP_BYTES {
-        FORCE_WAKEUP
-    } else {
-        NO_WAKEUP
-    }
-}
+/// `BPF_RB_NO_WAKEUP`: the agent looks at the ring on its own time. A wake-up per event would cost more than the event,
+/// on both sides.
+pub const NO_WAKEUP: u64 = 1;
 
 /// Fills in a head and submits it. False if the ring was full.
 #[inline(always)]
@@ -37,7 +19,7 @@ pub fn event(kind: u32, task: Task, other_tid: u32, now_ns: u64) -> bool {
     // SAFETY: reserved for exactly this type; every member is written.
     let record = unsafe { &mut *entry.as_mut_ptr() };
     fill(record, kind, task, other_tid, now_ns);
-    entry.submit(submit_flags());
+    entry.submit(NO_WAKEUP);
     true
 }
 

@@ -115,7 +115,7 @@ fn died(task: Task, now_ns: u64) {
     } else {
         copy_words(rare, &mut record.rare);
     }
-    entry.submit(emit::submit_flags());
+    entry.submit(emit::NO_WAKEUP);
 }
 
 /// Keeps the sums of a death that found the ring full.

@@ -10,6 +10,9 @@
 //! model's input; [`model`] draws the conclusions and touches nothing outside; [`view`] and [`export`] show them;
 //! [`cli`] has one file per verb and ties the rest together.
 
+pub mod cli;
+pub mod export;
 pub mod kernel;
 pub mod model;
 pub mod source;
+pub mod view;

@@ -29,6 +29,8 @@ pub struct Account {
     pub read_ns: u64,
     /// Nanoseconds per state, the open interval included, by [`State::index`].
     pub time_ns: [u64; STATES],
+    /// Nanoseconds per state in closed intervals only: what the histograms add up to.
+    pub closed_ns: [u64; STATES],
     /// Durations of closed intervals; `None` if they were not read.
     pub histograms: Option<Box<Histograms>>,
 }
@@ -58,6 +60,8 @@ impl Histograms {
 pub struct Usage {
     /// Nanoseconds per state, by [`State::index`].
     pub time_ns: [u64; STATES],
+    /// Nanoseconds per state of the intervals that ended.
+    pub closed_ns: [u64; STATES],
     /// Durations of the intervals that ended.
     pub histograms: Box<[Histogram; STATES]>,
 }
@@ -66,6 +70,7 @@ impl Default for Usage {
     fn default() -> Self {
         Self {
             time_ns: [0; STATES],
+            closed_ns: [0; STATES],
             histograms: Box::new([[0; BUCKETS]; STATES]),
         }
     }
@@ -80,6 +85,8 @@ impl Usage {
         for index in 0..STATES {
             let before = earlier.map_or(0, |earlier| earlier.time_ns[index]);
             self.time_ns[index] += account.time_ns[index].saturating_sub(before);
+            let before = earlier.map_or(0, |earlier| earlier.closed_ns[index]);
+            self.closed_ns[index] += account.closed_ns[index].saturating_sub(before);
         }
         let Some(now) = &account.histograms else { return };
         let before = earlier.and_then(|earlier| earlier.histograms.as_deref());
@@ -98,6 +105,7 @@ impl Usage {
     pub fn add(&mut self, other: &Self) {
         for index in 0..STATES {
             self.time_ns[index] += other.time_ns[index];
+            self.closed_ns[index] += other.closed_ns[index];
             for bucket in 0..BUCKETS {
                 self.histograms[index][bucket] += other.histograms[index][bucket];
             }
@@ -121,6 +129,7 @@ impl HighWater {
             id,
             read_ns: 0,
             time_ns: [0; STATES],
+            closed_ns: [0; STATES],
             histograms: None,
         })
     }
@@ -134,6 +143,7 @@ impl HighWater {
             self.0.time_ns[index] = self.0.time_ns[index].max(account.time_ns[index]);
         }
         self.0.read_ns = account.read_ns;
+        self.0.closed_ns = account.closed_ns;
         if account.histograms.is_some() {
             self.0.histograms.clone_from(&account.histograms);
         }
@@ -154,6 +164,7 @@ mod tests {
             },
             read_ns: 0,
             time_ns,
+            closed_ns: [0; STATES],
             histograms: None,
         }
     }

@@ -9,10 +9,12 @@
 //! | [`tracker`] | what every account gained since it was last looked at |
 //! | [`window`] | what happened between two snapshots, by thread, process, name or unit |
 //! | [`books`] | running totals per group that survive the end of its processes |
+//! | [`blocked`] | what a blocked thread waits in |
 //! | [`event`] | births, execs and deaths |
 //! | [`unit`] | which container or service a cgroup path belongs to |
 
 pub mod account;
+pub mod blocked;
 pub mod books;
 pub mod event;
 pub mod snapshot;

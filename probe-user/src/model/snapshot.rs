@@ -97,8 +97,10 @@ impl Losses {
 pub struct Snapshot {
     /// Wall clock.
     pub taken_at: SystemTime,
-    /// CLOCK_MONOTONIC, nanoseconds.
-    pub monotonic_ns: u64,
+    /// CLOCK_MONOTONIC when reading began, nanoseconds.
+    pub began_ns: u64,
+    /// CLOCK_MONOTONIC when it ended.
+    pub ended_ns: u64,
     /// CLOCK_BOOTTIME, nanoseconds.
     pub boottime_ns: u64,
     /// How it was read.

@@ -1,7 +1,10 @@
 //! Follows every account from reading to reading, so that what it gained is counted exactly once.
 //!
-//! Shared by [`super::window`] (one window, then forgotten) and [`super::books`] (as long as the agent runs). Snapshots
-//! and events may overlap in any order: an account that already ended is not counted again.
+//! Shared by [`super::window`] (one window, then forgotten) and [`super::books`] (as long as the agent runs).
+//!
+//! The order that keeps it exact: read a snapshot, then hand over every event that has arrived by then, then
+//! [`Tracker::advance`] over the snapshot. A thread may then be in the snapshot alive and in the events dead, or dead in
+//! both (a zombie stays in every snapshot until it is reaped); an older reading after a newer one counts for nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +44,8 @@ pub struct Growth {
 struct Followed {
     mark: HighWater,
     switches: Switches,
+    /// CLOCK_MONOTONIC of the latest reading.
+    read_ns: u64,
     /// Number of the last snapshot it was seen in.
     seen: u64,
 }
@@ -49,8 +54,6 @@ struct Followed {
 #[derive(Default)]
 pub struct Tracker {
     accounts: HashMap<AccountId, Followed>,
-    /// Accounts that ended after the snapshot that may still show them was begun.
-    ended: HashMap<AccountId, u64>,
     processes: HashMap<u32, ProcessName>,
     snapshots: u64,
 }
@@ -65,14 +68,13 @@ impl Tracker {
             let Some(account) = &thread.account else { continue };
             let mut mark = HighWater::new(account.id);
             mark.advance(account, &mut ignored);
-            self.accounts.insert(
-                account.id,
-                Followed {
-                    mark,
-                    switches: thread.switches,
-                    seen: self.snapshots,
-                },
-            );
+            let followed = Followed {
+                mark,
+                switches: thread.switches,
+                read_ns: account.read_ns,
+                seen: self.snapshots,
+            };
+            self.accounts.insert(account.id, followed);
         }
     }
 
@@ -86,19 +88,17 @@ impl Tracker {
                 torn = true;
                 continue;
             };
-            if self.ended.contains_key(&account.id) {
-                continue;
-            }
             let growth = self.growth_of(account, thread.switches);
             grew(thread, self.name_of(thread), growth);
         }
-        // An account that is gone without an exit event (the ring was full) is forgotten; one that could not be read
-        // this time must not be.
+        // What the snapshot does not show is gone, and its exit event was handed over before. Not so what was last read
+        // after the snapshot began: born and dead since, it may be a zombie in the next one. And a thread whose ledger
+        // was torn has not been seen, but is there.
         if !torn {
             let current = self.snapshots;
-            self.accounts.retain(|_, followed| followed.seen == current);
+            self.accounts
+                .retain(|_, followed| followed.seen == current || followed.read_ns >= snapshot.began_ns);
         }
-        self.ended.retain(|_, &mut at_ns| at_ns >= snapshot.monotonic_ns);
     }
 
     /// Takes an event into account. For an exit: the name of the dead thread's process, and what it gained last.
@@ -124,12 +124,7 @@ impl Tracker {
                     self.processes.remove(&event.pid);
                 }
                 let account = exit.account.as_ref()?;
-                if self.ended.insert(account.id, event.at_ns).is_some() {
-                    return None;
-                }
-                let growth = self.growth_of(account, exit.switches);
-                self.accounts.remove(&account.id);
-                Some((name, growth))
+                Some((name, self.growth_of(account, exit.switches)))
             }
         }
     }
@@ -158,16 +153,20 @@ impl Tracker {
         let followed = self.accounts.entry(account.id).or_insert_with(|| Followed {
             mark: HighWater::new(account.id),
             switches: Switches::default(),
+            read_ns: 0,
             seen: 0,
         });
-        let mut usage = Usage::default();
-        followed.mark.advance(account, &mut usage);
-        let growth = Growth {
-            usage,
-            switches: switches.since(followed.switches),
+        let mut growth = Growth {
+            usage: Usage::default(),
+            switches: Switches::default(),
         };
-        followed.switches = switches;
         followed.seen = self.snapshots;
+        if account.read_ns >= followed.read_ns {
+            followed.mark.advance(account, &mut growth.usage);
+            growth.switches = switches.since(followed.switches);
+            followed.switches = switches;
+            followed.read_ns = account.read_ns;
+        }
         growth
     }
 
@@ -197,3 +196,7 @@ fn name_in(event: &Event) -> ProcessName {
         cgroup_id: event.cgroup_id,
     }
 }
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;

@@ -91,7 +91,7 @@ impl Window {
             at_start,
             births: 0,
             deaths: 0,
-            began_ns: snapshot.monotonic_ns,
+            began_ns: snapshot.began_ns,
         }
     }
 
@@ -157,7 +157,7 @@ impl Window {
         Report {
             groups: sorted(groups),
             transitions: transitions(&total, at_start, at_end, births, deaths),
-            window_ns: snapshot.monotonic_ns.saturating_sub(began_ns),
+            window_ns: snapshot.began_ns.saturating_sub(began_ns),
         }
     }
 }

@@ -79,6 +79,7 @@ impl BpfSource {
             live_since_ns: self.probe.live_since_ns(),
             scheduler_offset: self.probe.scheduler_clock_offset()?,
         };
+        let began_ns = clock::monotonic_ns();
         let started = Instant::now();
         self.probe.read_snapshot(detail, &mut self.buffer)?;
         let mut threads = Vec::new();
@@ -97,7 +98,8 @@ impl BpfSource {
         threads.sort_unstable_by_key(|thread| thread.id.tid);
         Ok(Snapshot {
             taken_at: SystemTime::now(),
-            monotonic_ns: clock::monotonic_ns(),
+            began_ns,
+            ended_ns: clock::monotonic_ns(),
             boottime_ns: clock::boottime_ns(),
             source: SourceKind::Bpf,
             threads,

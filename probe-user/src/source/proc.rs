@@ -51,6 +51,7 @@ impl ProcSource {
     /// # Errors
     /// [`ProcSourceError::List`] if the directory cannot be listed.
     pub fn snapshot(&mut self) -> Result<Snapshot, ProcSourceError> {
+        let began_ns = clock::monotonic_ns();
         let started = Instant::now();
         let mut losses = Losses::none();
         let mut threads = Vec::new();
@@ -64,7 +65,8 @@ impl ProcSource {
         threads.sort_by_key(|thread| thread.id.tid);
         Ok(Snapshot {
             taken_at: SystemTime::now(),
-            monotonic_ns: clock::monotonic_ns(),
+            began_ns,
+            ended_ns: clock::monotonic_ns(),
             boottime_ns: clock::boottime_ns(),
             source: SourceKind::Proc,
             threads,

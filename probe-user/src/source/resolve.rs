@@ -9,7 +9,7 @@
 
 use probe_ebpf::ledger::{BlockedOn, Ledger, NO_SYSCALL};
 use probe_ebpf::record::{EventRecord, ExitRecord, Facts, NS_LEVELS, ON_CPU, TaskRecord};
-use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
+use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, STATES, State, TASK_DEAD};
 
 use crate::kernel::events::RawEvent;
 use crate::kernel::snapshot::RawTask;
@@ -227,6 +227,7 @@ fn closed(ledger: &Ledger) -> Account {
         },
         read_ns: 0,
         time_ns: ledger.time_ns,
+        closed_ns: ledger.time_ns,
         histograms: None,
     }
 }
@@ -251,7 +252,8 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
             birth_tid: record.facts.tid,
         },
         read_ns: now_ns,
-        time_ns: [0; probe_ebpf::state::STATES],
+        time_ns: [0; STATES],
+        closed_ns: [0; STATES],
         histograms: task.histograms.then(|| histograms(task)),
     };
     let Condition::Alive(state) = condition else {

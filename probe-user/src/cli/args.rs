@@ -1,0 +1,212 @@
+//! Every argument, documented once: `--help`, the man pages and the completions come from here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::window::By;
+
+/// What every process and thread is doing, for how long, and what it waits for.
+#[derive(Debug, Parser)]
+#[command(name = "procprobe", version, max_term_width = 100, infer_subcommands = false)]
+#[command(after_help = "\
+Examples:
+  procprobe tree                     what runs, in which state, for how long, waiting for what
+  procprobe states --for 10s         who runs, who waits for a CPU, who sleeps
+  procprobe events --for 1m          births, execs and deaths as they happen
+  procprobe agent                    metrics for Prometheus on 127.0.0.1:9982
+  procprobe doctor                   what this host and these privileges allow")]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Text for people or JSON for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Where to look: eBPF, or /proc alone (current states only, no privileges). Never falls back silently.
+    #[arg(long, global = true, value_enum, default_value_t = SourceArg::Auto)]
+    pub source: SourceArg,
+    /// Say what is done and what it takes; twice for more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Let the eBPF programs log rare events.
+    #[arg(long, global = true)]
+    pub bpf_log: bool,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Text for people.
+    Table,
+    /// One JSON object (one per line for events).
+    Json,
+}
+
+/// Where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceArg {
+    /// eBPF.
+    Auto,
+    /// eBPF.
+    Bpf,
+    /// /proc alone.
+    Proc,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run until SIGTERM and serve metrics and the API over HTTP.
+    Agent(AgentArgs),
+    /// Show the process tree: state, for how long, waiting for what.
+    Tree(TreeArgs),
+    /// Show the time in each state over a window, with switches and histograms.
+    States(StatesArgs),
+    /// Stream births, execs and deaths.
+    Events(EventsArgs),
+    /// Say what this host and these privileges allow.
+    Doctor,
+}
+
+/// Arguments of `agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  procprobe agent
+  procprobe agent --listen 0.0.0.0:9982 --max-groups 500
+  curl -s http://127.0.0.1:9982/metrics")]
+pub struct AgentArgs {
+    /// Address and port to serve on; port 0 takes a free one and logs it.
+    #[arg(long, default_value = "127.0.0.1:9982")]
+    pub listen: SocketAddr,
+    /// Groups (unit and process name) with series of their own; the rest adds up in comm="(other)".
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_groups: u32,
+}
+
+/// Arguments of `tree`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  procprobe tree --threads
+  procprobe tree 1234 --threads
+  procprobe tree -o json | jq '.processes[] | select(.state == \"uninterruptible\")'
+
+Columns: S is the state letter of ps (R S D T t I P Z), FOR how long it has been in it (≥ at least), CPU the share of one
+CPU over its life, WAITING ON the system call or resource it is blocked in.")]
+pub struct TreeArgs {
+    /// Only this process and its descendants.
+    pub pid: Option<u32>,
+    /// Threads too, as {name} under their process.
+    #[arg(short, long)]
+    pub threads: bool,
+    /// Kernel threads too, one by one. Without it only those that are stuck or running are shown.
+    #[arg(short, long)]
+    pub kernel: bool,
+}
+
+/// Arguments of `states`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  procprobe states --for 10s
+  procprobe states --for 1m --by unit
+  procprobe states --for 5s --by thread --pid 1234
+
+Interrupted, it ends the window early and still prints.")]
+pub struct StatesArgs {
+    /// How long to look.
+    #[arg(long = "for", value_name = "D", default_value = "10s", value_parser = duration)]
+    pub window: Duration,
+    /// What to group by.
+    #[arg(long, value_enum, default_value_t = ByArg::Comm)]
+    pub by: ByArg,
+    /// Only this process.
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Rows to print at most; 0 for all.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// What to group by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ByArg {
+    /// Every thread for itself.
+    Thread,
+    /// Every process.
+    Process,
+    /// Processes of one name.
+    Comm,
+    /// Containers, pods and services.
+    Unit,
+}
+
+impl From<ByArg> for By {
+    fn from(by: ByArg) -> Self {
+        match by {
+            ByArg::Thread => Self::Thread,
+            ByArg::Process => Self::Process,
+            ByArg::Comm => Self::Comm,
+            ByArg::Unit => Self::Unit,
+        }
+    }
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  procprobe events --for 10s
+  procprobe events -o json | jq 'select(.event == \"exit\" and .signal != null)'")]
+pub struct EventsArgs {
+    /// How long to look; without it until interrupted.
+    #[arg(long = "for", value_name = "D", value_parser = duration)]
+    pub window: Option<Duration>,
+}
+
+/// A humantime duration that is worth waiting for.
+fn duration(text: &str) -> Result<Duration, String> {
+    let example = "try 10s, 500ms, 2m";
+    let duration = humantime::parse_duration(text).map_err(|_| format!("not a duration ({example})"))?;
+    if duration.is_zero() {
+        return Err(format!("no time at all ({example})"));
+    }
+    if duration > Duration::from_secs(7 * 86_400) {
+        return Err("more than a week".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_say_what_is_wrong() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(
+            duration("10x").unwrap_err(),
+            "not a duration (try 10s, 500ms, 2m)"
+        );
+        assert_eq!(duration("0s").unwrap_err(), "no time at all (try 10s, 500ms, 2m)");
+        assert!(duration("-1s").is_err() && duration("").is_err() && duration("99999w").is_err());
+    }
+}

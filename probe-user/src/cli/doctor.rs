@@ -1,0 +1,54 @@
+//! `procprobe doctor`: what this host and these privileges allow, item by item.
+
+use super::args::{Global, Output};
+use super::output;
+use crate::kernel::load::{Options, Probe};
+use crate::kernel::preflight::{self, Item, Verdict};
+use crate::view;
+
+/// Runs the verb: first what can be looked at, then a trial load and attach.
+///
+/// # Errors
+/// If an item failed: eBPF cannot be used here.
+pub fn run(global: &Global) -> anyhow::Result<()> {
+    let mut items = preflight::items();
+    items.push(trial());
+    match global.output {
+        Output::Table => output::lines(&view::doctor::lines(&items))?,
+        Output::Json => output::json(&view::doctor::json(&items))?,
+    }
+    let failed = items
+        .iter()
+        .filter(|item| item.verdict == Verdict::Failed)
+        .count();
+    if failed > 0 {
+        anyhow::bail!(
+            "{failed} of {} checks failed (each says what to do; --source proc works without eBPF)",
+            items.len()
+        );
+    }
+    Ok(())
+}
+
+/// Loads and attaches the programs for real, and unloads them again.
+fn trial() -> Item {
+    let name = "programs";
+    let outcome = Probe::load(Options::default()).and_then(|mut probe| {
+        probe.attach()?;
+        Ok(probe.cost().len())
+    });
+    match outcome {
+        Ok(count) => Item {
+            name,
+            verdict: Verdict::Ok,
+            found: format!("{count} loaded, verified and attached in a trial"),
+            remedy: String::new(),
+        },
+        Err(error) => Item {
+            name,
+            verdict: Verdict::Failed,
+            found: error.to_string(),
+            remedy: "see the items above; if they are all ok, please report it".to_owned(),
+        },
+    }
+}

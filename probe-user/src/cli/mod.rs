@@ -1,0 +1,162 @@
+//! The command line: one file per verb. Each loads a source, asks the model and hands the answer to a view.
+
+pub mod agent;
+pub mod args;
+pub mod doctor;
+pub mod events;
+pub mod output;
+pub mod states;
+pub mod tree;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::kernel::load::Options;
+use crate::source::{Source, bpf::BpfSource, proc::ProcSource};
+use args::{Cli, Command, Global, SourceArg};
+
+/// Exit code: it failed; one line on stderr says what, why and what to do.
+const FAILED: u8 = 1;
+/// Exit code: it was asked wrongly.
+const USAGE: u8 = 2;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    init_log(cli.global.verbose, cli.global.bpf_log);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = error.chain().map(ToString::to_string).collect::<Vec<_>>();
+            eprintln!("procprobe: {}", joined(&text));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// An error and its causes on one line, each said once.
+fn joined(chain: &[String]) -> String {
+    let mut line = String::new();
+    for part in chain {
+        if !line.contains(part.as_str()) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(part);
+        }
+    }
+    line.replace('\n', "; ")
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Agent(args) => agent::run(&cli.global, args),
+        Command::Tree(args) => tree::run(&cli.global, args),
+        Command::States(args) => states::run(&cli.global, args),
+        Command::Events(args) => events::run(&cli.global, args),
+        Command::Doctor => doctor::run(&cli.global),
+    }
+}
+
+/// clap's errors on one line; help and version as they are.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(FAILED),
+        };
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(USAGE);
+    }
+    let text = error.render().to_string();
+    let message: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("Usage:"))
+        .collect();
+    let message = message
+        .join("; ")
+        .replace("For more information, try '--help'.", "try --help");
+    eprintln!(
+        "procprobe: {}",
+        message.strip_prefix("error: ").unwrap_or(&message)
+    );
+    ExitCode::from(USAGE)
+}
+
+/// Logs go to stderr: warnings always, more with `-v`, everything with `-vv`.
+fn init_log(verbose: u8, bpf_log: bool) {
+    let level = match (verbose, bpf_log) {
+        (0, false) => "warn",
+        (0, true) => "warn,probe=debug",
+        (1, _) => "info,probe=debug",
+        (_, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_env("PROCPROBE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let colours = anstream::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
+}
+
+/// Opens the source that was asked for, for one look.
+fn open_source(global: &Global) -> anyhow::Result<Source> {
+    match global.source {
+        SourceArg::Auto | SourceArg::Bpf => Ok(Source::Bpf(Box::new(BpfSource::load(Options {
+            log: global.bpf_log,
+            ..Options::default()
+        })?))),
+        SourceArg::Proc => Ok(Source::Proc(ProcSource::new("/proc"))),
+    }
+}
+
+/// For verbs that /proc cannot answer.
+fn bpf_only(global: &Global, verb: &str) -> anyhow::Result<BpfSource> {
+    if global.source == SourceArg::Proc {
+        anyhow::bail!("{verb} needs eBPF: /proc keeps no record of what happens (leave --source proc out)");
+    }
+    Ok(BpfSource::load(Options {
+        log: global.bpf_log,
+        ..Options::default()
+    })?)
+}
+
+/// A runtime for verbs that wait: one thread, and others for what blocks.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::joined;
+
+    #[test]
+    fn causes_are_said_once() {
+        let chain = ["cannot x: no".to_owned(), "no".to_owned(), "why\nnot".to_owned()];
+        assert_eq!(joined(&chain), "cannot x: no: why; not");
+    }
+}

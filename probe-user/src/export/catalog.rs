@@ -1,0 +1,214 @@
+//! Every metric the agent exports, in one place. `dashboards/METRICS.md` is generated from here, and a test fails when it
+//! is stale.
+
+use std::fmt::Write;
+
+use probe_ebpf::histogram::{BUCKETS, upper_bound_ns};
+use prometheus::proto::MetricType;
+
+use crate::model::books::{LOST, OTHER};
+use crate::model::snapshot::Losses;
+use crate::model::thread::Condition;
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// Prometheus type.
+    pub kind: Kind,
+    /// What it says, one sentence.
+    pub help: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+}
+
+/// Prometheus types in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up, until the agent restarts.
+    Counter,
+    /// Buckets, sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// The name in the exposition format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl From<Kind> for MetricType {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Gauge => Self::GAUGE,
+            Kind::Counter => Self::COUNTER,
+            Kind::Histogram => Self::HISTOGRAM,
+        }
+    }
+}
+
+const GROUP_STATE: &[&str] = &["unit", "comm", "state"];
+
+macro_rules! catalog {
+    ($($constant:ident = $name:literal $kind:ident $labels:expr, $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Metric =
+                Metric { name: concat!("procprobe_", $name), kind: Kind::$kind, help: $help, labels: $labels };
+        )+
+        /// All of them, in the order of the reference.
+        pub const ALL: &[Metric] = &[$($constant),+];
+    };
+}
+
+catalog! {
+    BUILD_INFO = "build_info" Gauge &["version", "revision"],
+        "Always 1; the labels say which build runs.";
+    PROCESSES = "processes" Gauge &["state"],
+        "Processes of the whole host by the state of their first thread.";
+    THREADS = "threads" Gauge &["state"],
+        "Threads of the whole host by state.";
+    GROUP_THREADS = "group_threads" Gauge GROUP_STATE,
+        "Threads of a group by state.";
+    STATE_SECONDS = "state_seconds_total" Counter GROUP_STATE,
+        "Time the threads of a group spent in each state, the state they are in now included.";
+    STATE_DURATION = "state_duration_seconds" Histogram GROUP_STATE,
+        "Length of the stays in a state that ended.";
+    SWITCHES = "context_switches_total" Counter &["unit", "comm", "kind"],
+        "Context switches of the threads of a group: voluntary (it waited) and involuntary (it was preempted).";
+    FORKS = "forks_total" Counter &[],
+        "Processes born.";
+    THREADS_CREATED = "threads_created_total" Counter &[],
+        "Threads born, other than the first of a process.";
+    EXECS = "execs_total" Counter &[],
+        "Successful execs.";
+    PROCESS_EXITS = "process_exits_total" Counter &[],
+        "Processes whose last thread died.";
+    THREAD_EXITS = "thread_exits_total" Counter &[],
+        "Threads that died, the last one of a process included.";
+    GROUPS_FOLDED = "groups_folded" Gauge &[],
+        "Groups beyond --max-groups, which are added up in comm=\"(other)\".";
+    EVENTS_LOST = "events_lost_total" Counter &["reason"],
+        "Records that were lost, by reason; what each means is listed below.";
+    RESYNCED = "ledger_resyncs_total" Counter &[],
+        "Switches the kernel did not trace, made up for from the scheduler's own note.";
+    HIDDEN = "hidden_processes" Gauge &[],
+        "Processes the kernel's iterator does not show, read from /proc instead; they have no times.";
+    BPF_SECONDS = "bpf_program_run_seconds_total" Counter &["program"],
+        "Time spent in the agent's own eBPF programs: sampled for a second every half minute and scaled up, exact with kernel.bpf_stats_enabled=1.";
+    BPF_RUNS = "bpf_program_runs_total" Counter &["program"],
+        "Runs of the agent's own eBPF programs; sampled like their run time.";
+    SNAPSHOT_DURATION = "snapshot_duration_seconds" Histogram &[],
+        "Time to read every thread of the host once.";
+}
+
+/// The reference: a table of all metrics.
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# Metrics\n\nGenerated from `probe-user/src/export/catalog.rs`; do not edit. Base units; no pid, tid, address or \
+         command line in a label. `unit` is the container or systemd unit (empty if there is none), `comm` the name of \
+         the process.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in ALL {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.name(),
+            labels.join(", "),
+            metric.help
+        );
+    }
+    out.push_str("\n`process_*` describe the agent itself.\n\n## Values of labels\n\n`state`: ");
+    let states: Vec<String> = Condition::ALL
+        .iter()
+        .map(|condition| format!("`{}`", condition.name()))
+        .collect();
+    let _ = writeln!(
+        out,
+        "{}.\n\n`kind`: `voluntary`, `involuntary`.\n",
+        states.join(", ")
+    );
+    let _ = writeln!(
+        out,
+        "`comm=\"{OTHER}\"` adds up the groups beyond `--max-groups`, so sums over all groups stay exact; \
+         `comm=\"{LOST}\"` has the times of threads whose exit event was lost.\n\n`reason`:\n\n| reason | meaning |\n|---|---|"
+    );
+    for (reason, meaning) in Losses::REASONS {
+        let _ = writeln!(out, "| `{reason}` | {meaning} |");
+    }
+    let bounds: Vec<String> = duration_bounds()
+        .map(|(_, seconds)| format!("{seconds}"))
+        .collect();
+    let _ = writeln!(
+        out,
+        "\n## Buckets\n\n`procprobe_state_duration_seconds` has a bound at every second power of two of a nanosecond count, \
+         which the kernel side's log2 buckets fall into without remainder: {} seconds. States that no interval of the \
+         group has ended in have no series.",
+        bounds.join(", ")
+    );
+    out
+}
+
+/// The buckets of `procprobe_state_duration_seconds`: how many of the kernel side's buckets lie below each bound, and the
+/// bound in seconds. Every second one: half the series, and still a factor of four between bounds.
+pub fn duration_bounds() -> impl Iterator<Item = (usize, f64)> {
+    (0..BUCKETS)
+        .step_by(2)
+        .filter_map(|bucket| Some((bucket + 1, upper_bound_ns(bucket)? as f64 / 1e9)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `UPDATE_DOCS=1 cargo test` writes the file anew.
+    #[test]
+    fn the_reference_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards/METRICS.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            written,
+            reference(),
+            "dashboards/METRICS.md is stale: UPDATE_DOCS=1 cargo test -p probe-user --lib"
+        );
+    }
+
+    #[test]
+    fn names_and_labels_are_in_order() {
+        for metric in ALL {
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == Kind::Counter,
+                "{}",
+                metric.name
+            );
+            assert!(
+                !metric.help.is_empty() && metric.help.ends_with('.'),
+                "{}",
+                metric.name
+            );
+            for label in metric.labels {
+                assert!(
+                    !["pid", "tid", "address", "cmdline"].contains(label),
+                    "{}",
+                    metric.name
+                );
+            }
+        }
+        let names: std::collections::HashSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

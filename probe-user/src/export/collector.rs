@@ -1,0 +1,175 @@
+//! One look at the engine as metric families.
+//!
+//! Families are built anew for every scrape from what the engine shows, so there is no registry that grows and no series
+//! that outlives its group.
+
+use probe_ebpf::state::State;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Point, MetricFamily};
+
+use super::catalog::{self, Kind, Metric};
+use super::engine::View;
+use crate::model::books::GroupTotals;
+use crate::model::thread::{Condition, state_name};
+
+/// The version and revision this binary was built from.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const REVISION: &str = match option_env!("PROCPROBE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// All families but the ones that `prometheus` keeps itself (`process_*`, snapshot durations).
+pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
+    let mut families = vec![family(
+        catalog::BUILD_INFO,
+        vec![point(catalog::BUILD_INFO, &[VERSION, REVISION], 1.0)],
+    )];
+    families.extend(host(view));
+    families.extend(groups(view));
+    families.extend(own(view));
+    families
+}
+
+fn host(view: &View<'_>) -> Vec<MetricFamily> {
+    let by_state = |metric: Metric, counts: &[u64; 10]| {
+        let points = Condition::ALL
+            .iter()
+            .zip(counts)
+            .map(|(state, &count)| point(metric, &[state.name()], count as f64));
+        family(metric, points.collect())
+    };
+    let counter = |metric: Metric, value: u64| family(metric, vec![point(metric, &[], value as f64)]);
+    let totals = &view.totals;
+    vec![
+        by_state(catalog::PROCESSES, &view.books.host().processes),
+        by_state(catalog::THREADS, &view.books.host().threads),
+        counter(catalog::FORKS, totals.forks),
+        counter(catalog::THREADS_CREATED, totals.threads),
+        counter(catalog::EXECS, totals.execs),
+        counter(catalog::PROCESS_EXITS, totals.process_exits),
+        counter(catalog::THREAD_EXITS, totals.thread_exits),
+    ]
+}
+
+fn groups(view: &View<'_>) -> Vec<MetricFamily> {
+    let mut threads = Vec::default();
+    let mut seconds = Vec::default();
+    let mut durations = Vec::default();
+    let mut switches = Vec::default();
+    for (key, group) in view.books.groups() {
+        let labels: [&str; 2] = [&key.unit, &key.comm];
+        for (condition, &count) in Condition::ALL.iter().zip(&group.threads) {
+            if count > 0 {
+                threads.push(point(
+                    catalog::GROUP_THREADS,
+                    &with(labels, condition.name()),
+                    count as f64,
+                ));
+            }
+        }
+        for state in State::ALL {
+            let labels = with(labels, state_name(state));
+            let time_ns = group.usage.time_ns[state.index()];
+            if time_ns > 0 {
+                seconds.push(point(catalog::STATE_SECONDS, &labels, time_ns as f64 / 1e9));
+            }
+            if group.usage.count(state) > 0 {
+                durations.push(duration(&labels, group, state));
+            }
+        }
+        let counts = [
+            ("voluntary", group.switches.voluntary),
+            ("involuntary", group.switches.involuntary),
+        ];
+        for (kind, count) in counts {
+            switches.push(point(catalog::SWITCHES, &with(labels, kind), count as f64));
+        }
+    }
+    vec![
+        family(catalog::GROUP_THREADS, threads),
+        family(catalog::STATE_SECONDS, seconds),
+        family(catalog::STATE_DURATION, durations),
+        family(catalog::SWITCHES, switches),
+    ]
+}
+
+fn own(view: &View<'_>) -> Vec<MetricFamily> {
+    let lost = view
+        .losses
+        .iter()
+        .map(|(reason, count)| point(catalog::EVENTS_LOST, &[reason], count as f64));
+    let seconds = view
+        .costs
+        .iter()
+        .map(|(name, cost)| point(catalog::BPF_SECONDS, &[name], cost.0.as_secs_f64()));
+    let runs = view
+        .costs
+        .iter()
+        .map(|(name, cost)| point(catalog::BPF_RUNS, &[name], cost.1 as f64));
+    let single = |metric: Metric, value: f64| family(metric, vec![point(metric, &[], value)]);
+    vec![
+        single(catalog::GROUPS_FOLDED, view.books.folded() as f64),
+        single(catalog::HIDDEN, view.hidden as f64),
+        single(catalog::RESYNCED, view.totals.resynced as f64),
+        family(catalog::EVENTS_LOST, lost.collect()),
+        family(catalog::BPF_SECONDS, seconds.collect()),
+        family(catalog::BPF_RUNS, runs.collect()),
+    ]
+}
+
+fn with<'a>([unit, comm]: [&'a str; 2], third: &'a str) -> [&'a str; 3] {
+    [unit, comm, third]
+}
+
+fn family(metric: Metric, points: Vec<Point>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(metric.name.to_owned());
+    family.set_help(metric.help.to_owned());
+    family.set_field_type(metric.kind.into());
+    family.set_metric(points);
+    family
+}
+
+fn labelled(metric: Metric, values: &[&str]) -> Point {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+    let mut point = Point::default();
+    let labels = metric.labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    point.set_label(labels.collect());
+    point
+}
+
+fn point(metric: Metric, labels: &[&str], value: f64) -> Point {
+    let mut point = labelled(metric, labels);
+    if metric.kind == Kind::Counter {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        point.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        point.set_gauge(gauge);
+    }
+    point
+}
+
+fn duration(labels: &[&str], group: &GroupTotals, state: State) -> Point {
+    let cells = &group.usage.histograms[state.index()];
+    let mut histogram = Histogram::default();
+    let buckets = catalog::duration_bounds().map(|(below, bound)| {
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(cells[..below].iter().sum());
+        bucket.set_upper_bound(bound);
+        bucket
+    });
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(cells.iter().sum());
+    histogram.set_sample_sum(group.usage.closed_ns[state.index()] as f64 / 1e9);
+    let mut point = labelled(catalog::STATE_DURATION, labels);
+    point.set_histogram(histogram);
+    point
+}

@@ -1,0 +1,198 @@
+//! Owns the running picture: the source, the event ring, the books. Everything that serves asks here.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use probe_ebpf::totals::Totals;
+use prometheus::Histogram;
+
+use crate::kernel::cost::{self, ProgramCost};
+use crate::kernel::events::Events;
+use crate::kernel::snapshot::{Detail, SnapshotError};
+use crate::model::books::Books;
+use crate::model::event::Event;
+use crate::model::snapshot::{Losses, Snapshot};
+use crate::model::thread::Switches;
+use crate::source::bpf::BpfSource;
+use crate::source::resolve;
+
+/// Snapshots for the books carry histograms.
+const DETAIL: Detail = Detail {
+    histograms: true,
+    open_ledgers: false,
+};
+
+/// The running picture.
+pub struct Engine {
+    /// The kernel.
+    pub source: BpfSource,
+    events: Events,
+    books: Books,
+    began_ns: u64,
+    costs: CostSampler,
+    durations: Histogram,
+}
+
+/// What one scrape shows.
+pub struct View<'a> {
+    /// Groups and host counts.
+    pub books: &'a Books,
+    /// Host totals since the programs went live.
+    pub totals: Totals,
+    /// What was lost.
+    pub losses: Losses,
+    /// Processes read from /proc.
+    pub hidden: usize,
+    /// Cost of our programs.
+    pub costs: &'a BTreeMap<String, (Duration, u64)>,
+}
+
+impl Engine {
+    /// Attaches the programs and takes the first snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] with what was refused.
+    pub fn start(
+        mut source: BpfSource,
+        max_groups: usize,
+        durations: Histogram,
+    ) -> Result<Self, SnapshotError> {
+        let events = source.start()?;
+        let first = source.snapshot(DETAIL)?;
+        durations.observe(first.took.as_secs_f64());
+        let mut books = Books::new(max_groups);
+        books.begin(&first);
+        Ok(Self {
+            source,
+            events,
+            books,
+            began_ns: first.began_ns,
+            costs: CostSampler::default(),
+            durations,
+        })
+    }
+
+    /// Books every event that waits; returns how long to wait before the next call.
+    pub fn drain(&mut self) -> Duration {
+        let Self {
+            source,
+            events,
+            books,
+            began_ns,
+            ..
+        } = self;
+        events.drain(|raw| {
+            let event: Event = resolve::event(&raw);
+            // Older than the first snapshot: part of what is not counted.
+            if event.at_ns >= *began_ns {
+                books.event(&event, &mut source.cgroups);
+            }
+        })
+    }
+
+    /// Reads every thread and brings the books up to date.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator cannot be read.
+    pub fn refresh(&mut self) -> Result<Snapshot, SnapshotError> {
+        let snapshot = self.source.snapshot(DETAIL)?;
+        self.durations.observe(snapshot.took.as_secs_f64());
+        // Events after the reading, then the reading: see `crate::model::tracker`.
+        self.drain();
+        self.books.snapshot(&snapshot, &mut self.source.cgroups);
+        Ok(snapshot)
+    }
+
+    /// Reads every thread and shows the result.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator or the totals cannot be read.
+    pub fn view(&mut self) -> Result<View<'_>, SnapshotError> {
+        let snapshot = self.refresh()?;
+        let totals = self.source.probe.totals()?;
+        let switches = Switches {
+            voluntary: totals.lost_voluntary,
+            involuntary: totals.lost_involuntary,
+        };
+        self.books.lost(totals.lost_time_ns, switches);
+        let mut losses = snapshot.losses;
+        losses.add("malformed", self.events.malformed());
+        self.costs.exact(&self.source.probe.cost());
+        Ok(View {
+            books: &self.books,
+            totals,
+            losses,
+            hidden: snapshot.hidden,
+            costs: &self.costs.totals,
+        })
+    }
+
+    /// Begins a sample of what our programs cost.
+    pub fn begin_cost_sample(&mut self) {
+        self.costs.begin(self.source.probe.cost());
+    }
+
+    /// Ends it; the time since the last one is taken to have been like it.
+    pub fn end_cost_sample(&mut self) {
+        self.costs.end(&self.source.probe.cost());
+    }
+}
+
+/// Sampled cost of our programs. Statistics cost about as much as a small program, so they are on for a second now and
+/// then; the counters are scaled up by the time in between.
+#[derive(Default)]
+struct CostSampler {
+    totals: BTreeMap<String, (Duration, u64)>,
+    running: Option<Sample>,
+    last_end: Option<Instant>,
+    always_on: bool,
+}
+
+struct Sample {
+    began: Instant,
+    before: Vec<ProgramCost>,
+    /// Keeps the statistics on.
+    _on: OwnedFd,
+}
+
+impl CostSampler {
+    fn begin(&mut self, before: Vec<ProgramCost>) {
+        let setting = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").unwrap_or_default();
+        self.always_on = setting.trim() == "1";
+        for cost in &before {
+            self.totals.entry(cost.program.clone()).or_default();
+        }
+        self.running = cost::statistics().map(|on| Sample {
+            began: Instant::now(),
+            before,
+            _on: on,
+        });
+    }
+
+    fn end(&mut self, after: &[ProgramCost]) {
+        let Some(sample) = self.running.take() else { return };
+        let length = sample.began.elapsed();
+        let since = self
+            .last_end
+            .replace(Instant::now())
+            .map_or(length, |last| last.elapsed());
+        let scale = since.as_secs_f64() / length.as_secs_f64().max(1e-3);
+        for (before, after) in sample.before.iter().zip(after) {
+            let total = self.totals.entry(after.program.clone()).or_default();
+            total.0 += after.run_time.saturating_sub(before.run_time).mul_f64(scale);
+            total.1 += (after.runs.saturating_sub(before.runs) as f64 * scale) as u64;
+        }
+    }
+
+    /// With the statistics always on the kernel's own counters are exact; never lower than what was shown before.
+    fn exact(&mut self, now: &[ProgramCost]) {
+        if !self.always_on {
+            return;
+        }
+        for cost in now {
+            let total = self.totals.entry(cost.program.clone()).or_default();
+            *total = (total.0.max(cost.run_time), total.1.max(cost.runs));
+        }
+    }
+}

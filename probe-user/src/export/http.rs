@@ -1,0 +1,124 @@
+//! The HTTP side: metrics, health, and the same JSON as the verbs.
+//!
+//! Every look at the engine runs on a thread that may block, so a slow scraper or a long snapshot delays nobody else's
+//! connection.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Deserialize;
+
+use super::collector;
+use super::engine::Engine;
+use crate::cli::tree::json as tree_json;
+use crate::model::tree;
+use crate::source::describe::describe;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    engine: Arc<Mutex<Engine>>,
+    registry: Registry,
+}
+
+impl Shared {
+    /// Wraps an engine, and the registry of what `prometheus` keeps itself.
+    pub fn new(engine: Engine, registry: Registry) -> Self {
+        Self {
+            engine: Arc::new(Mutex::new(engine)),
+            registry,
+        }
+    }
+
+    /// The engine. A handler that panicked leaves it usable: every look begins with a fresh snapshot.
+    pub fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The routes.
+pub fn router(shared: Shared) -> Router {
+    Router::new()
+        .route(
+            "/",
+            get(|| async { ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], INDEX) }),
+        )
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/api/v1/tree", get(tree))
+        .with_state(shared)
+}
+
+const INDEX: &str = "<!doctype html><title>procprobe</title><h1>procprobe</h1>\
+<ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/api/v1/tree\">/api/v1/tree</a>\
+<li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n";
+
+/// Runs something that blocks, and turns its error into an answer.
+async fn blocking<T: IntoResponse + Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(answer)) => answer.into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    blocking(move || {
+        let mut families = {
+            let mut engine = shared.engine();
+            collector::families(&engine.view()?)
+        };
+        families.extend(shared.registry.gather());
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let encoder = TextEncoder::new();
+        let mut body = Vec::new();
+        encoder.encode(&families, &mut body)?;
+        Ok(([(header::CONTENT_TYPE, encoder.format_type().to_owned())], body))
+    })
+    .await
+}
+
+/// Ready: a snapshot can be taken.
+async fn ready(State(shared): State<Shared>) -> Response {
+    blocking(move || {
+        shared.engine().refresh()?;
+        Ok("ready\n")
+    })
+    .await
+}
+
+/// Parameters of `/api/v1/tree`.
+#[derive(Deserialize)]
+struct TreeQuery {
+    pid: Option<u32>,
+}
+
+async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> Response {
+    blocking(move || {
+        let snapshot = shared.engine().refresh()?;
+        let descriptions = describe(Path::new("/proc"), &snapshot);
+        let nodes = tree::layout(&snapshot, query.pid);
+        if nodes.is_empty() {
+            return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
+        }
+        let answer = tree_json(
+            &snapshot,
+            &nodes,
+            &descriptions,
+            &mut shared.engine().source.cgroups,
+        );
+        let body = serde_json::to_vec(&answer)?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    })
+    .await
+}

@@ -1,0 +1,13 @@
+//! What leaves the host: Prometheus metrics and the HTTP API.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`catalog`] | every metric: name, type, help, labels. METRICS.md is generated from it |
+//! | [`engine`] | owns the running picture: source, event ring, books |
+//! | [`collector`] | one look at the engine as metric families; no series outlives its group |
+//! | [`http`] | /metrics, /healthz, /readyz, /api/v1 |
+
+pub mod catalog;
+pub mod collector;
+pub mod engine;
+pub mod http;

@@ -1,0 +1,214 @@
+//! Tests of the tracker: whatever overlaps, every nanosecond and switch is counted once.
+
+use std::time::{Duration, SystemTime};
+
+use probe_ebpf::state::{STATES, State};
+
+use super::*;
+use crate::model::account::Histograms;
+use crate::model::event::Exit;
+use crate::model::snapshot::{Losses, SourceKind};
+use crate::model::thread::{Condition, ReadFrom, ThreadId};
+
+fn account(tid: u32, read_ns: u64, running_ns: u64, intervals: u32) -> Account {
+    let mut time_ns = [0; STATES];
+    time_ns[State::Running.index()] = running_ns;
+    let mut common = [[0; _]; _];
+    common[State::Running.index()][0] = intervals;
+    Account {
+        id: AccountId {
+            birth_ns: 5,
+            birth_tid: tid,
+        },
+        read_ns,
+        time_ns,
+        closed_ns: time_ns,
+        histograms: Some(Box::new(Histograms { common, rare: None })),
+    }
+}
+
+pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, voluntary: u64) -> Thread {
+    Thread {
+        id: ThreadId { tid, start_ns: 1 },
+        pid,
+        ppid: 1,
+        parent_start_ns: 0,
+        tracer: None,
+        comm: Comm::new(comm),
+        kernel: false,
+        uid: Some(0),
+        nice: 0,
+        policy: 0,
+        ns_tids: Vec::new(),
+        cgroup_id: 0,
+        condition: Condition::Alive(State::Sleeping),
+        condition_ns: Some(0),
+        is_lower_bound: false,
+        blocked_on: None,
+        exit_code: 0,
+        live_threads: 1,
+        lifetime_running_ns: Some(0),
+        switches: Switches {
+            voluntary,
+            involuntary: 0,
+        },
+        account,
+        read_from: ReadFrom::Iterator,
+    }
+}
+
+pub(crate) fn snapshot(began_ns: u64, threads: Vec<Thread>) -> Snapshot {
+    Snapshot {
+        taken_at: SystemTime::UNIX_EPOCH,
+        began_ns,
+        ended_ns: began_ns + 10,
+        boottime_ns: began_ns,
+        source: SourceKind::Bpf,
+        threads,
+        losses: Losses::none(),
+        took: Duration::ZERO,
+        hidden: 0,
+    }
+}
+
+fn exit(tid: u32, at_ns: u64, account: Account, voluntary: u64) -> Event {
+    Event {
+        at_ns,
+        kind: EventKind::Exit(Box::new(Exit {
+            status: 0,
+            last: true,
+            switches: Switches {
+                voluntary,
+                involuntary: 0,
+            },
+            account: Some(account),
+        })),
+        id: ThreadId { tid, start_ns: 1 },
+        pid: tid,
+        ppid: 1,
+        parent_start_ns: 0,
+        comm: Comm::new("x"),
+        kernel: false,
+        cgroup_id: 0,
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    running_ns: u64,
+    intervals: u64,
+    voluntary: u64,
+}
+
+impl Sum {
+    fn add(&mut self, growth: &Growth) {
+        self.running_ns += growth.usage.time_ns[State::Running.index()];
+        self.intervals += growth.usage.count(State::Running);
+        self.voluntary += growth.switches.voluntary;
+    }
+
+    fn advance(&mut self, tracker: &mut Tracker, snapshot: &Snapshot) {
+        tracker.advance(snapshot, |_, _, growth| self.add(&growth));
+    }
+
+    fn event(&mut self, tracker: &mut Tracker, event: &Event) {
+        if let Some((_, growth)) = tracker.event(event) {
+            self.add(&growth);
+        }
+    }
+
+    fn values(&self) -> (u64, u64, u64) {
+        (self.running_ns, self.intervals, self.voluntary)
+    }
+}
+
+#[test]
+fn what_was_there_at_the_beginning_does_not_count() {
+    let mut tracker = Tracker::default();
+    let mut sum = Sum::default();
+    tracker.begin(&snapshot(
+        100,
+        vec![thread(7, 7, "a", Some(account(7, 101, 40, 4)), 1_000)],
+    ));
+    sum.advance(
+        &mut tracker,
+        &snapshot(200, vec![thread(7, 7, "a", Some(account(7, 201, 60, 9)), 1_003)]),
+    );
+    assert_eq!(sum.values(), (20, 5, 3));
+}
+
+#[test]
+fn a_zombie_is_counted_once_however_long_it_stays() {
+    let mut tracker = Tracker::default();
+    let mut sum = Sum::default();
+    tracker.begin(&snapshot(100, vec![]));
+    sum.event(&mut tracker, &exit(7, 150, account(7, 150, 60, 9), 3));
+    for began in [200, 300, 400] {
+        sum.advance(
+            &mut tracker,
+            &snapshot(
+                began,
+                vec![thread(7, 7, "a", Some(account(7, began + 1, 60, 9)), 3)],
+            ),
+        );
+    }
+    assert_eq!(sum.values(), (60, 9, 3));
+}
+
+#[test]
+fn an_exit_between_the_reading_and_the_advance_is_counted_once() {
+    let mut tracker = Tracker::default();
+    let mut sum = Sum::default();
+    tracker.begin(&snapshot(100, vec![]));
+    let alive = snapshot(200, vec![thread(7, 7, "a", Some(account(7, 201, 50, 8)), 2)]);
+    sum.event(&mut tracker, &exit(7, 205, account(7, 205, 60, 9), 3));
+    sum.advance(&mut tracker, &alive);
+    sum.advance(&mut tracker, &snapshot(300, vec![]));
+    assert_eq!(sum.values(), (60, 9, 3));
+    assert!(tracker.is_empty());
+}
+
+#[test]
+fn born_and_dead_after_the_snapshot_began_and_a_zombie_in_the_next() {
+    let mut tracker = Tracker::default();
+    let mut sum = Sum::default();
+    tracker.begin(&snapshot(100, vec![]));
+    let empty = snapshot(200, vec![]);
+    sum.event(&mut tracker, &exit(7, 205, account(7, 205, 60, 9), 3));
+    sum.advance(&mut tracker, &empty);
+    sum.advance(
+        &mut tracker,
+        &snapshot(300, vec![thread(7, 7, "a", Some(account(7, 301, 60, 9)), 3)]),
+    );
+    assert_eq!(sum.values(), (60, 9, 3));
+}
+
+#[test]
+fn a_torn_reading_forgets_nothing() {
+    let mut tracker = Tracker::default();
+    let mut sum = Sum::default();
+    tracker.begin(&snapshot(
+        100,
+        vec![thread(7, 7, "a", Some(account(7, 101, 40, 4)), 10)],
+    ));
+    sum.advance(&mut tracker, &snapshot(200, vec![thread(7, 7, "a", None, 12)]));
+    sum.advance(
+        &mut tracker,
+        &snapshot(300, vec![thread(7, 7, "a", Some(account(7, 301, 60, 9)), 13)]),
+    );
+    assert_eq!(sum.values(), (20, 5, 3));
+}
+
+#[test]
+fn threads_are_booked_under_their_process() {
+    let mut tracker = Tracker::default();
+    tracker.begin(&snapshot(
+        100,
+        vec![thread(7, 7, "server", Some(account(7, 101, 0, 0)), 0)],
+    ));
+    let mut event = exit(8, 150, account(8, 150, 5, 1), 1);
+    event.pid = 7;
+    event.comm = Comm::new("worker-1");
+    let (name, _) = tracker.event(&event).unwrap();
+    assert_eq!((name.pid, name.comm), (7, Comm::new("server")));
+}

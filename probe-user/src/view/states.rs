@@ -1,0 +1,262 @@
+//! Time in each state, for a terminal.
+
+use probe_ebpf::histogram::{lower_bound_ns, upper_bound_ns};
+use probe_ebpf::state::State;
+
+use super::number::{UNKNOWN, bar, count, duration, plural};
+use super::table::{Align, Table, cut};
+use crate::model::snapshot::Losses;
+use crate::model::thread::{Condition, state_name};
+use crate::model::window::{By, Group, Report};
+
+/// What to show.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// What the groups are.
+    pub by: By,
+    /// Rows at most; `None` for all.
+    pub limit: Option<usize>,
+    /// Columns of the terminal; `None` if the output is no terminal.
+    pub width: Option<usize>,
+}
+
+/// Cells of the bars in the table and in a histogram.
+const SMALL_BAR: usize = 4;
+const BAR: usize = 20;
+/// Terminals narrower than this get no bars in the table.
+const WIDE: usize = 96;
+/// States that every table shows; others only if somebody was in one.
+const ALWAYS: [State; 4] = [
+    State::Running,
+    State::Runnable,
+    State::Sleeping,
+    State::Uninterruptible,
+];
+
+/// The lines of a finished window.
+pub fn lines(report: &Report, cpus: usize, losses: &Losses, look: Look) -> Vec<String> {
+    let mut lines = vec![headline(report, cpus, losses), String::new()];
+    lines.extend(table(report, look));
+    for state in [State::Runnable, State::Uninterruptible] {
+        if let Some(group) = report
+            .groups
+            .iter()
+            .max_by_key(|group| group.usage.time_ns[state.index()])
+            && group.usage.count(state) > 0
+        {
+            lines.push(String::new());
+            lines.extend(histogram(group, state, look.by));
+        }
+    }
+    lines.push(String::new());
+    lines.push(cut(&transitions(report), look.width));
+    lines
+}
+
+fn headline(report: &Report, cpus: usize, losses: &Losses) -> String {
+    let threads: u64 = report.groups.iter().map(|group| group.threads).sum();
+    let switches = report
+        .groups
+        .iter()
+        .map(|group| group.switches.voluntary + group.switches.involuntary)
+        .sum();
+    format!(
+        "{} on {} · {} · {} · {}",
+        duration(Some(report.window_ns)),
+        plural(cpus as u64, "CPU"),
+        plural(threads, "thread"),
+        plural(switches, "switch"),
+        lost(losses)
+    )
+}
+
+/// "nothing lost", or what was.
+pub fn lost(losses: &Losses) -> String {
+    if losses.is_empty() {
+        return "nothing lost".to_owned();
+    }
+    let parts: Vec<String> = losses
+        .iter()
+        .filter(|(_, lost)| *lost > 0)
+        .map(|(reason, lost)| format!("{reason} {}", count(lost)))
+        .collect();
+    format!("LOST: {}", parts.join(", "))
+}
+
+fn heading(by: By) -> &'static str {
+    match by {
+        By::Thread => "THREAD",
+        By::Process => "PROCESS",
+        By::Comm => "COMM",
+        By::Unit => "UNIT",
+    }
+}
+
+fn state_heading(state: State) -> &'static str {
+    match state {
+        State::Running => "RUNNING",
+        State::Runnable => "RUNNABLE",
+        State::Sleeping => "SLEEPING",
+        State::Uninterruptible => "UNINTERR.",
+        State::Idle => "IDLE",
+        State::Stopped => "STOPPED",
+        State::Traced => "TRACED",
+        State::Parked => "PARKED",
+    }
+}
+
+fn table(report: &Report, look: Look) -> Vec<String> {
+    let used = |state: State| {
+        report
+            .groups
+            .iter()
+            .any(|group| group.usage.time_ns[state.index()] > 0)
+    };
+    let states: Vec<State> = State::ALL
+        .into_iter()
+        .filter(|&s| ALWAYS.contains(&s) || used(s))
+        .collect();
+    let bars = look.width.is_none_or(|width| width >= WIDE);
+    let mut columns = vec![(heading(look.by), Align::Left), ("THREADS", Align::Right)];
+    for &state in &states {
+        columns.push((state_heading(state), Align::Right));
+        if bars && has_bar(state) {
+            columns.push(("", Align::Left));
+        }
+    }
+    columns.push(("SWITCHES (vol/invol)", Align::Right));
+    let mut table = Table::new(&columns);
+    let shown = look.limit.unwrap_or(usize::MAX).min(report.groups.len());
+    for group in &report.groups[..shown] {
+        table.row(row(group, report, &states, bars));
+    }
+    let mut lines = table.lines(look.width);
+    if let rest @ 1.. = report.groups.len() - shown {
+        lines.push(format!("… and {rest} more (--limit 0 shows all)"));
+    }
+    lines
+}
+
+/// Time asleep says little; a bar would only draw the eye to it.
+fn has_bar(state: State) -> bool {
+    matches!(state, State::Running | State::Runnable | State::Uninterruptible)
+}
+
+fn row(group: &Group, report: &Report, states: &[State], bars: bool) -> Vec<String> {
+    let key = if group.key.is_empty() {
+        "(none)"
+    } else {
+        &group.key
+    };
+    let mut cells = vec![cut(key, Some(28)), count(group.threads)];
+    for &state in states {
+        let time = group.usage.time_ns[state.index()];
+        cells.push(if time == 0 {
+            UNKNOWN.to_owned()
+        } else {
+            duration(Some(time))
+        });
+        if bars && has_bar(state) {
+            let greatest = report
+                .groups
+                .iter()
+                .map(|group| group.usage.time_ns[state.index()])
+                .max()
+                .unwrap_or(0);
+            cells.push(format!("{:SMALL_BAR$}", bar(time, greatest, SMALL_BAR)));
+        }
+    }
+    cells.push(format!(
+        "{} / {}",
+        count(group.switches.voluntary),
+        count(group.switches.involuntary)
+    ));
+    cells
+}
+
+/// How long a group's waits of one kind took.
+fn histogram(group: &Group, state: State, by: By) -> Vec<String> {
+    let cells = &group.usage.histograms[state.index()];
+    let first = cells.iter().position(|&cell| cell > 0).unwrap_or(0);
+    let last = cells.iter().rposition(|&cell| cell > 0).unwrap_or(0);
+    let greatest = cells.iter().copied().max().unwrap_or(0);
+    let what = match state {
+        State::Runnable => "waits for a CPU",
+        State::Uninterruptible => "is in uninterruptible sleep",
+        other => state_name(other),
+    };
+    let key = if group.key.is_empty() {
+        format!("(no {})", heading(by).to_lowercase())
+    } else {
+        group.key.clone()
+    };
+    let times = plural(group.usage.count(state), "time");
+    let total = duration(Some(group.usage.time_ns[state.index()]));
+    let mut lines = vec![format!("{key} {what}: {times}, {total}")];
+    for (bucket, &cell) in cells.iter().enumerate().take(last + 1).skip(first) {
+        let upper = upper_bound_ns(bucket).map_or_else(|| "…".to_owned(), |bound| duration(Some(bound)));
+        let lower = duration(Some(lower_bound_ns(bucket)));
+        lines.push(format!(
+            "  {lower:>7} – {upper:<7} {:>9}  {}",
+            count(cell),
+            bar(cell, greatest, BAR)
+        ));
+    }
+    lines
+}
+
+fn transitions(report: &Report) -> String {
+    let parts: Vec<String> = report
+        .transitions
+        .iter()
+        .map(|t| format!("{}→{} {}", t.from, t.to, count(t.count)))
+        .collect();
+    format!(
+        "state changes: {}",
+        if parts.is_empty() {
+            "none".to_owned()
+        } else {
+            parts.join(" · ")
+        }
+    )
+}
+
+/// The lines for /proc: how many threads of each group are in which state now.
+pub fn current_lines(report: &Report, look: Look) -> Vec<String> {
+    let used = |position: usize| report.groups.iter().any(|group| group.now[position] > 0);
+    let shown: Vec<usize> = (0..Condition::ALL.len())
+        .filter(|&position| used(position))
+        .collect();
+    let mut columns = vec![(heading(look.by), Align::Left), ("THREADS", Align::Right)];
+    columns.extend(
+        shown
+            .iter()
+            .map(|&position| (current_heading(Condition::ALL[position]), Align::Right)),
+    );
+    let mut table = Table::new(&columns);
+    let limit = look.limit.unwrap_or(usize::MAX).min(report.groups.len());
+    for group in &report.groups[..limit] {
+        let mut cells = vec![cut(&group.key, Some(28)), count(group.threads)];
+        cells.extend(shown.iter().map(|&position| match group.now[position] {
+            0 => UNKNOWN.to_owned(),
+            now => count(now),
+        }));
+        table.row(cells);
+    }
+    let mut lines = vec![
+        "threads in each state now, from /proc: it knows no times (running and runnable are one)".to_owned(),
+    ];
+    lines.extend(table.lines(look.width));
+    if let rest @ 1.. = report.groups.len() - limit {
+        lines.push(format!("… and {rest} more (--limit 0 shows all)"));
+    }
+    lines
+}
+
+fn current_heading(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Alive(state) => state_heading(state),
+        Condition::Zombie => "ZOMBIE",
+        Condition::Dead => "DEAD",
+    }
+}

@@ -1,0 +1,202 @@
+//! The process tree for a terminal: `pstree` and `ps` had a child.
+
+use std::collections::HashMap;
+
+use anstyle::{AnsiColor, Style};
+use probe_ebpf::state::State;
+
+use super::number::{UNKNOWN, at_least, percent, plural};
+use super::table::{Align, Table};
+use super::waiting::{ended, waiting_on};
+use crate::model::snapshot::Snapshot;
+use crate::model::thread::{Condition, Thread};
+use crate::model::tree::Node;
+use crate::source::describe::Description;
+
+/// What to show.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Threads under their processes.
+    pub threads: bool,
+    /// Kernel threads, one by one.
+    pub kernel: bool,
+    /// Columns of the terminal; `None` if the output is no terminal.
+    pub width: Option<usize>,
+}
+
+/// The kernel's thread that starts all others.
+const KTHREADD: u32 = 2;
+
+/// The lines, heading first, and a note on what was left out. Colours are left to the caller's stream to strip.
+pub fn lines(
+    snapshot: &Snapshot,
+    nodes: &[Node<'_>],
+    descriptions: &HashMap<u32, Description>,
+    look: Look,
+) -> Vec<String> {
+    let mut table = Table::new(&[
+        ("PID", Align::Right),
+        ("S", Align::Left),
+        ("FOR", Align::Right),
+        ("CPU", Align::Right),
+        ("WAITING ON", Align::Left),
+        ("COMMAND", Align::Left),
+    ]);
+    let mut styles = vec![Style::new().bold()];
+    let mut branches = Branches::default();
+    let mut hidden = Vec::new();
+    for (position, node) in nodes.iter().enumerate() {
+        let leader = node.process.leader;
+        if leader.kernel && !look.kernel && !is_worth_showing(leader) {
+            hidden.push(leader);
+            continue;
+        }
+        let prefix = branches.prefix(node);
+        let command = command(leader, descriptions.get(&leader.pid));
+        table.row(row(
+            snapshot,
+            leader,
+            &node.process.threads,
+            format!("{prefix}{command}"),
+        ));
+        styles.push(style(leader.condition));
+        if look.threads {
+            let has_children = nodes
+                .get(position + 1)
+                .is_some_and(|next| next.depth > node.depth);
+            let threads = node.process.threads.iter().filter(|thread| !thread.is_leader());
+            let threads: Vec<_> = threads.collect();
+            for (number, thread) in threads.iter().enumerate() {
+                let is_last = number + 1 == threads.len() && !has_children;
+                let prefix = branches.thread_prefix(node.depth, is_last);
+                let name = format!("{prefix}{{{}}}", thread.comm);
+                table.row(row(snapshot, thread, &[thread], name));
+                styles.push(style(thread.condition));
+            }
+        }
+    }
+    let mut lines: Vec<String> = table
+        .lines(look.width)
+        .into_iter()
+        .zip(styles)
+        .map(|(line, style)| format!("{style}{line}{style:#}"))
+        .collect();
+    lines.extend(note(&hidden));
+    lines
+}
+
+/// A kernel thread that explains something: stuck, or using a CPU right now. The rest is noise on most days.
+fn is_worth_showing(thread: &Thread) -> bool {
+    thread.pid == KTHREADD
+        || matches!(
+            thread.condition,
+            Condition::Alive(State::Uninterruptible | State::Running | State::Runnable)
+        )
+}
+
+fn row(snapshot: &Snapshot, thread: &Thread, all: &[&Thread], command: String) -> Vec<String> {
+    let age_ns = snapshot.boottime_ns.saturating_sub(thread.id.start_ns);
+    let cpu_ns: Option<u64> = all.iter().map(|thread| thread.lifetime_running_ns).sum();
+    let cpu = match thread.condition {
+        Condition::Zombie | Condition::Dead => UNKNOWN.to_owned(),
+        Condition::Alive(_) => cpu_ns.map_or_else(|| UNKNOWN.to_owned(), |cpu_ns| percent(cpu_ns, age_ns)),
+    };
+    vec![
+        thread.id.tid.to_string(),
+        thread.condition.letter().to_string(),
+        at_least(thread.condition_ns, thread.is_lower_bound),
+        cpu,
+        waiting_on(thread),
+        command,
+    ]
+}
+
+/// What a process runs, as `ps` writes it: its arguments, `[name]` for a kernel thread, `(name)` for a dead one.
+fn command(leader: &Thread, description: Option<&Description>) -> String {
+    let comm = leader.comm;
+    match leader.condition {
+        Condition::Zombie | Condition::Dead => format!("({comm}) {}", ended(leader.exit_code)),
+        _ if leader.kernel => format!("[{comm}]"),
+        _ => {
+            let cmdline = description
+                .map(|description| description.cmdline.join(" "))
+                .unwrap_or_default();
+            if cmdline.trim().is_empty() {
+                comm.to_string()
+            } else {
+                cmdline
+            }
+        }
+    }
+}
+
+fn style(condition: Condition) -> Style {
+    let color = match condition {
+        Condition::Alive(State::Running | State::Runnable) => AnsiColor::Green,
+        Condition::Alive(State::Uninterruptible) => AnsiColor::Red,
+        Condition::Alive(State::Stopped | State::Traced) => AnsiColor::Yellow,
+        Condition::Zombie | Condition::Dead => AnsiColor::Magenta,
+        Condition::Alive(_) => return Style::new(),
+    };
+    color.on_default()
+}
+
+/// One line on the kernel threads that were left out.
+fn note(hidden: &[&Thread]) -> Option<String> {
+    if hidden.is_empty() {
+        return None;
+    }
+    let count = |state| {
+        hidden
+            .iter()
+            .filter(|thread| thread.condition == Condition::Alive(state))
+            .count() as u64
+    };
+    let (idle, sleeping) = (count(State::Idle), count(State::Sleeping));
+    let parts: Vec<String> = [
+        (idle, "idle"),
+        (sleeping, "sleeping"),
+        (hidden.len() as u64 - idle - sleeping, "other"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, name)| format!("{count} {name}"))
+    .collect();
+    Some(format!(
+        "not shown: {} ({}); --kernel shows them",
+        plural(hidden.len() as u64, "kernel thread"),
+        parts.join(", ")
+    ))
+}
+
+/// Box-drawing: which of the levels above still have siblings to come.
+#[derive(Default)]
+struct Branches {
+    last: Vec<bool>,
+}
+
+impl Branches {
+    /// What is drawn before a process. Nodes come parents first, so the levels above are known.
+    fn prefix(&mut self, node: &Node<'_>) -> String {
+        self.last.truncate(node.depth);
+        self.last.push(node.is_last);
+        self.draw(node.depth, node.is_last)
+    }
+
+    /// What is drawn before a thread of the process at `depth`.
+    fn thread_prefix(&self, depth: usize, is_last: bool) -> String {
+        self.draw(depth + 1, is_last)
+    }
+
+    fn draw(&self, depth: usize, is_last: bool) -> String {
+        if depth == 0 {
+            return String::new();
+        }
+        let mut prefix = String::new();
+        for last in self.last.iter().take(depth).skip(1) {
+            prefix.push_str(if *last { "   " } else { "│  " });
+        }
+        prefix.push_str(if is_last { "└─ " } else { "├─ " });
+        prefix
+    }
+}
