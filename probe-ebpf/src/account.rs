@@ -9,8 +9,13 @@
 //!                 gives the CPU up
 //! ```
 //!
-//! Intervals are closed here and nowhere else; the interval a thread is in is added by the reader. A wake-up is not
-//! booked when it happens but when the thread gets a CPU (see [`probe_ebpf::ledger`]).
+//! Time is booked by the turn, when the thread leaves the CPU (see [`Ledger`]). How long the turn was is ours to say; how
+//! it divides is the kernel's: it counts the time of every thread on a CPU and in a run queue, and those counts are what
+//! `/proc/PID/schedstat` shows. They are right even where a switch or a wake-up was not traced, and they differ from the
+//! time stamps of the tracepoints: a thread that wakes an idle CPU counts as running from the wake-up on, since the
+//! scheduler does not look at the clock again before it picks it (`wakeup_preempt()` calls `rq_clock_skip_update()`).
+//!
+//! The histograms go by the time stamps, as those of other tools do: what a wait felt like is not divided.
 
 use core::ptr;
 
@@ -18,7 +23,7 @@ use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::ledger::{COMMON_STATES, HAS_RARE, Ledger, RARE_STATES};
 use probe_ebpf::state::{STATES, State};
 
-use crate::maps::{self, LEDGERS, Live, RARE};
+use crate::maps::{self, LEDGERS, RARE};
 use crate::task::Task;
 
 /// Brackets an update so that a reader on another CPU notices it. The stores are volatile and thereby stay in program
@@ -49,36 +54,160 @@ pub fn open(ledger: &mut Ledger, task: Task, state: State, since_ns: u64) {
     let since_ns = if start_ns > since_ns { start_ns } else { since_ns };
     ledger.birth_tid = task.tid();
     ledger.birth_ns = since_ns;
-    ledger.since_ns = since_ns;
-    ledger.state = state as u8;
+    begin_turn(ledger, task, state, since_ns);
 }
 
-/// The index of the ledger's state, in bounds whatever the byte is.
+/// Begins a turn in `state`.
+#[inline(always)]
+pub fn begin_turn(ledger: &mut Ledger, task: Task, state: State, now_ns: u64) {
+    ledger.state = state as u8;
+    ledger.off_state = state as u8;
+    ledger.turn_ns = now_ns;
+    ledger.since_ns = now_ns;
+    ledger.woken_ns = 0;
+    ledger.kernel_running_ns = task.lifetime_running_ns();
+    ledger.kernel_runnable_ns = task.lifetime_runnable_ns();
+}
+
+/// The thread gets a CPU.
+///
+/// The wake-up is noted here and not when it happens, since it may be traced before the thread's own switch-out; the note
+/// of one that is older than the turn means nothing. A later one may overwrite it while the thread runs.
+#[inline(always)]
+pub fn enter_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u64) {
+    if ledger.birth_ns == 0 {
+        open(ledger, task, before_live(ledger), live_since_ns);
+    }
+    let woken_ns = ledger.wake.at_ns;
+    ledger.woken_ns = if woken_ns < ledger.turn_ns { 0 } else { woken_ns };
+    ledger.since_ns = now_ns;
+    ledger.state = State::Running as u8;
+}
+
+/// What a thread was in when we went live, judged when it first gets a CPU: blocked if somebody had to wake it.
+#[inline(always)]
+fn before_live(ledger: &Ledger) -> State {
+    if ledger.wake.at_ns == 0 {
+        return State::Runnable;
+    }
+    match State::from_blocked_bits(ledger.wake.from_bits) {
+        Some(state) => state,
+        None => State::Runnable,
+    }
+}
+
+/// How a turn divides, in nanoseconds; the rest was spent in [`Ledger::off_state`].
+struct Turn {
+    running: u64,
+    runnable: u64,
+}
+
+/// The thread leaves the CPU: books the turn that ends now. The caller begins the next one.
+///
+/// A ledger that nobody has written belongs to a thread that has been on this CPU since before we were live: its turn is
+/// all "off state", which is running. False if the switch that put it on the CPU was missed.
+#[inline(always)]
+pub fn leave_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u64) -> bool {
+    if ledger.birth_ns == 0 {
+        open(ledger, task, State::Running, live_since_ns);
+    }
+    let expected = ledger.state == State::Running as u8;
+    if now_ns < ledger.turn_ns {
+        maps::count(|totals| totals.clock_backwards += 1);
+        return expected;
+    }
+    let off = off_index(ledger);
+    let span_ns = now_ns - ledger.turn_ns;
+    let turn = divide(ledger, task, off, span_ns);
+    ledger.time_ns[State::Running.index()] += turn.running;
+    ledger.time_ns[State::Runnable.index()] += turn.runnable;
+    ledger.time_ns[off] += span_ns - turn.running - turn.runnable;
+    count_stays(ledger, task, off, &turn, now_ns);
+    expected
+}
+
+/// Divides a turn by the kernel's counts, which cannot make it longer than it was.
+#[inline(always)]
+fn divide(ledger: &Ledger, task: Task, off: usize, span_ns: u64) -> Turn {
+    let running = at_most(
+        task.lifetime_running_ns().wrapping_sub(ledger.kernel_running_ns),
+        span_ns,
+    );
+    // Off the CPU without being blocked is runnable, all of it: that is the off state then.
+    if off <= State::Runnable.index() {
+        return Turn { running, runnable: 0 };
+    }
+    let counted = task.lifetime_runnable_ns();
+    let runnable = if counted != u64::MAX {
+        counted.wrapping_sub(ledger.kernel_runnable_ns)
+    } else if ledger.woken_ns == 0 {
+        // Woken before its own switch-out was traced.
+        span_ns
+    } else {
+        ledger.since_ns - ledger.woken_ns
+    };
+    Turn {
+        running,
+        runnable: at_most(runnable, span_ns - running),
+    }
+}
+
+/// Counts the stays of a turn by their time stamps; what was not traced is taken from the division.
+#[inline(always)]
+fn count_stays(ledger: &mut Ledger, task: Task, off: usize, turn: &Turn, now_ns: u64) {
+    let begin_ns = ledger.turn_ns;
+    if off == State::Running.index() {
+        return count_stay(ledger, task, off, now_ns - begin_ns);
+    }
+    let traced = ledger.state == State::Running as u8;
+    let entered_ns = if traced {
+        ledger.since_ns
+    } else {
+        now_ns - turn.running
+    };
+    let entered_ns = between(begin_ns, entered_ns, now_ns);
+    count_stay(ledger, task, State::Running.index(), now_ns - entered_ns);
+    if off == State::Runnable.index() {
+        return count_stay(ledger, task, off, entered_ns - begin_ns);
+    }
+    let woken_ns = if ledger.woken_ns != 0 {
+        ledger.woken_ns
+    } else {
+        entered_ns.wrapping_sub(turn.runnable)
+    };
+    let woken_ns = between(begin_ns, woken_ns, entered_ns);
+    count_stay(ledger, task, off, woken_ns - begin_ns);
+    count_stay(ledger, task, State::Runnable.index(), entered_ns - woken_ns);
+}
+
+#[inline(always)]
+fn at_most(value: u64, most: u64) -> u64 {
+    if value > most { most } else { value }
+}
+
+#[inline(always)]
+fn between(least: u64, value: u64, most: u64) -> u64 {
+    if value < least {
+        least
+    } else {
+        at_most(value, most)
+    }
+}
+
+/// The index of the off state, in bounds whatever the byte is.
 ///
 /// Volatile: from an enum rustc would know the range and drop the mask, and the verifier, which does not know it,
 /// would refuse the array access.
 #[inline(always)]
-fn state_index(ledger: &Ledger) -> usize {
+fn off_index(ledger: &Ledger) -> usize {
     // SAFETY: a valid reference.
-    usize::from(unsafe { ptr::read_volatile(&raw const ledger.state) }) & (STATES - 1)
+    usize::from(unsafe { ptr::read_volatile(&raw const ledger.off_state) }) & (STATES - 1)
 }
 
-/// Closes the interval in the state of that index at `end_ns` and makes `end_ns` the start of the next one.
+/// Counts one stay in the state of that index.
 #[inline(always)]
-fn close(ledger: &mut Ledger, task: Task, index: usize, end_ns: u64) {
-    let start_ns = ledger.since_ns;
-    let duration = if end_ns < start_ns {
-        maps::count(|totals| totals.clock_backwards += 1);
-        0
-    } else {
-        ledger.since_ns = end_ns;
-        end_ns - start_ns
-    };
-    if index >= STATES {
-        return;
-    }
-    ledger.time_ns[index] += duration;
-    let slot = index * BUCKETS + bucket_of(duration);
+fn count_stay(ledger: &mut Ledger, task: Task, index: usize, duration_ns: u64) {
+    let slot = index * BUCKETS + bucket_of(duration_ns);
     if slot < COMMON_STATES * BUCKETS {
         let cells: *mut u32 = ledger.histogram.as_mut_ptr().cast();
         // SAFETY: `slot` is below the number of cells. Flat, because one bounds check is all the verifier needs.
@@ -88,7 +217,7 @@ fn close(ledger: &mut Ledger, task: Task, index: usize, end_ns: u64) {
     }
 }
 
-/// Counts an interval of a rare state, in a storage of its own.
+/// Counts a stay in a rare state, in a storage of its own.
 #[inline(never)]
 fn count_rare(ledger: &mut Ledger, task: Task, slot: usize) {
     // SAFETY: null or a valid storage element, written by this thread's switches only.
@@ -101,77 +230,5 @@ fn count_rare(ledger: &mut Ledger, task: Task, slot: usize) {
         let cells: *mut u32 = rare.histogram.as_mut_ptr().cast();
         // SAFETY: `slot` is below the number of cells.
         unsafe { *cells.add(slot) += 1 };
-    }
-}
-
-/// Books the interval on the CPU that ends now.
-///
-/// A ledger that nobody has written belongs to a thread that has been on this CPU since before we were live. One that
-/// says the thread is not on a CPU missed the switch that put it there: storage was busy, or the kernel did not trace
-/// it. The kernel's own note of when the thread got the CPU makes up for it. False in that case.
-#[inline(always)]
-pub fn leave_cpu(ledger: &mut Ledger, task: Task, live: Live, now_ns: u64) -> bool {
-    if ledger.birth_ns == 0 {
-        open(ledger, task, State::Running, live.since_ns);
-    }
-    let expected = ledger.state == State::Running as u8;
-    if !expected {
-        enter_cpu(ledger, task, live, arrival_ns(ledger, task, live, now_ns));
-    }
-    close(ledger, task, State::Running.index(), now_ns);
-    expected
-}
-
-/// When the thread on this CPU got it, by the scheduler's own note; without one, when it was last woken.
-#[inline(always)]
-fn arrival_ns(ledger: &Ledger, task: Task, live: Live, now_ns: u64) -> u64 {
-    let noted_ns = task.last_arrival_ns();
-    let arrival_ns = if noted_ns == 0 || live.scheduler_clock_offset == 0 {
-        ledger.wake.at_ns
-    } else {
-        noted_ns.wrapping_add(live.scheduler_clock_offset)
-    };
-    let arrival_ns = if arrival_ns < ledger.since_ns {
-        ledger.since_ns
-    } else {
-        arrival_ns
-    };
-    if arrival_ns > now_ns { now_ns } else { arrival_ns }
-}
-
-/// Books the wait that ends now: blocked until the wake-up, runnable from then on.
-///
-/// A thread whose wake-up was traced before its own switch-out was runnable all along: hence the later of the two.
-/// False if the ledger had the thread on a CPU already, after a transition that could not be booked.
-#[inline(always)]
-pub fn enter_cpu(ledger: &mut Ledger, task: Task, live: Live, now_ns: u64) -> bool {
-    if ledger.birth_ns == 0 {
-        open(ledger, task, before_live(ledger), live.since_ns);
-    }
-    let index = state_index(ledger);
-    if index > State::Runnable.index() {
-        let woken_ns = ledger.wake.at_ns;
-        let woken_ns = if woken_ns > now_ns { now_ns } else { woken_ns };
-        let woken_ns = if woken_ns < ledger.since_ns {
-            ledger.since_ns
-        } else {
-            woken_ns
-        };
-        close(ledger, task, index, woken_ns);
-    }
-    close(ledger, task, State::Runnable.index(), now_ns);
-    ledger.state = State::Running as u8;
-    index != State::Running.index()
-}
-
-/// What a thread was in when we went live, judged when it first gets a CPU: blocked if somebody had to wake it.
-#[inline(always)]
-fn before_live(ledger: &Ledger) -> State {
-    if ledger.wake.at_ns == 0 {
-        return State::Runnable;
-    }
-    match State::from_blocked_bits(ledger.wake.from_bits) {
-        Some(state) => state,
-        None => State::Runnable,
     }
 }

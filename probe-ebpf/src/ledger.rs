@@ -54,6 +54,10 @@ pub struct Wake {
 }
 
 /// One thread's account. Times are `bpf_ktime_get_ns()` (CLOCK_MONOTONIC) or durations in nanoseconds.
+///
+/// Time is booked by the turn: from one switch-out to the next. A turn is a stay off the CPU ([`Self::off_state`] until the
+/// wake-up, runnable until the switch-in), then one on it. Nothing is booked before the turn is over; what the current
+/// turn has brought so far, the reader adds.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Ledger {
@@ -61,16 +65,27 @@ pub struct Ledger {
     pub sequence: u32,
     /// [`State`] as a byte; means nothing while [`Self::birth_ns`] is 0.
     pub state: u8,
+    /// What the thread was in when the turn began, as a byte: a blocked state, or runnable.
+    pub off_state: u8,
     /// [`HAS_RARE`].
     pub flags: u8,
     /// Keeps the layout explicit.
-    pub reserved: [u8; 2],
-    /// When accounting began: the fork, or the moment the programs went live. 0 until the first switch is seen. With [`Self::birth_tid`] this is the
-    /// identity of the account, which an exec by a non-leader thread does not change (the tid it does).
+    pub reserved: u8,
+    /// When accounting began: the fork, or the moment the programs went live. 0 until the first switch is seen. With
+    /// [`Self::birth_tid`] this is the identity of the account, which an exec by a non-leader thread does not change (the
+    /// tid it does).
     pub birth_ns: u64,
-    /// Since when the thread is in [`Self::state`].
+    /// When the turn began: the last switch-out, or the birth.
+    pub turn_ns: u64,
+    /// When the thread was woken in this turn; noted at the switch-in, 0 if no wake-up was traced since the turn began.
+    pub woken_ns: u64,
+    /// Since when the thread is in [`Self::state`]: the switch-in while it runs, else the beginning of the turn.
     pub since_ns: u64,
-    /// Closed intervals: nanoseconds per state, by [`State::index`].
+    /// The kernel's own count of time on a CPU (`sum_exec_runtime`) when the turn began.
+    pub kernel_running_ns: u64,
+    /// The kernel's own count of time in a run queue (`run_delay`) when the turn began.
+    pub kernel_runnable_ns: u64,
+    /// Finished turns: nanoseconds per state, by [`State::index`].
     pub time_ns: [u64; STATES],
     /// Tid when accounting began.
     pub birth_tid: u32,
@@ -86,7 +101,7 @@ pub struct Ledger {
     pub blocked_ns: [u64; BLOCKED_CLASSES],
     /// The latest wake-up.
     pub wake: Wake,
-    /// Closed intervals: log2 histogram of their durations. Last, so that a snapshot without histograms is a prefix.
+    /// Finished turns: log2 histograms of the durations. Last, so that a snapshot without histograms is a prefix.
     pub histogram: [[u32; BUCKETS]; COMMON_STATES],
 }
 

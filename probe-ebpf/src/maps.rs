@@ -1,5 +1,7 @@
 //! Every map: who writes it, who reads it, and what happens when it is full.
 
+use core::ptr;
+
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::ledger::{Ledger, RareLedger};
@@ -34,28 +36,14 @@ pub static CONTROL: Array<Control, 1> = Array::new();
 #[btf_map]
 pub static SCRATCH: Array<Scratch, 1> = Array::new();
 
-/// What the programs need of [`Control`] while they are live.
-#[derive(Clone, Copy)]
-pub struct Live {
-    /// When accounting began.
-    pub since_ns: u64,
-    /// See [`Control::scheduler_clock_offset`].
-    pub scheduler_clock_offset: u64,
-}
-
-/// `None` until the agent has attached every program.
+/// When accounting began; 0 until the agent has attached every program.
 #[inline(always)]
-pub fn live() -> Option<Live> {
-    let control = CONTROL.get(0)?;
-    // SAFETY: a valid map value; volatile because the agent writes it.
-    let since_ns = unsafe { core::ptr::read_volatile(&raw const control.live_since_ns) };
-    if since_ns == 0 {
-        return None;
+pub fn live_since_ns() -> u64 {
+    match CONTROL.get(0) {
+        // SAFETY: a valid map value; volatile because the agent writes it.
+        Some(control) => unsafe { ptr::read_volatile(&raw const control.live_since_ns) },
+        None => 0,
     }
-    Some(Live {
-        since_ns,
-        scheduler_clock_offset: control.scheduler_clock_offset,
-    })
 }
 
 /// Adds to a counter of this CPU's [`Totals`].

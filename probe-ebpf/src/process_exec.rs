@@ -13,7 +13,7 @@ use crate::{emit, maps};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    if maps::live().is_none() {
+    if maps::live_since_ns() == 0 {
         return 0;
     }
     // SAFETY: no arguments, no failure.

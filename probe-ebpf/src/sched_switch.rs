@@ -10,19 +10,22 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::ledger::HAS_RARE;
+use probe_ebpf::ledger::{HAS_RARE, Ledger};
 use probe_ebpf::record::{EVENT_EXIT, ExitRecord};
 use probe_ebpf::state::{State, TASK_DEAD};
 use probe_ebpf::totals::Totals;
 
-use crate::account::{bump, enter_cpu, leave_cpu, ledger_of};
+use crate::account::{begin_turn, bump, enter_cpu, leave_cpu, ledger_of};
 use crate::emit;
-use crate::maps::{self, Live, RARE};
+use crate::maps::{self, RARE};
 use crate::task::{self, Task};
 
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let Some(live) = maps::live() else { return 0 };
+    let live_since_ns = maps::live_since_ns();
+    if live_since_ns == 0 {
+        return 0;
+    }
     // SAFETY: no arguments, no failure.
     let now_ns = unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() };
     let preempted = ctx.arg::<i32>(0) as u8 != 0;
@@ -35,68 +38,73 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         } else {
             prev.state_bits()
         };
-        leave(&ctx, prev, preempted, state_bits, live, now_ns);
+        leave(&ctx, prev, preempted, state_bits, live_since_ns, now_ns);
     }
     if next.tid() != 0
         && let Some(ledger) = ledger_of(next)
     {
-        let was = ledger.state;
         bump(ledger);
-        let expected = enter_cpu(ledger, next, live, now_ns);
+        enter_cpu(ledger, next, live_since_ns, now_ns);
         bump(ledger);
-        if !expected {
-            resynced(&ctx, next, "enter", was);
-        }
     }
     0
 }
 
-/// Out of line: never, unless a transition could not be booked before.
-#[inline(never)]
-fn resynced(ctx: &BtfTracePointContext, task: Task, what: &str, was: u8) {
-    maps::count(|totals| totals.resynced += 1);
-    aya_log_ebpf::debug!(ctx, "resync: {} of tid {} in state {}", what, task.tid(), was);
+#[inline(always)]
+fn leave(
+    ctx: &BtfTracePointContext,
+    task: Task,
+    preempted: bool,
+    state_bits: u32,
+    live_since_ns: u64,
+    now_ns: u64,
+) {
+    let Some(ledger) = ledger_of(task) else { return };
+    let was = ledger.state;
+    bump(ledger);
+    let expected = leave_cpu(ledger, task, live_since_ns, now_ns);
+    // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
+    let blocked = if preempted {
+        None
+    } else {
+        State::from_blocked_bits(state_bits)
+    };
+    match blocked {
+        Some(state) => {
+            begin_turn(ledger, task, state, now_ns);
+            ledger.blocked_on = task.blocked_on(task.flags());
+        }
+        None => begin_turn(ledger, task, State::Runnable, now_ns),
+    }
+    bump(ledger);
+    if !expected {
+        resynced(ctx, task, was);
+    }
+    if state_bits & TASK_DEAD != 0 {
+        died(task, ledger, now_ns);
+    }
 }
 
-#[inline(always)]
-fn leave(ctx: &BtfTracePointContext, task: Task, preempted: bool, state_bits: u32, live: Live, now_ns: u64) {
-    let dead = state_bits & TASK_DEAD != 0;
-    if let Some(ledger) = ledger_of(task) {
-        let was = ledger.state;
-        bump(ledger);
-        let expected = leave_cpu(ledger, task, live, now_ns);
-        // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
-        let blocked = if preempted {
-            None
-        } else {
-            State::from_blocked_bits(state_bits)
-        };
-        match blocked {
-            Some(state) => {
-                ledger.state = state as u8;
-                ledger.blocked_on = task.blocked_on(task.flags());
-            }
-            None => ledger.state = State::Runnable as u8,
-        }
-        bump(ledger);
-        if !expected {
-            resynced(ctx, task, "leave", was);
-        }
-    }
-    if dead {
-        died(task, now_ns);
-    }
+/// Out of line: never, unless the switch that put the thread on its CPU was missed.
+#[inline(never)]
+fn resynced(ctx: &BtfTracePointContext, task: Task, was: u8) {
+    maps::count(|totals| totals.resynced += 1);
+    aya_log_ebpf::debug!(
+        ctx,
+        "tid {} leaves a CPU it was not seen to get; state {}",
+        task.tid(),
+        was
+    );
 }
 
 /// Sends the final account. Out of line: one switch in thousands gets here.
 #[inline(never)]
-fn died(task: Task, now_ns: u64) {
+fn died(task: Task, ledger: &mut Ledger, now_ns: u64) {
     let live_threads = task.live_threads();
     maps::count(|totals| {
         totals.thread_exits += 1;
         totals.process_exits += u64::from(live_threads == 0);
     });
-    let Some(ledger) = ledger_of(task) else { return };
     let Some(mut entry) = emit::reserve::<ExitRecord>() else {
         maps::count(|totals| keep_lost(totals, task, &ledger.time_ns));
         return;

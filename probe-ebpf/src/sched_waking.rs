@@ -13,7 +13,7 @@ use crate::task::Task;
 
 #[btf_tracepoint(function = "sched_waking")]
 fn sched_waking(ctx: BtfTracePointContext) -> i32 {
-    if maps::live().is_none() {
+    if maps::live_since_ns() == 0 {
         return 0;
     }
     let wakee = Task::new(ctx.arg(0));

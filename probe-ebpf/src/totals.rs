@@ -45,8 +45,6 @@ pub struct Control {
     /// CLOCK_MONOTONIC when accounting began. 0: not yet, the programs return at once. Written when all of them are
     /// attached, so that no thread's account begins with half a picture.
     pub live_since_ns: u64,
-    /// CLOCK_MONOTONIC minus the scheduler clock, wrapping; 0 if it could not be measured. Written before going live.
-    pub scheduler_clock_offset: u64,
     /// [`SNAPSHOT_HISTOGRAMS`] and [`SNAPSHOT_OPEN_LEDGERS`].
     pub snapshot: u64,
 }

@@ -132,7 +132,7 @@ pub struct Probe {
     control: Array<MapData, PodControl>,
     totals: PerCpuArray<MapData, PodTotals>,
     live_since_ns: u64,
-    scheduler_clock_offset: Option<u64>,
+    clock_offset: Option<Option<u64>>,
     snapshot_flags: u64,
 }
 
@@ -171,8 +171,8 @@ impl Probe {
             ebpf,
             control,
             totals,
+            clock_offset: None,
             live_since_ns: 0,
-            scheduler_clock_offset: None,
             snapshot_flags: 0,
         })
     }
@@ -196,23 +196,24 @@ impl Probe {
     /// Starts the accounting: from here on every thread has a ledger, in effect.
     ///
     /// # Errors
-    /// [`SnapshotError`] if the clocks cannot be compared or the control map refuses.
-    pub fn go_live(&mut self) -> Result<(), SnapshotError> {
-        self.scheduler_clock_offset()?;
+    /// [`LoadError::Map`] if the control map refuses.
+    pub fn go_live(&mut self) -> Result<(), LoadError> {
         self.live_since_ns = clock::monotonic_ns();
-        Ok(self.write_control()?)
+        self.write_control()
     }
 
     /// CLOCK_MONOTONIC minus the scheduler clock (wrapping), measured once; `None` if the kernel does not note when
-    /// threads get a CPU.
+    /// threads get a CPU. The two drift apart by what NTP corrects, some parts in a million: enough for ages.
     ///
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn scheduler_clock_offset(&mut self) -> Result<Option<u64>, SnapshotError> {
-        if self.scheduler_clock_offset.is_none() {
-            self.scheduler_clock_offset = clock::measure_offset(self)?;
+        if let Some(known) = self.clock_offset {
+            return Ok(known);
         }
-        Ok(self.scheduler_clock_offset)
+        let measured = clock::measure_offset(self)?;
+        self.clock_offset = Some(measured);
+        Ok(measured)
     }
 
     /// CLOCK_MONOTONIC when the accounting began, 0 if it has not.
@@ -231,7 +232,6 @@ impl Probe {
     fn write_control(&mut self) -> Result<(), LoadError> {
         let control = Control {
             live_since_ns: self.live_since_ns,
-            scheduler_clock_offset: self.scheduler_clock_offset.unwrap_or(0),
             snapshot: self.snapshot_flags,
         };
         self.control

@@ -3,7 +3,7 @@
 //! An account has the closed intervals that the kernel side booked and, in [`Account::time_ns`], the open one as well:
 //! a thread that has been stuck for an hour shows an hour. The histograms count closed intervals only.
 
-use probe_ebpf::histogram::BUCKETS;
+use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::ledger::COMMON_STATES;
 use probe_ebpf::state::{STATES, State};
 
@@ -55,6 +55,37 @@ impl Histograms {
     }
 }
 
+impl Histograms {
+    /// Raises every cell to that of a later reading.
+    fn raise(&mut self, later: &Self) {
+        let raise = |mark: &mut [u32; BUCKETS], now: &[u32; BUCKETS]| {
+            for (mark, &now) in mark.iter_mut().zip(now) {
+                *mark = mark.wrapping_add(growth(now, *mark));
+            }
+        };
+        for (mark, now) in self.common.iter_mut().zip(&later.common) {
+            raise(mark, now);
+        }
+        if let Some(later) = &later.rare {
+            for (mark, now) in self.rare.get_or_insert_default().iter_mut().zip(later.iter()) {
+                raise(mark, now);
+            }
+        }
+    }
+
+    /// Counts one stay.
+    pub fn count(&mut self, state: State, duration_ns: u64) {
+        let index = state.index();
+        let cells = match index.checked_sub(COMMON_STATES) {
+            None => self.common.get_mut(index),
+            Some(rare) => self.rare.get_or_insert_default().get_mut(rare),
+        };
+        if let Some(cell) = cells.and_then(|cells| cells.get_mut(bucket_of(duration_ns))) {
+            *cell = cell.wrapping_add(1);
+        }
+    }
+}
+
 /// Time, counts and durations per state: what one or many threads did over some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -94,9 +125,8 @@ impl Usage {
             let Some(cells) = now.of(state) else { continue };
             let before = before.and_then(|before| before.of(state));
             for (bucket, &cell) in cells.iter().enumerate() {
-                // Wrapping: the kernel side counts in 32 bits.
-                let growth = cell.wrapping_sub(before.map_or(0, |before| before[bucket]));
-                self.histograms[state.index()][bucket] += u64::from(growth);
+                let before = before.map_or(0, |before| before[bucket]);
+                self.histograms[state.index()][bucket] += u64::from(growth(cell, before));
             }
         }
     }
@@ -116,6 +146,13 @@ impl Usage {
     pub fn count(&self, state: State) -> u64 {
         self.histograms[state.index()].iter().sum()
     }
+}
+
+/// What a cell gained. The kernel side counts in 32 bits and may wrap; a cell that seems to have fallen did not: a stay was
+/// counted early, from a turn under way, and came to lie in the next bucket when the turn was booked.
+fn growth(now: u32, before: u32) -> u32 {
+    let growth = now.wrapping_sub(before);
+    if growth.cast_signed() < 0 { 0 } else { growth }
 }
 
 /// The last account that was added to a counter, raised so that the next difference is never negative.
@@ -143,9 +180,13 @@ impl HighWater {
             self.0.time_ns[index] = self.0.time_ns[index].max(account.time_ns[index]);
         }
         self.0.read_ns = account.read_ns;
-        self.0.closed_ns = account.closed_ns;
-        if account.histograms.is_some() {
-            self.0.histograms.clone_from(&account.histograms);
+        for index in 0..STATES {
+            self.0.closed_ns[index] = self.0.closed_ns[index].max(account.closed_ns[index]);
+        }
+        match (&mut self.0.histograms, &account.histograms) {
+            (Some(mark), Some(now)) => mark.raise(now),
+            (mark @ None, Some(now)) => *mark = Some(now.clone()),
+            (_, None) => {}
         }
     }
 }

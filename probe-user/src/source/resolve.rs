@@ -1,7 +1,7 @@
 //! What a raw record means: the state a thread is in at the moment it was read, since when, and its times so far.
 //!
-//! Pure. The kernel side books a transition when the scheduler switches; between two switches three things can have
-//! happened that only show when record and task are read together:
+//! Pure. The kernel side books a turn when the thread leaves the CPU (see [`probe_ebpf::ledger::Ledger`]); what the turn
+//! under way has brought is added here. Three things only show when record and task are read together:
 //! - it was woken and waits for a CPU: the wake-up is noted, not booked;
 //! - it was woken before its own switch-out was traced: the note is older than the state, but the kernel's state bits
 //!   say it is not blocked;
@@ -123,20 +123,20 @@ fn since(record: &TaskRecord, ledger: Option<&Ledger>, opened: Option<&Ledger>, 
         };
     }
     match ledger {
-        Some(ledger) => since_ledger(record, ledger),
+        Some(ledger) => since_ledger(record, ledger, clocks),
         None => since_kernel(record, opened, clocks),
     }
 }
 
 /// By the ledger, with a wake-up that is noted or shows in the kernel's state.
-fn since_ledger(record: &TaskRecord, ledger: &Ledger) -> Since {
+fn since_ledger(record: &TaskRecord, ledger: &Ledger, clocks: Clocks) -> Since {
     let known = |state, ns| Since {
         condition: Condition::Alive(state),
         ns: Some(ns),
         is_lower_bound: false,
     };
     let state = State::from_byte(ledger.state).unwrap_or(State::Runnable);
-    match woken_ns(record, ledger, state) {
+    match woken_ns(record, ledger, state, clocks) {
         Some(woken_ns) => known(State::Runnable, woken_ns),
         None => Since {
             is_lower_bound: ledger.since_ns == ledger.birth_ns && began_before(record, ledger),
@@ -152,18 +152,24 @@ fn began_before(record: &TaskRecord, ledger: &Ledger) -> bool {
 }
 
 /// When a thread whose ledger says blocked was woken; `None` if it is still blocked (or was not blocked).
-fn woken_ns(record: &TaskRecord, ledger: &Ledger, state: State) -> Option<u64> {
+///
+/// The note of `sched_waking` counts if it is not older than the wait. Without one, a thread that the kernel says is not
+/// blocked was woken before its own switch-out, or by somebody the kernel does not let us trace; it has been queued since
+/// the scheduler says so.
+fn woken_ns(record: &TaskRecord, ledger: &Ledger, state: State, clocks: Clocks) -> Option<u64> {
     if !state.is_blocked() {
         return None;
     }
-    let noted = ledger.wake.at_ns >= ledger.since_ns;
+    let latest = record.now_ns.max(ledger.since_ns);
     let awake = State::from_blocked_bits(record.facts.state_bits).is_none();
-    (noted || awake).then(|| {
-        ledger
-            .wake
-            .at_ns
-            .clamp(ledger.since_ns, record.now_ns.max(ledger.since_ns))
-    })
+    let woken_ns = if ledger.wake.at_ns >= ledger.since_ns {
+        ledger.wake.at_ns
+    } else if awake {
+        scheduler_time(record.last_queued_ns, clocks).unwrap_or(ledger.since_ns)
+    } else {
+        return None;
+    };
+    Some(woken_ns.clamp(ledger.since_ns, latest))
 }
 
 /// Without a ledger: the kernel's state, since the thread last ran or queued as far as the scheduler noted it.
@@ -208,17 +214,17 @@ fn account(task: &RawTask<'_>, ledger: Option<&Ledger>, condition: Condition, cl
         Some(ledger) => {
             let mut account = closed(ledger);
             account.read_ns = record.now_ns;
-            if alive {
-                add_open(&mut account, record, ledger);
-            }
             account.histograms = task.histograms.then(|| histograms(task));
+            if alive {
+                add_open(&mut account, record, ledger, clocks);
+            }
             account
         }
         None => unwritten(task, condition, clocks),
     }
 }
 
-/// A ledger's closed intervals.
+/// A ledger's finished turns.
 fn closed(ledger: &Ledger) -> Account {
     Account {
         id: AccountId {
@@ -232,12 +238,76 @@ fn closed(ledger: &Ledger) -> Account {
     }
 }
 
-fn add_open(account: &mut Account, record: &TaskRecord, ledger: &Ledger) {
+/// The stays of a turn that is under way: how long the thread was in the off state, runnable and running so far.
+struct OpenTurn {
+    off: (State, u64),
+    runnable_ns: Option<u64>,
+    running_ns: Option<u64>,
+}
+
+/// Divides the turn by its time stamps; where the wake-up was not traced, by the kernel's count of time in a run queue.
+fn open_turn(record: &TaskRecord, ledger: &Ledger, clocks: Clocks) -> OpenTurn {
     let state = State::from_byte(ledger.state).unwrap_or(State::Runnable);
-    let now_ns = record.now_ns.max(ledger.since_ns);
-    let until_ns = woken_ns(record, ledger, state).unwrap_or(now_ns);
-    account.time_ns[state.index()] += until_ns - ledger.since_ns;
-    account.time_ns[State::Runnable.index()] += now_ns - until_ns;
+    let off = State::from_byte(ledger.off_state).unwrap_or(State::Runnable);
+    let begin_ns = ledger.turn_ns;
+    let now_ns = record.now_ns.max(ledger.since_ns).max(begin_ns);
+    if state != State::Running || off == State::Running {
+        let until_ns = woken_ns(record, ledger, off, clocks).unwrap_or(now_ns);
+        let runnable_ns = (until_ns < now_ns).then_some(now_ns - until_ns);
+        return OpenTurn {
+            off: (off, until_ns - begin_ns),
+            runnable_ns,
+            running_ns: None,
+        };
+    }
+    let entered_ns = ledger.since_ns.clamp(begin_ns, now_ns);
+    let running_ns = Some(now_ns - entered_ns);
+    if !off.is_blocked() {
+        return OpenTurn {
+            off: (off, entered_ns - begin_ns),
+            runnable_ns: None,
+            running_ns,
+        };
+    }
+    let queued_ns = match record.lifetime_runnable_ns {
+        u64::MAX => entered_ns - begin_ns,
+        counted => counted.wrapping_sub(ledger.kernel_runnable_ns),
+    };
+    let woken_ns = if ledger.woken_ns == 0 {
+        entered_ns.saturating_sub(queued_ns)
+    } else {
+        ledger.woken_ns
+    };
+    let woken_ns = woken_ns.clamp(begin_ns, entered_ns);
+    OpenTurn {
+        off: (off, woken_ns - begin_ns),
+        runnable_ns: Some(entered_ns - woken_ns),
+        running_ns,
+    }
+}
+
+/// Adds what the turn under way has brought so far; a stay that is over counts in the histograms too.
+fn add_open(account: &mut Account, record: &TaskRecord, ledger: &Ledger, clocks: Clocks) {
+    let turn = open_turn(record, ledger, clocks);
+    let mut over = Vec::new();
+    account.time_ns[turn.off.0.index()] += turn.off.1;
+    if let Some(runnable_ns) = turn.runnable_ns {
+        account.time_ns[State::Runnable.index()] += runnable_ns;
+        over.push(turn.off);
+    }
+    if let Some(running_ns) = turn.running_ns {
+        account.time_ns[State::Running.index()] += running_ns;
+        over.push(
+            turn.runnable_ns
+                .map_or(turn.off, |runnable_ns| (State::Runnable, runnable_ns)),
+        );
+    }
+    for (state, duration_ns) in over {
+        account.closed_ns[state.index()] += duration_ns;
+        if let Some(histograms) = &mut account.histograms {
+            histograms.count(state, duration_ns);
+        }
+    }
 }
 
 /// The account of a thread that has not switched since accounting began: it has been in one state all along, or was

@@ -24,6 +24,8 @@ fn ledger(state: State, since_ns: u64, woken_ns: u64) -> Ledger {
     ledger.birth_ns = LIVE;
     ledger.birth_tid = 42;
     ledger.state = state as u8;
+    ledger.off_state = state as u8;
+    ledger.turn_ns = since_ns;
     ledger.since_ns = since_ns;
     ledger.time_ns[State::Running.index()] = since_ns - LIVE;
     ledger.wake.at_ns = woken_ns;
@@ -88,6 +90,34 @@ fn a_wake_up_before_the_switch_out_makes_it_runnable_all_along() {
     );
     assert_eq!(thread.condition, Condition::Alive(State::Runnable));
     assert_eq!(times(&thread), [(State::Running, 100), (State::Runnable, 800)]);
+}
+
+#[test]
+fn a_turn_under_way_is_divided_by_its_time_stamps() {
+    let mut running = ledger(State::Sleeping, LIVE + 100, LIVE + 600);
+    running.state = State::Running as u8;
+    running.woken_ns = LIVE + 600;
+    running.since_ns = LIVE + 650;
+    let record = record(LIVE + 900, 0);
+    let task = RawTask { record: &record, ledger: Some(&running), histograms: true, rare: None };
+    let thread = thread(&task, CLOCKS);
+    assert_eq!(thread.condition_ns, Some(250));
+    assert_eq!(times(&thread), [(State::Running, 350), (State::Runnable, 50), (State::Sleeping, 500)]);
+    let histograms = thread.account.unwrap().histograms.unwrap();
+    let count = |state| histograms.of(state).unwrap().iter().sum::<u32>();
+    assert_eq!((count(State::Running), count(State::Runnable), count(State::Sleeping)), (0, 1, 1));
+}
+
+#[test]
+fn a_wake_up_that_was_not_traced_is_taken_from_the_kernels_count() {
+    let mut running = ledger(State::Uninterruptible, LIVE + 100, LIVE + 50);
+    running.state = State::Running as u8;
+    running.since_ns = LIVE + 650;
+    running.kernel_runnable_ns = 1_000;
+    let mut record = record(LIVE + 900, 0);
+    record.lifetime_runnable_ns = 1_150;
+    let thread = resolve(&record, Some(&running));
+    assert_eq!(times(&thread), [(State::Running, 350), (State::Runnable, 150), (State::Uninterruptible, 400)]);
 }
 
 #[test]
@@ -158,7 +188,10 @@ proptest! {
     fn conservation(
         state in 0_u8..8,
         bits in prop::sample::select(vec![0_u32, 1, 2, 0x402, 4, 8, 0x40, 0x200, 0x2001]),
+        off in 0_u8..8,
         since in 0_u64..1_000_000,
+        turn in 0_u64..1_000_000,
+        counted in 0_u64..1_000_000,
         woken in 0_u64..2_000_000,
         now in 0_u64..2_000_000,
         on_cpu: bool,
@@ -169,12 +202,22 @@ proptest! {
         record.flags = if on_cpu { ON_CPU } else { 0 };
         let mut ledger = ledger(State::from_byte(state).unwrap(), LIVE + since, LIVE + woken);
         ledger.wake.from_bits = from_bits;
+        ledger.off_state = off;
+        ledger.turn_ns = LIVE + since.min(turn);
+        ledger.time_ns[State::Running.index()] = ledger.turn_ns - LIVE;
+        ledger.woken_ns = ledger.turn_ns + turn % 7;
+        ledger.kernel_runnable_ns = counted;
+        if State::from_byte(state) != Some(State::Running) {
+            // Off the CPU the state is the one the turn began with.
+            ledger.off_state = state;
+            ledger.since_ns = ledger.turn_ns;
+        }
         if !written {
             ledger.birth_ns = 0;
         }
         let thread = resolve(&record, Some(&ledger));
         let account = thread.account.unwrap();
-        let now_ns = if written { (LIVE + now).max(LIVE + since) } else { LIVE + now };
+        let now_ns = if written { (LIVE + now).max(ledger.since_ns) } else { LIVE + now };
         prop_assert_eq!(account.time_ns.iter().sum::<u64>(), now_ns - LIVE);
     }
 }
