@@ -123,8 +123,11 @@ const _: () = assert!(
     "a storage element must stay inside its 1 KiB slab, on later kernels too"
 );
 const _: () = assert!(
-    LEDGER_SIZE % 8 == 0 && LEDGER_HEAD % 8 == 0,
+    LEDGER_SIZE.is_multiple_of(8) && LEDGER_HEAD.is_multiple_of(8),
     "copied in words of 8 bytes"
 );
-const _: () = assert!(size_of::<RareLedger>() % 8 == 0, "copied in words of 8 bytes");
+const _: () = assert!(
+    size_of::<RareLedger>().is_multiple_of(8),
+    "copied in words of 8 bytes"
+);
 const _: () = assert!(State::Idle.index() + 1 == COMMON_STATES && State::Stopped.index() == COMMON_STATES);

@@ -19,7 +19,7 @@ fn process_exec(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: no arguments, no failure.
     let now_ns = unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() };
     let task = Task::new(ctx.arg(0));
-    let old_tid = ctx.arg::<i32>(1) as u32;
+    let old_tid = ctx.arg::<i32>(1).cast_unsigned();
     let sent = emit::event(EVENT_EXEC, task, old_tid, now_ns);
     maps::count(|totals| {
         totals.execs += 1;

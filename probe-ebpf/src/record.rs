@@ -149,4 +149,4 @@ pub struct ExitRecord {
     pub rare: RareLedger,
 }
 
-const _: () = assert!(size_of::<TaskRecord>() % 8 == 0 && size_of::<ExitRecord>() % 8 == 0);
+const _: () = assert!(size_of::<TaskRecord>().is_multiple_of(8) && size_of::<ExitRecord>().is_multiple_of(8));

@@ -28,7 +28,7 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: no arguments, no failure.
     let now_ns = unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() };
-    let preempted = ctx.arg::<i32>(0) as u8 != 0;
+    let preempted = ctx.arg::<u8>(0) != 0;
     let prev = Task::new(ctx.arg(1));
     let next = Task::new(ctx.arg(2));
     // The idle thread: pid 0 on every CPU, and nobody's time.
@@ -132,8 +132,8 @@ fn keep_lost(totals: &mut Totals, task: Task, time_ns: &[u64; probe_ebpf::state:
     totals.lost_exits += 1;
     totals.lost_voluntary += task.voluntary();
     totals.lost_involuntary += task.involuntary();
-    for index in 0..probe_ebpf::state::STATES {
-        totals.lost_time_ns[index] += time_ns[index];
+    for (sum, time) in totals.lost_time_ns.iter_mut().zip(time_ns) {
+        *sum += *time;
     }
 }
 

@@ -4,6 +4,9 @@
 //! switch-out is traced (it may still be on its way off the CPU). So this only notes the time and the waker; the
 //! ledger's state is `sched_switch`'s, which resolves the note when `p` next gets a CPU.
 
+use core::ptr;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
@@ -17,18 +20,17 @@ fn sched_waking(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let wakee = Task::new(ctx.arg(0));
-    let waker = Task::current();
+    let current = Task::current();
     let Some(ledger) = ledger_of(wakee) else { return 0 };
     let wake = &mut ledger.wake;
     wake.from_bits = wakee.state_bits();
-    wake.waker_tid = waker.tid();
-    wake.waker_start_ns = if wake.waker_tid == 0 { 0 } else { waker.start_ns() };
-    // SAFETY: a valid reference. Last, so that a reader that sees the time sees the rest (on x86).
-    unsafe {
-        core::ptr::write_volatile(
-            &raw mut wake.at_ns,
-            aya_ebpf::helpers::generated::bpf_ktime_get_ns(),
-        )
+    wake.waker_tid = current.tid();
+    wake.waker_start_ns = if wake.waker_tid == 0 {
+        0
+    } else {
+        current.start_ns()
     };
+    // SAFETY: a valid reference. Last, so that a reader that sees the time sees the rest (on x86).
+    unsafe { ptr::write_volatile(&raw mut wake.at_ns, bpf_ktime_get_ns()) };
     0
 }

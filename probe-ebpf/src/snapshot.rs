@@ -32,7 +32,7 @@ struct Context {
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter.s/task")]
-fn snapshot(ctx: *mut c_void) -> i32 {
+extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     let ctx: *const Context = ctx.cast();
     // SAFETY: the iterator's context; null marks the end of the walk.
     let (seq, task) = unsafe { ((*(*ctx).meta).seq, (*ctx).task) };
@@ -49,10 +49,11 @@ fn snapshot(ctx: *mut c_void) -> i32 {
     let wanted = control.snapshot;
     read_task(task, &mut scratch.task);
     let size = size_of::<TaskRecord>() + read_ledger(task, wanted, scratch);
-    scratch.task.size = size as u32;
+    let Ok(bytes) = u32::try_from(size) else { return 0 };
+    scratch.task.size = bytes;
     if size <= size_of::<Scratch>() {
         // SAFETY: `size` bytes of the map element are valid.
-        unsafe { bpf_seq_write(seq, ptr::from_ref(scratch).cast(), size as u32) };
+        unsafe { bpf_seq_write(seq, ptr::from_ref(scratch).cast(), bytes) };
     }
     0
 }
@@ -121,13 +122,13 @@ fn copy_ledger(task: Task, source: *const Ledger, full: bool, scratch: &mut Scra
         copy(source.cast(), target, LEDGER_HEAD);
         if full {
             // SAFETY: both pointers stay inside their ledgers.
-            unsafe {
-                copy(
+            let (from, to) = unsafe {
+                (
                     source.cast::<u64>().add(LEDGER_HEAD / 8),
                     target.add(LEDGER_HEAD / 8),
-                    LEDGER_SIZE - LEDGER_HEAD,
                 )
             };
+            copy(from, to, LEDGER_SIZE - LEDGER_HEAD);
         }
         // SAFETY: no arguments, no failure.
         scratch.task.now_ns = unsafe { bpf_ktime_get_ns() };

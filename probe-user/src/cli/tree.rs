@@ -1,6 +1,5 @@
 //! `procprobe tree [PID]`: one look, no hooks attached.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use super::args::{Global, Output, TreeArgs};
@@ -10,7 +9,7 @@ use crate::model::snapshot::Snapshot;
 use crate::model::tree;
 use crate::source::Source;
 use crate::source::cgroup::Cgroups;
-use crate::source::describe::{Description, describe};
+use crate::source::describe::describe;
 use crate::view;
 use crate::view::table::terminal_width;
 
@@ -36,7 +35,12 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
             };
             output::lines(&view::tree::lines(&snapshot, &nodes, &descriptions, look))
         }
-        Output::Json => output::json(&json(&snapshot, &nodes, &descriptions, source.cgroups())),
+        Output::Json => output::json(&view::json::tree(
+            &snapshot,
+            &nodes,
+            &descriptions,
+            source.cgroups(),
+        )),
     }
 }
 
@@ -49,20 +53,6 @@ fn missing(snapshot: &Snapshot, pid: u32) -> String {
         ),
         None => format!("no process {pid} (it may have ended; procprobe tree shows all there are)"),
     }
-}
-
-/// The answer for programs.
-pub fn json(
-    snapshot: &Snapshot,
-    nodes: &[tree::Node<'_>],
-    descriptions: &HashMap<u32, Description>,
-    cgroups: &mut Cgroups,
-) -> view::json::Answer<view::json::Tree> {
-    let processes = nodes
-        .iter()
-        .map(|node| view::json::process(&node.process, descriptions, cgroups))
-        .collect();
-    view::json::Answer::new(snapshot, 0, &snapshot.losses, view::json::Tree { processes })
 }
 
 impl Source {

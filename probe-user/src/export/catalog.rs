@@ -103,7 +103,7 @@ catalog! {
     HIDDEN = "hidden_processes" Gauge &[],
         "Processes the kernel's iterator does not show, read from /proc instead; they have no times.";
     BPF_SECONDS = "bpf_program_run_seconds_total" Counter &["program"],
-        "Time spent in the agent's own eBPF programs: sampled for a second every half minute and scaled up, exact with kernel.bpf_stats_enabled=1.";
+        "Time spent in the agent's own eBPF programs: sampled for a second every half minute and scaled up, exact with the `kernel.bpf_stats_enabled` sysctl on.";
     BPF_RUNS = "bpf_program_runs_total" Counter &["program"],
         "Runs of the agent's own eBPF programs; sampled like their run time.";
     SNAPSHOT_DURATION = "snapshot_duration_seconds" Histogram &[],

@@ -105,7 +105,7 @@ fn own(view: &View<'_>) -> Vec<MetricFamily> {
     let runs = view
         .costs
         .iter()
-        .map(|(name, cost)| point(catalog::BPF_RUNS, &[name], cost.1 as f64));
+        .map(|(name, cost)| point(catalog::BPF_RUNS, &[name], cost.1.round()));
     let single = |metric: Metric, value: f64| family(metric, vec![point(metric, &[], value)]);
     vec![
         single(catalog::GROUPS_FOLDED, view.books.folded() as f64),

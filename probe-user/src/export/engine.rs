@@ -14,6 +14,7 @@ use crate::model::books::Books;
 use crate::model::event::Event;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
+use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
 use crate::source::resolve;
 
@@ -32,6 +33,15 @@ pub struct Engine {
     began_ns: u64,
     costs: CostSampler,
     durations: Histogram,
+    /// Windows that API requests have open.
+    windows: BTreeMap<u64, OpenWindow>,
+    next_window: u64,
+}
+
+struct OpenWindow {
+    window: Window,
+    began_ns: u64,
+    losses: Losses,
 }
 
 /// What one scrape shows.
@@ -45,7 +55,7 @@ pub struct View<'a> {
     /// Processes read from /proc.
     pub hidden: usize,
     /// Cost of our programs.
-    pub costs: &'a BTreeMap<String, (Duration, u64)>,
+    pub costs: &'a BTreeMap<String, (Duration, f64)>,
 }
 
 impl Engine {
@@ -70,6 +80,8 @@ impl Engine {
             began_ns: first.began_ns,
             costs: CostSampler::default(),
             durations,
+            windows: BTreeMap::new(),
+            next_window: 0,
         })
     }
 
@@ -80,6 +92,7 @@ impl Engine {
             events,
             books,
             began_ns,
+            windows,
             ..
         } = self;
         events.drain(|raw| {
@@ -87,6 +100,9 @@ impl Engine {
             // Older than the first snapshot: part of what is not counted.
             if event.at_ns >= *began_ns {
                 books.event(&event, &mut source.cgroups);
+            }
+            for open in windows.values_mut().filter(|open| event.at_ns >= open.began_ns) {
+                open.window.event(&event, &mut source.cgroups);
             }
         })
     }
@@ -128,6 +144,48 @@ impl Engine {
         })
     }
 
+    /// Opens a window; it is fed with events until it is closed.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator cannot be read.
+    pub fn open_window(&mut self, by: By, pid: Option<u32>) -> Result<u64, SnapshotError> {
+        let snapshot = self.refresh()?;
+        let window = Window::begin(&snapshot, by, pid);
+        let id = self.next_window;
+        self.next_window += 1;
+        self.windows.insert(
+            id,
+            OpenWindow {
+                window,
+                began_ns: snapshot.began_ns,
+                losses: snapshot.losses,
+            },
+        );
+        Ok(id)
+    }
+
+    /// Closes a window; `None` if it is not open.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator cannot be read.
+    pub fn close_window(&mut self, id: u64) -> Result<Option<(Report, Snapshot, Losses)>, SnapshotError> {
+        let snapshot = self.refresh()?;
+        let Some(open) = self.windows.remove(&id) else {
+            return Ok(None);
+        };
+        let losses = snapshot.losses.since(&open.losses);
+        Ok(Some((
+            open.window.end(&snapshot, &mut self.source.cgroups),
+            snapshot,
+            losses,
+        )))
+    }
+
+    /// Forgets a window whose asker has left.
+    pub fn drop_window(&mut self, id: u64) {
+        self.windows.remove(&id);
+    }
+
     /// Begins a sample of what our programs cost.
     pub fn begin_cost_sample(&mut self) {
         self.costs.begin(self.source.probe.cost());
@@ -143,7 +201,7 @@ impl Engine {
 /// then; the counters are scaled up by the time in between.
 #[derive(Default)]
 struct CostSampler {
-    totals: BTreeMap<String, (Duration, u64)>,
+    totals: BTreeMap<String, (Duration, f64)>,
     running: Option<Sample>,
     last_end: Option<Instant>,
     always_on: bool,
@@ -181,7 +239,7 @@ impl CostSampler {
         for (before, after) in sample.before.iter().zip(after) {
             let total = self.totals.entry(after.program.clone()).or_default();
             total.0 += after.run_time.saturating_sub(before.run_time).mul_f64(scale);
-            total.1 += (after.runs.saturating_sub(before.runs) as f64 * scale) as u64;
+            total.1 += after.runs.saturating_sub(before.runs) as f64 * scale;
         }
     }
 
@@ -192,7 +250,7 @@ impl CostSampler {
         }
         for cost in now {
             let total = self.totals.entry(cost.program.clone()).or_default();
-            *total = (total.0.max(cost.run_time), total.1.max(cost.runs));
+            *total = (total.0.max(cost.run_time), total.1.max(cost.runs as f64));
         }
     }
 }

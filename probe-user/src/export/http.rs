@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -16,9 +17,10 @@ use serde::Deserialize;
 
 use super::collector;
 use super::engine::Engine;
-use crate::cli::tree::json as tree_json;
 use crate::model::tree;
+use crate::model::window::By;
 use crate::source::describe::describe;
+use crate::view;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -53,11 +55,13 @@ pub fn router(shared: Shared) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/api/v1/tree", get(tree))
+        .route("/api/v1/states", get(states))
         .with_state(shared)
 }
 
 const INDEX: &str = "<!doctype html><title>procprobe</title><h1>procprobe</h1>\
 <ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/api/v1/tree\">/api/v1/tree</a>\
+<li><a href=\"/api/v1/states\">/api/v1/states</a>\
 <li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n";
 
 /// Runs something that blocks, and turns its error into an answer.
@@ -111,7 +115,7 @@ async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> R
         if nodes.is_empty() {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
         }
-        let answer = tree_json(
+        let answer = view::json::tree(
             &snapshot,
             &nodes,
             &descriptions,
@@ -119,6 +123,73 @@ async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> R
         );
         let body = serde_json::to_vec(&answer)?;
         Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    })
+    .await
+}
+
+/// The longest window a request may ask for: it holds a connection open.
+const LONGEST_WINDOW: Duration = Duration::from_secs(60);
+
+/// Parameters of `/api/v1/states`.
+#[derive(Deserialize)]
+struct StatesQuery {
+    #[serde(rename = "for", default = "one_second")]
+    window: String,
+    #[serde(default = "by_comm")]
+    by: String,
+    pid: Option<u32>,
+}
+
+fn one_second() -> String {
+    "1s".to_owned()
+}
+
+fn by_comm() -> String {
+    "comm".to_owned()
+}
+
+/// Forgets its window when the request is dropped, which is how a client that hangs up shows.
+struct WindowGuard {
+    shared: Shared,
+    id: u64,
+}
+
+impl Drop for WindowGuard {
+    fn drop(&mut self) {
+        self.shared.engine().drop_window(self.id);
+    }
+}
+
+async fn states(State(shared): State<Shared>, Query(query): Query<StatesQuery>) -> Response {
+    let asked = humantime::parse_duration(&query.window)
+        .ok()
+        .filter(|window| *window <= LONGEST_WINDOW);
+    let by = By::from_name(&query.by);
+    let (Some(window), Some(by)) = (asked, by) else {
+        let text = "for= takes a duration up to 60s, by= one of thread, process, comm, unit\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
+    let engine = shared.clone();
+    let opened = tokio::task::spawn_blocking(move || engine.engine().open_window(by, query.pid)).await;
+    let guard = match opened {
+        Ok(Ok(id)) => WindowGuard { shared, id },
+        Ok(Err(error)) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    };
+    tokio::time::sleep(window).await;
+    blocking(move || {
+        let closed = guard.shared.engine().close_window(guard.id)?;
+        let Some((report, snapshot, losses)) = closed else {
+            anyhow::bail!("the window is gone")
+        };
+        let payload = view::json::states(&report, true);
+        let body = serde_json::to_vec(&view::json::Answer::new(
+            &snapshot,
+            report.window_ns,
+            &losses,
+            payload,
+        ))?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], body))
     })
     .await
 }

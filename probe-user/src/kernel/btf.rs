@@ -66,7 +66,8 @@ struct Type {
     kind: u32,
     vlen: usize,
     kind_flag: bool,
-    size_or_type: u32,
+    /// Of a sized type; of others the type they refer to.
+    size: u32,
     /// Where what follows the fixed part begins.
     extra: usize,
 }
@@ -120,7 +121,7 @@ impl<'a> Btf<'a> {
                 kind,
                 vlen,
                 kind_flag: info >> 31 == 1,
-                size_or_type: u32_at(self.blob, at + 8)?,
+                size: u32_at(self.blob, at + 8)?,
                 extra: at + 12,
             };
             if kind == KIND_STRUCT && entry.name != 0 {
@@ -161,10 +162,10 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError::NoType`] if the kernel has none of that name.
     pub fn size_of(&self, structure: &str) -> Result<u32, BtfError> {
-        Ok(self.types[self.structure(structure)?].size_or_type)
+        Ok(self.types[self.structure(structure)?].size)
     }
 
-    /// The byte offset of a member; `path` may go through embedded structures ("se.exec_start").
+    /// The byte offset of a member; `path` may go through embedded structures (`se.exec_start`).
     ///
     /// # Errors
     /// [`BtfError::NoType`] or [`BtfError::NoMember`], naming what is missing.
@@ -231,7 +232,7 @@ impl<'a> Btf<'a> {
                         KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG
                     ) =>
                 {
-                    id = entry.size_or_type as usize;
+                    id = entry.size as usize;
                 }
                 Some(_) => return Ok(id),
                 None => break,
@@ -258,17 +259,14 @@ impl<'a> Btf<'a> {
             if self.name(entry.name)? != wanted.as_bytes() {
                 continue;
             }
-            let pointer = self.types.get(entry.size_or_type as usize).ok_or_else(missing)?;
-            let proto = self
-                .types
-                .get(pointer.size_or_type as usize)
-                .ok_or_else(missing)?;
+            let pointer = self.types.get(entry.size as usize).ok_or_else(missing)?;
+            let proto = self.types.get(pointer.size as usize).ok_or_else(missing)?;
             if pointer.kind != KIND_PTR || proto.kind != KIND_FUNC_PROTO || proto.vlen == 0 {
                 return Err(missing());
             }
             let last = u32_at(self.blob, proto.extra + (proto.vlen - 1) * 8 + 4)?;
             let last = self.types[self.resolve(last)?];
-            return Ok((proto.vlen - 1, last.kind == KIND_INT && last.size_or_type == 4));
+            return Ok((proto.vlen - 1, last.kind == KIND_INT && last.size == 4));
         }
         Err(missing())
     }
@@ -279,7 +277,7 @@ const VOID: Type = Type {
     kind: 0,
     vlen: 0,
     kind_flag: false,
-    size_or_type: 0,
+    size: 0,
     extra: 0,
 };
 

@@ -13,9 +13,9 @@ fn blob(types: &[u32], strings: &[u8]) -> Vec<u8> {
     for word in [
         24,
         0,
-        type_bytes.len() as u32,
-        type_bytes.len() as u32,
-        strings.len() as u32,
+        u32::try_from(type_bytes.len()).unwrap(),
+        u32::try_from(type_bytes.len()).unwrap(),
+        u32::try_from(strings.len()).unwrap(),
     ] {
         out.extend(word.to_ne_bytes());
     }

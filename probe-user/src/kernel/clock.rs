@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::load::Probe;
-use super::snapshot::{self, Detail, SnapshotError};
+use super::snapshot::{Detail, SnapshotError};
 
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn monotonic_ns() -> u64 {
@@ -42,14 +42,12 @@ const TRIALS: usize = 3;
 pub fn measure_offset(probe: &mut Probe) -> Result<Option<u64>, SnapshotError> {
     // SAFETY: no arguments, no failure.
     let own_tid = unsafe { libc::gettid() }.unsigned_abs();
-    let mut buffer = Vec::new();
     let mut smallest: Option<u64> = None;
     for _ in 0..TRIALS {
         std::thread::sleep(Duration::from_micros(200));
         let back_ns = monotonic_ns();
-        probe.read_snapshot(Detail::default(), &mut buffer)?;
         let mut arrival_ns = 0;
-        snapshot::parse(&buffer, |task| {
+        probe.read_snapshot(Detail::default(), |task| {
             if task.record.facts.tid == own_tid {
                 arrival_ns = task.record.last_arrival_ns;
             }

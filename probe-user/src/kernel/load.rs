@@ -120,10 +120,18 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            ring_bytes: 8 << 20,
+            ring_bytes: 4 << 20,
             log: false,
         }
     }
+}
+
+/// See [`Probe::scheduler_clock_offset`].
+#[derive(Clone, Copy)]
+enum ClockOffset {
+    NotMeasured,
+    /// `None`: the kernel does not note when threads get a CPU.
+    Measured(Option<u64>),
 }
 
 /// The loaded programs. Dropping it detaches and unloads them all; so does the end of the process, however it ends.
@@ -132,7 +140,7 @@ pub struct Probe {
     control: Array<MapData, PodControl>,
     totals: PerCpuArray<MapData, PodTotals>,
     live_since_ns: u64,
-    clock_offset: Option<Option<u64>>,
+    clock_offset: ClockOffset,
     snapshot_flags: u64,
 }
 
@@ -171,7 +179,7 @@ impl Probe {
             ebpf,
             control,
             totals,
-            clock_offset: None,
+            clock_offset: ClockOffset::NotMeasured,
             live_since_ns: 0,
             snapshot_flags: 0,
         })
@@ -208,11 +216,11 @@ impl Probe {
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn scheduler_clock_offset(&mut self) -> Result<Option<u64>, SnapshotError> {
-        if let Some(known) = self.clock_offset {
+        if let ClockOffset::Measured(known) = self.clock_offset {
             return Ok(known);
         }
         let measured = clock::measure_offset(self)?;
-        self.clock_offset = Some(measured);
+        self.clock_offset = ClockOffset::Measured(measured);
         Ok(measured)
     }
 

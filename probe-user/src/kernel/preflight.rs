@@ -177,7 +177,7 @@ fn lockdown() -> Item {
     )
 }
 
-/// Inode of the initial pid namespace: `PROC_PID_INIT_INO` in include/linux/proc_ns.h.
+/// Inode of the initial pid namespace: `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Whether /proc and the kernel's ids speak of the same pid namespace.

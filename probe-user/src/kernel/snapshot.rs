@@ -59,12 +59,19 @@ pub enum SnapshotError {
     },
 }
 
+/// How much is read at a time. The kernel hands out at most 32 KiB a read; a record is never split between two.
+const CHUNK: usize = 64 << 10;
+
 impl Probe {
-    /// Reads every thread into `buffer`, which is cleared first and keeps its capacity for the next time.
+    /// Calls `visit` for every thread of the host; returns how many bytes there were.
     ///
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be opened or read.
-    pub fn read_snapshot(&mut self, detail: Detail, buffer: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    pub fn read_snapshot(
+        &mut self,
+        detail: Detail,
+        mut visit: impl FnMut(&RawTask<'_>),
+    ) -> Result<u64, SnapshotError> {
         let mut flags = 0;
         if detail.histograms {
             flags |= SNAPSHOT_HISTOGRAMS;
@@ -73,7 +80,6 @@ impl Probe {
             flags |= SNAPSHOT_OPEN_LEDGERS;
         }
         self.set_snapshot_flags(flags)?;
-        buffer.clear();
         let failed = |source| LoadError::Program {
             action: "attach",
             program: SNAPSHOT,
@@ -85,12 +91,23 @@ impl Probe {
         let mut stream = link
             .into_file()
             .map_err(|error| failed(aya::programs::ProgramError::from(io::Error::other(error))))?;
-        stream.read_to_end(buffer)?;
-        Ok(())
+        let mut chunk = vec![0; CHUNK];
+        let mut total = 0;
+        loop {
+            match stream.read(&mut chunk) {
+                Ok(0) => return Ok(total),
+                Ok(length) => {
+                    parse(&chunk[..length], &mut visit)?;
+                    total += length as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
-/// Calls `visit` for each thread of a stream.
+/// Calls `visit` for each thread of a stretch of the stream.
 ///
 /// # Errors
 /// [`SnapshotError::Malformed`] at the first record that does not fit. Never panics, whatever the bytes are.
@@ -162,7 +179,7 @@ mod tests {
     fn record(flags: u32, extra: usize) -> Vec<u8> {
         let mut record = TaskRecord::zeroed();
         record.flags = flags;
-        record.size = (size_of::<TaskRecord>() + extra) as u32;
+        record.size = u32::try_from(size_of::<TaskRecord>() + extra).unwrap();
         record.facts.tid = 7;
         let mut bytes = bytemuck::bytes_of(&record).to_vec();
         bytes.resize(record.size as usize, 1);

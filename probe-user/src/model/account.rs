@@ -32,56 +32,91 @@ pub struct Account {
     /// Nanoseconds per state in closed intervals only: what the histograms add up to.
     pub closed_ns: [u64; STATES],
     /// Durations of closed intervals; `None` if they were not read.
-    pub histograms: Option<Box<Histograms>>,
+    pub histograms: Option<Histograms>,
 }
 
-/// Durations of closed intervals, as narrow as the kernel side keeps them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Durations of closed intervals: the cells that are not zero, since most threads have few.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histograms {
-    /// Running, runnable, sleeping, uninterruptible, idle.
-    pub common: [[u32; BUCKETS]; COMMON_STATES],
-    /// Stopped, traced, parked.
-    pub rare: Option<Box<[[u32; BUCKETS]; STATES - COMMON_STATES]>>,
+    /// Sorted by slot.
+    cells: Vec<Cell>,
+}
+
+/// One bucket of one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cell {
+    /// [`State::index`] times [`BUCKETS`] plus the bucket.
+    slot: u16,
+    /// As wide as the kernel side counts; may wrap.
+    count: u32,
 }
 
 impl Histograms {
-    /// The cells of a state; `None` if all are zero.
-    pub fn of(&self, state: State) -> Option<&[u32; BUCKETS]> {
-        let index = state.index();
-        match index.checked_sub(COMMON_STATES) {
-            None => self.common.get(index),
-            Some(rare) => self.rare.as_ref().and_then(|cells| cells.get(rare)),
+    /// From the kernel side's cells: running, runnable, sleeping, uninterruptible, idle; and the rare states if any.
+    pub fn from_kernel(
+        common: &[[u32; BUCKETS]; COMMON_STATES],
+        rare: Option<&[[u32; BUCKETS]; STATES - COMMON_STATES]>,
+    ) -> Self {
+        let rare = rare.map(|rare| rare.as_flattened()).unwrap_or_default();
+        let slots = common.as_flattened().iter().chain(rare).zip(0_u16..);
+        Self {
+            cells: slots
+                .filter(|(count, _)| **count != 0)
+                .map(|(&count, slot)| Cell { slot, count })
+                .collect(),
         }
     }
-}
 
-impl Histograms {
-    /// Raises every cell to that of a later reading.
-    fn raise(&mut self, later: &Self) {
-        let raise = |mark: &mut [u32; BUCKETS], now: &[u32; BUCKETS]| {
-            for (mark, &now) in mark.iter_mut().zip(now) {
-                *mark = mark.wrapping_add(growth(now, *mark));
-            }
-        };
-        for (mark, now) in self.common.iter_mut().zip(&later.common) {
-            raise(mark, now);
-        }
-        if let Some(later) = &later.rare {
-            for (mark, now) in self.rare.get_or_insert_default().iter_mut().zip(later.iter()) {
-                raise(mark, now);
-            }
-        }
+    /// How many stays in a state were counted.
+    pub fn total(&self, state: State) -> u64 {
+        let cells = self
+            .cells
+            .iter()
+            .filter(|cell| usize::from(cell.slot) / BUCKETS == state.index());
+        cells.map(|cell| u64::from(cell.count)).sum()
     }
 
     /// Counts one stay.
     pub fn count(&mut self, state: State, duration_ns: u64) {
-        let index = state.index();
-        let cells = match index.checked_sub(COMMON_STATES) {
-            None => self.common.get_mut(index),
-            Some(rare) => self.rare.get_or_insert_default().get_mut(rare),
+        let Ok(slot) = u16::try_from(state.index() * BUCKETS + bucket_of(duration_ns)) else {
+            return;
         };
-        if let Some(cell) = cells.and_then(|cells| cells.get_mut(bucket_of(duration_ns))) {
-            *cell = cell.wrapping_add(1);
+        match self.cells.binary_search_by_key(&slot, |cell| cell.slot) {
+            Ok(at) => self.cells[at].count = self.cells[at].count.wrapping_add(1),
+            Err(at) => self.cells.insert(at, Cell { slot, count: 1 }),
+        }
+    }
+
+    /// What every cell gained since `earlier`: slot and count.
+    fn growth_since<'a>(&'a self, earlier: Option<&'a Self>) -> impl Iterator<Item = Cell> + 'a {
+        let mut before = earlier
+            .map(|earlier| earlier.cells.as_slice())
+            .unwrap_or_default()
+            .iter()
+            .peekable();
+        self.cells.iter().map(move |cell| {
+            while before.next_if(|before| before.slot < cell.slot).is_some() {}
+            let before = before
+                .next_if(|before| before.slot == cell.slot)
+                .map_or(0, |before| before.count);
+            Cell {
+                slot: cell.slot,
+                count: growth(cell.count, before),
+            }
+        })
+    }
+
+    /// Raises every cell to that of a later reading.
+    fn raise(&mut self, later: &Self) {
+        let grown: Vec<Cell> = later
+            .growth_since(Some(self))
+            .filter(|cell| cell.count > 0)
+            .collect();
+        for cell in grown {
+            match self.cells.binary_search_by_key(&cell.slot, |cell| cell.slot) {
+                Ok(at) => self.cells[at].count = self.cells[at].count.wrapping_add(cell.count),
+                Err(at) => self.cells.insert(at, cell),
+            }
         }
     }
 }
@@ -120,14 +155,10 @@ impl Usage {
             self.closed_ns[index] += account.closed_ns[index].saturating_sub(before);
         }
         let Some(now) = &account.histograms else { return };
-        let before = earlier.and_then(|earlier| earlier.histograms.as_deref());
-        for state in State::ALL {
-            let Some(cells) = now.of(state) else { continue };
-            let before = before.and_then(|before| before.of(state));
-            for (bucket, &cell) in cells.iter().enumerate() {
-                let before = before.map_or(0, |before| before[bucket]);
-                self.histograms[state.index()][bucket] += u64::from(growth(cell, before));
-            }
+        let before = earlier.and_then(|earlier| earlier.histograms.as_ref());
+        for cell in now.growth_since(before) {
+            let (state, bucket) = (usize::from(cell.slot) / BUCKETS, usize::from(cell.slot) % BUCKETS);
+            self.histograms[state][bucket] += u64::from(cell.count);
         }
     }
 
@@ -215,7 +246,7 @@ mod tests {
         let cells = |value| {
             let mut common = [[0; BUCKETS]; COMMON_STATES];
             common[0][3] = value;
-            Some(Box::new(Histograms { common, rare: None }))
+            Some(Histograms::from_kernel(&common, None))
         };
         let before = Account {
             histograms: cells(u32::MAX),
@@ -239,9 +270,7 @@ mod tests {
             let mut last = [0; STATES];
             for reading in &readings {
                 mark.advance(&account(reading.map(u64::from)), &mut usage);
-                for index in 0..STATES {
-                    prop_assert!(usage.time_ns[index] >= last[index]);
-                }
+                prop_assert!(usage.time_ns.iter().zip(&last).all(|(now, last)| now >= last));
                 last = usage.time_ns;
             }
             for index in 0..STATES {

@@ -24,6 +24,8 @@ pub mod tree;
 pub mod unit;
 pub mod window;
 
+use std::fmt::Write;
+
 /// Text that can break no terminal, table, label or stream: control characters and bytes that are no UTF-8 come out
 /// escaped (`\n`, `\u{1b}`, `\xff`), everything printable as it is.
 pub fn escape(bytes: &[u8]) -> String {
@@ -39,7 +41,7 @@ pub fn escape(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
+            let _ = write!(out, "\\x{byte:02x}");
         }
     }
     out

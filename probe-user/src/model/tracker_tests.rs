@@ -23,7 +23,7 @@ fn account(tid: u32, read_ns: u64, running_ns: u64, intervals: u32) -> Account {
         read_ns,
         time_ns,
         closed_ns: time_ns,
-        histograms: Some(Box::new(Histograms { common, rare: None })),
+        histograms: Some(Histograms::from_kernel(&common, None)),
     }
 }
 

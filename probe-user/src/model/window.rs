@@ -23,6 +23,19 @@ pub enum By {
     Unit,
 }
 
+impl By {
+    /// By the name it has on the command line and in requests.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "thread" => Some(Self::Thread),
+            "process" => Some(Self::Process),
+            "comm" => Some(Self::Comm),
+            "unit" => Some(Self::Unit),
+            _ => None,
+        }
+    }
+}
+
 /// One line of the result.
 #[derive(Clone, Debug, Default)]
 pub struct Group {

@@ -13,7 +13,7 @@ use super::proc;
 use super::resolve::{self, Clocks};
 use crate::kernel::events::Events;
 use crate::kernel::load::{LoadError, Options, Probe};
-use crate::kernel::snapshot::{self, Detail, SnapshotError};
+use crate::kernel::snapshot::{Detail, SnapshotError};
 use crate::kernel::{clock, preflight};
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
@@ -28,7 +28,8 @@ pub struct BpfSource {
     pub probe: Probe,
     /// Names units.
     pub cgroups: Cgroups,
-    buffer: Vec<u8>,
+    /// How many threads the last snapshot had.
+    threads: usize,
     hidden: Vec<u32>,
     compared: Option<Instant>,
     torn: u64,
@@ -45,7 +46,7 @@ impl BpfSource {
         Ok(Self {
             probe,
             cgroups: Cgroups::new(Path::new(PROC)),
-            buffer: Vec::new(),
+            threads: 0,
             hidden: Vec::new(),
             compared: None,
             torn: 0,
@@ -66,7 +67,7 @@ impl BpfSource {
             histograms: false,
             open_ledgers: true,
         };
-        self.probe.read_snapshot(detail, &mut self.buffer)?;
+        self.probe.read_snapshot(detail, |_| {})?;
         Ok(events)
     }
 
@@ -81,19 +82,15 @@ impl BpfSource {
         };
         let began_ns = clock::monotonic_ns();
         let started = Instant::now();
-        self.probe.read_snapshot(detail, &mut self.buffer)?;
-        let mut threads = Vec::new();
-        snapshot::parse(&self.buffer, |task| {
-            self.torn += u64::from(task.torn());
+        let mut threads = Vec::with_capacity(self.threads + self.threads / 8);
+        let Self { probe, torn, .. } = self;
+        let bytes = probe.read_snapshot(detail, |task| {
+            *torn += u64::from(task.torn());
             threads.push(resolve::thread(task, clocks));
         })?;
+        self.threads = threads.len();
         let took = started.elapsed();
-        tracing::info!(
-            threads = threads.len(),
-            bytes = self.buffer.len(),
-            ?took,
-            "snapshot"
-        );
+        tracing::info!(threads = threads.len(), bytes, ?took, "snapshot");
         let hidden = self.add_hidden(&mut threads);
         threads.sort_unstable_by_key(|thread| thread.id.tid);
         Ok(Snapshot {

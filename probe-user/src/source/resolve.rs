@@ -7,7 +7,7 @@
 //!   say it is not blocked;
 //! - it has not switched at all since accounting began: its state since then is what the kernel says now.
 
-use probe_ebpf::ledger::{BlockedOn, Ledger, NO_SYSCALL};
+use probe_ebpf::ledger::{BlockedOn, HAS_RARE, Ledger, NO_SYSCALL};
 use probe_ebpf::record::{EventRecord, ExitRecord, Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, STATES, State, TASK_DEAD};
 
@@ -181,9 +181,11 @@ fn since_kernel(record: &TaskRecord, opened: Option<&Ledger>, clocks: Clocks) ->
             .or_else(|| opened.map(|ledger| ledger.wake.at_ns).filter(|&ns| ns != 0)),
         _ => last_ran_ns(record, clocks),
     };
-    let fallback = (clocks.live_since_ns != 0)
-        .then_some(clocks.live_since_ns)
-        .unwrap_or(record.now_ns);
+    let fallback = if clocks.live_since_ns == 0 {
+        record.now_ns
+    } else {
+        clocks.live_since_ns
+    };
     Since {
         condition: Condition::Alive(state),
         ns: Some(noted.unwrap_or(fallback).min(record.now_ns)),
@@ -343,12 +345,11 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
     account
 }
 
-fn histograms(task: &RawTask<'_>) -> Box<Histograms> {
-    let common = task.ledger.map_or_else(|| [[0; _]; _], |ledger| ledger.histogram);
-    Box::new(Histograms {
-        common,
-        rare: task.rare.map(|rare| Box::new(rare.histogram)),
-    })
+fn histograms(task: &RawTask<'_>) -> Histograms {
+    let rare = task.rare.map(|rare| &rare.histogram);
+    task.ledger
+        .map(|ledger| Histograms::from_kernel(&ledger.histogram, rare))
+        .unwrap_or_default()
 }
 
 /// Makes an event of a raw one.
@@ -402,11 +403,10 @@ fn exit(record: &ExitRecord) -> Exit {
         switches: switches(facts),
         account: ledger.map(|ledger| Account {
             read_ns: record.event.at_ns,
-            histograms: Some(Box::new(Histograms {
-                common: ledger.histogram,
-                rare: (ledger.flags & probe_ebpf::ledger::HAS_RARE != 0)
-                    .then(|| Box::new(record.rare.histogram)),
-            })),
+            histograms: Some(Histograms::from_kernel(
+                &ledger.histogram,
+                (ledger.flags & HAS_RARE != 0).then_some(&record.rare.histogram),
+            )),
             ..closed(ledger)
         }),
     }

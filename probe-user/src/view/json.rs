@@ -13,7 +13,7 @@ use crate::model::account::Histogram;
 use crate::model::blocked;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::{Condition, ReadFrom, Switches, Thread, state_name};
-use crate::model::tree::Process;
+use crate::model::tree::{Node, Process};
 use crate::model::window::{Group, Report, Transition};
 use crate::source::cgroup::Cgroups;
 use crate::source::describe::Description;
@@ -131,6 +131,20 @@ fn policy_name(policy: u32) -> &'static str {
         .get((policy & 0x0fff_ffff) as usize)
         .copied()
         .unwrap_or("unknown")
+}
+
+/// The whole tree.
+pub fn tree(
+    snapshot: &Snapshot,
+    nodes: &[Node<'_>],
+    descriptions: &HashMap<u32, Description>,
+    cgroups: &mut Cgroups,
+) -> Answer<Tree> {
+    let processes = nodes
+        .iter()
+        .map(|node| process(&node.process, descriptions, cgroups))
+        .collect();
+    Answer::new(snapshot, 0, &snapshot.losses, Tree { processes })
 }
 
 /// One process with its threads.

@@ -31,7 +31,7 @@ pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -47,12 +47,13 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{:.1}%", part as f64 * 100.0 / whole as f64)
 }
 
+const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+
 /// A bar of at most `width` cells, in eighths, empty for nothing and at least a sliver for something.
 pub fn bar(value: u64, greatest: u64, width: usize) -> String {
     if value == 0 || greatest == 0 {
         return String::new();
     }
-    const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let eighths = (u128::from(value) * width as u128 * 8).div_ceil(u128::from(greatest));
     let eighths = usize::try_from(eighths).unwrap_or(usize::MAX).clamp(1, width * 8);
     let mut out = "█".repeat(eighths / 8);

@@ -117,7 +117,7 @@ fn command(leader: &Thread, description: Option<&Description>) -> String {
     match leader.condition {
         Condition::Zombie | Condition::Dead => format!("({comm}) {}", ended(leader.exit_code)),
         _ if leader.kernel => format!("[{comm}]"),
-        _ => {
+        Condition::Alive(_) => {
             let cmdline = description
                 .map(|description| description.cmdline.join(" "))
                 .unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::model::thread::{Condition, Thread};
 /// The words for the column WAITING ON.
 pub fn waiting_on(thread: &Thread) -> String {
     match thread.condition {
-        Condition::Alive(State::Running) => UNKNOWN.to_owned(),
+        Condition::Alive(State::Running) | Condition::Dead => UNKNOWN.to_owned(),
         Condition::Alive(State::Runnable) => "a CPU (runnable)".to_owned(),
         Condition::Alive(State::Stopped) => "SIGCONT".to_owned(),
         Condition::Alive(State::Traced) => thread.tracer.map_or_else(
@@ -27,7 +27,6 @@ pub fn waiting_on(thread: &Thread) -> String {
             .as_ref()
             .and_then(blocked::syscall_name)
             .unwrap_or_else(|| UNKNOWN.to_owned()),
-        Condition::Dead => UNKNOWN.to_owned(),
     }
 }
 
