@@ -110,6 +110,14 @@ catalog! {
         "Time to read every thread of the host once.";
 }
 
+/// `process_cpu_seconds_total` with its fraction; one of the standard metrics, and the one of them we make ourselves.
+pub const CPU: Metric = Metric {
+    name: "process_cpu_seconds_total",
+    kind: Kind::Counter,
+    help: "Total user and system CPU time spent in seconds.",
+    labels: &[],
+};
+
 /// The reference: a table of all metrics.
 pub fn reference() -> String {
     let mut out = String::from(

@@ -15,8 +15,8 @@ use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Deserialize;
 
-use super::collector;
 use super::engine::Engine;
+use super::{catalog, collector};
 use crate::model::tree;
 use crate::model::window::By;
 use crate::source::describe::describe;
@@ -81,7 +81,15 @@ async fn metrics(State(shared): State<Shared>) -> Response {
             let mut engine = shared.engine();
             collector::families(&engine.view()?)
         };
-        families.extend(shared.registry.gather());
+        let cpu = collector::cpu_time();
+        families.extend(
+            shared
+                .registry
+                .gather()
+                .into_iter()
+                .filter(|family| family.name() != catalog::CPU.name),
+        );
+        families.extend(cpu);
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let encoder = TextEncoder::new();

@@ -193,7 +193,16 @@ fn histogram(group: &Group, state: State, by: By) -> Vec<String> {
     let times = plural(group.usage.count(state), "time");
     let total = duration(Some(group.usage.time_ns[state.index()]));
     let mut lines = vec![format!("{key} {what}: {times}, {total}")];
+    let mut gap = false;
     for (bucket, &cell) in cells.iter().enumerate().take(last + 1).skip(first) {
+        if cell == 0 {
+            // One line for any number of empty buckets: an outlier far off should be seen beside the rest.
+            if !std::mem::replace(&mut gap, true) {
+                lines.push(format!("  {:>7}", "…"));
+            }
+            continue;
+        }
+        gap = false;
         let upper = upper_bound_ns(bucket).map_or_else(|| "…".to_owned(), |bound| duration(Some(bound)));
         let lower = duration(Some(lower_bound_ns(bucket)));
         lines.push(format!(
