@@ -89,8 +89,8 @@ pub struct Ledger {
     pub time_ns: [u64; STATES],
     /// Tid when accounting began.
     pub birth_tid: u32,
-    /// Keeps the layout explicit.
-    pub reserved2: u32,
+    /// How often the thread called `wait(2)` or one of its kin.
+    pub waits: u32,
     /// What the thread waits in; meaningful while the state is a blocked one.
     pub blocked_on: BlockedOn,
     /// Reserved for holder evidence: the futex word and the owner read when the wait began.
@@ -99,11 +99,35 @@ pub struct Ledger {
     pub futex_owner: u32,
     /// Reserved for time blocked by class of system call.
     pub blocked_ns: [u64; BLOCKED_CLASSES],
+    /// When it last did; 0 if it has not since accounting began.
+    pub last_wait_ns: u64,
     /// The latest wake-up.
     pub wake: Wake,
     /// Finished turns: log2 histograms of the durations. Last, so that a snapshot without histograms is a prefix.
     pub histogram: [[u32; BUCKETS]; COMMON_STATES],
 }
+
+/// Who sent a process the last signal that may be its death: in a storage of its own on the process's first thread, made
+/// when such a signal is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Killer {
+    /// `start_boottime` of the sending process's first thread.
+    pub start_ns: u64,
+    /// Sending process; 0 if the kernel sent it on its own account.
+    pub pid: u32,
+    /// Sending thread.
+    pub tid: u32,
+    /// The signal; 0 if none was sent.
+    pub signal: u32,
+    /// [`OOM_VICTIM`].
+    pub flags: u32,
+    /// Name of the sending thread.
+    pub comm: [u8; 16],
+}
+
+/// [`Killer::flags`]: the out-of-memory killer chose the process.
+pub const OOM_VICTIM: u32 = 1;
 
 /// Histograms of the states that few threads ever enter, in a storage of their own that is made on first use.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -6,6 +6,10 @@
 //! | [`sched_waking`] | `tp_btf/sched_waking` | remembers when and by whom a thread was woken |
 //! | [`process_fork`] | `tp_btf/sched_process_fork` | opens the ledger of a new thread |
 //! | [`process_exec`] | `tp_btf/sched_process_exec` | tells the agent of a new program |
+//! | [`process_free`] | `tp_btf/sched_process_free` | tells the agent that a dead process was reaped |
+//! | [`process_wait`] | `tp_btf/sched_process_wait` | notes that a parent looks after its children |
+//! | [`signal_generate`] | `tp_btf/signal_generate` | notes who sends a signal that may kill |
+//! | [`mark_victim`] | `tp_btf/mark_victim` | notes whom the out-of-memory killer chose |
 //! | [`snapshot`] | `iter.s/task` | the read path: every thread with its ledger |
 //!
 //! [`account`] holds the state machine they share, [`task`] the reads from kernel structures, [`maps`] every map.
@@ -15,10 +19,14 @@
 mod account;
 mod emit;
 mod maps;
+mod mark_victim;
 mod process_exec;
 mod process_fork;
+mod process_free;
+mod process_wait;
 mod sched_switch;
 mod sched_waking;
+mod signal_generate;
 mod snapshot;
 mod storage;
 mod task;

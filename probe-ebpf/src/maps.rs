@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::ledger::{Ledger, RareLedger};
+use probe_ebpf::ledger::{Killer, Ledger, RareLedger};
 use probe_ebpf::record::Scratch;
 use probe_ebpf::totals::{Control, Totals};
 
@@ -18,6 +18,10 @@ pub static LEDGERS: TaskStorage<Ledger> = TaskStorage::new();
 /// Histograms of stopped, traced and parked, for the few threads that ever were.
 #[btf_map]
 pub static RARE: TaskStorage<RareLedger> = TaskStorage::new();
+
+/// Senders of signals that may kill, on the first thread of the process they were sent to.
+#[btf_map]
+pub static KILLERS: TaskStorage<Killer> = TaskStorage::new();
 
 /// Births and deaths, to the agent's ring reader. When it is full the event is lost and counted, by kind. The agent
 /// may resize it before loading.

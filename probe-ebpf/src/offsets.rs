@@ -85,6 +85,14 @@ offsets! {
     signal_nr_threads,
     /// `signal_struct.group_exit_code`
     signal_group_exit_code,
+    /// `signal_struct.pids`: an array of pointers by `enum pid_type`.
+    signal_pids,
+    /// The byte of `signal_struct` that holds the bit `is_child_subreaper`.
+    signal_subreaper_byte,
+    /// That bit.
+    signal_subreaper_mask,
+    /// `kernel_siginfo.si_code`
+    siginfo_code,
     /// `cred.euid`
     cred_euid,
     /// `css_set.dfl_cgrp` (optional: no cgroups, no units)
@@ -107,6 +115,8 @@ offsets! {
     regs_arg0,
     /// `pt_regs`: its second argument (`si`; `regs[1]`).
     regs_arg1,
+    /// 1 if `mark_victim` passes the task (6.8 and newer) and not its pid, else 0.
+    victim_is_task,
     /// 1 if `sched_switch` passes `prev_state` as its fourth argument (5.18 and newer), else 0.
     switch_has_prev_state,
 }

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::ledger::{BlockedOn, Ledger, RareLedger};
+use crate::ledger::{BlockedOn, Killer, Ledger, RareLedger};
 
 /// Length of `task_struct.comm`.
 pub const COMM_LEN: usize = 16;
@@ -54,6 +54,14 @@ pub struct Facts {
     pub static_prio: u32,
     /// `SCHED_*`.
     pub policy: u32,
+    /// Process id of the session leader, alive or not.
+    pub sid: u32,
+    /// Process id of the process group leader, alive or not.
+    pub pgid: u32,
+    /// Not 0 if the process adopts the orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
+    pub subreaper: u32,
+    /// Keeps the layout explicit.
+    pub reserved: u32,
     /// Depth of the pid namespace, 0 for the initial one.
     pub ns_level: u32,
     /// Tid in the namespaces at depth 1 to [`NS_LEVELS`], as far as [`Self::ns_level`] says.
@@ -122,7 +130,10 @@ pub const EVENT_EXEC: u32 = 2;
 /// [`EventRecord::kind`]: a thread died; an [`ExitRecord`].
 pub const EVENT_EXIT: u32 = 3;
 
-/// A birth or an exec; the head of an [`ExitRecord`].
+/// [`EventRecord::kind`]: a dead process was reaped: its parent has waited for it, or nobody had to.
+pub const EVENT_REAP: u32 = 4;
+
+/// A birth, an exec or a reaping; the head of an [`ExitRecord`].
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct EventRecord {
@@ -147,6 +158,8 @@ pub struct ExitRecord {
     pub ledger: Ledger,
     /// Zero unless the ledger says [`crate::ledger::HAS_RARE`].
     pub rare: RareLedger,
+    /// Who sent its process the last signal that may have killed it; zero if nobody did.
+    pub killer: Killer,
 }
 
 const _: () = assert!(size_of::<TaskRecord>().is_multiple_of(8) && size_of::<ExitRecord>().is_multiple_of(8));

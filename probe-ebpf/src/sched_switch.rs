@@ -17,7 +17,7 @@ use probe_ebpf::totals::Totals;
 
 use crate::account::{begin_turn, bump, enter_cpu, leave_cpu, ledger_of};
 use crate::emit;
-use crate::maps::{self, RARE};
+use crate::maps::{self, KILLERS, RARE};
 use crate::task::{self, Task};
 
 #[btf_tracepoint(function = "sched_switch")]
@@ -122,6 +122,12 @@ fn died(task: Task, ledger: &mut Ledger, now_ns: u64) {
         zero_words(&mut record.rare);
     } else {
         copy_words(rare, &mut record.rare);
+    }
+    let killer = KILLERS.get(task.leader());
+    if killer.is_null() {
+        zero_words(&mut record.killer);
+    } else {
+        copy_words(killer, &mut record.killer);
     }
     entry.submit(emit::NO_WAKEUP);
 }

@@ -31,6 +31,22 @@ pub fn switch_has_prev_state() -> bool {
     offset!(switch_has_prev_state) == 1
 }
 
+/// `enum pid_type`, unchanged since 4.19.
+const PIDTYPE_PGID: u32 = 2;
+const PIDTYPE_SID: u32 = 3;
+
+/// The `si_code` of a signal's origin: `SI_USER`, `SI_TKILL` and the like are not positive, what the kernel raises is.
+#[inline(always)]
+pub fn siginfo_code(info: *const c_void) -> i32 {
+    load(info, offset!(siginfo_code))
+}
+
+/// Whether `mark_victim` passes the task. A constant to the verifier, which skips the other branch.
+#[inline(always)]
+pub fn victim_is_task() -> bool {
+    offset!(victim_is_task) == 1
+}
+
 /// A `task_struct` the verifier trusts.
 #[derive(Clone, Copy)]
 pub struct Task(*mut task_struct);
@@ -141,6 +157,20 @@ impl Task {
         blocked_on
     }
 
+    /// The thread's name.
+    #[inline(always)]
+    pub fn comm(self) -> [u8; COMM_LEN] {
+        load::<[u64; 2]>(self.0.cast(), offset!(task_comm))
+            .map(u64::to_ne_bytes)
+            .concat_pair()
+    }
+
+    /// The first thread of the process, which carries what belongs to the process.
+    #[inline(always)]
+    pub fn leader(self) -> Self {
+        Self(load(self.0.cast(), offset!(task_group_leader)))
+    }
+
     /// Fills in everything that identifies and describes the thread.
     #[inline(always)]
     pub fn read_facts(self, facts: &mut Facts) {
@@ -157,9 +187,7 @@ impl Task {
         facts.exit_code = load(task, offset!(task_exit_code));
         facts.static_prio = load(task, offset!(task_static_prio));
         facts.policy = load(task, offset!(task_policy));
-        facts.comm = load::<[u64; 2]>(task, offset!(task_comm))
-            .map(u64::to_ne_bytes)
-            .concat_pair();
+        facts.comm = self.comm();
         Self::read_parents(task, facts);
         Self::read_group(task, facts);
         Self::read_namespace(task, facts);
@@ -184,6 +212,18 @@ impl Task {
         facts.threads = load(signal, offset!(signal_nr_threads));
         facts.group_exit_code = load(signal, offset!(signal_group_exit_code));
         facts.euid = load(cred, offset!(cred_euid));
+        facts.pgid = Self::group_id(signal, PIDTYPE_PGID);
+        facts.sid = Self::group_id(signal, PIDTYPE_SID);
+        let bits: u8 = load(signal, offset!(signal_subreaper_byte));
+        facts.subreaper = u32::from(bits) & offset!(signal_subreaper_mask);
+        facts.reserved = 0;
+    }
+
+    /// The id of a process group or session, in the initial namespace; 0 once the process is released.
+    #[inline(always)]
+    fn group_id(signal: *const c_void, kind: u32) -> u32 {
+        let pid: *const c_void = load(signal, offset!(signal_pids) + kind * 8);
+        load(pid, offset!(pid_numbers) + offset!(upid_nr))
     }
 
     /// Tids inside pid namespaces. `thread_pid` is null once a thread is unhashed: the level then reads as 0.

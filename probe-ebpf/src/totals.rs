@@ -18,12 +18,16 @@ pub struct Totals {
     pub thread_exits: u64,
     /// Processes whose last thread died.
     pub process_exits: u64,
+    /// Dead processes that were released, reaped or not needing it.
+    pub reaps: u64,
     /// Fork, exec and exit events that found the ring full.
     pub lost_forks: u64,
     /// See [`Self::lost_forks`].
     pub lost_execs: u64,
     /// See [`Self::lost_forks`].
     pub lost_exits: u64,
+    /// See [`Self::lost_forks`].
+    pub lost_reaps: u64,
     /// Time per state of the threads whose exit event was lost, so that sums over all groups stay exact.
     pub lost_time_ns: [u64; STATES],
     /// Voluntary switches of those threads.

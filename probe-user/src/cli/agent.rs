@@ -9,10 +9,11 @@ use tokio::net::TcpListener;
 
 use super::args::{AgentArgs, Global};
 use super::{bpf_only, interrupted, runtime};
-use crate::export::catalog::SNAPSHOT_DURATION;
-use crate::export::engine::Engine;
+use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
+use crate::export::engine::{Engine, Settings};
 use crate::export::http::{Shared, router};
 use crate::kernel::events::IDLE_WAIT;
+use crate::model::lives::Retention;
 
 /// A snapshot this often even if nobody scrapes: it bounds what a lost exit event can cost.
 const REFRESH_EVERY: Duration = Duration::from_secs(15);
@@ -45,9 +46,18 @@ async fn serve(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
         source.probe.forward_logs().map_err(anyhow::Error::msg)?;
     }
     let registry = Registry::new();
-    let durations = snapshot_durations(&registry)?;
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let settings = Settings {
+        max_groups: args.max_groups as usize,
+        retention: Retention {
+            time: args.retention,
+            ..Retention::default()
+        },
+        durations: histogram(&registry, SNAPSHOT_DURATION, &SNAPSHOT_BUCKETS)?,
+        reap_delays: histogram(&registry, REAP_DELAY, &REAP_BUCKETS)?,
+    };
     give_back_memory();
-    let engine = Engine::start(source, args.max_groups as usize, durations)?;
+    let engine = Engine::start(source, settings)?;
     let shared = Shared::new(engine, registry);
     let address = listener
         .local_addr()
@@ -83,12 +93,11 @@ fn share_one_arena() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-fn snapshot_durations(registry: &Registry) -> anyhow::Result<Histogram> {
-    let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
-    let options = HistogramOpts::new(SNAPSHOT_DURATION.name, SNAPSHOT_DURATION.help).buckets(buckets);
+/// A histogram that `prometheus` keeps itself.
+fn histogram(registry: &Registry, metric: Metric, buckets: &[f64]) -> anyhow::Result<Histogram> {
+    let options = HistogramOpts::new(metric.name, metric.help).buckets(buckets.to_vec());
     let histogram = Histogram::with_opts(options)?;
     registry.register(Box::new(histogram.clone()))?;
-    registry.register(Box::new(ProcessCollector::for_self()))?;
     Ok(histogram)
 }
 

@@ -14,6 +14,8 @@ use crate::model::window::By;
 Examples:
   procprobe tree                     what runs, in which state, for how long, waiting for what
   procprobe states --for 10s         who runs, who waits for a CPU, who sleeps
+  procprobe zombies                  who does not reap its children
+  procprobe orphans                  who lost its parent, and who has it now
   procprobe events --for 1m          births, execs and deaths as they happen
   procprobe agent                    metrics for Prometheus on 127.0.0.1:9982
   procprobe doctor                   what this host and these privileges allow")]
@@ -63,6 +65,23 @@ pub enum SourceArg {
     Proc,
 }
 
+const ZOMBIES_HELP: &str = "\
+Examples:
+  procprobe zombies
+  procprobe zombies -o json | jq '.parents[0]'
+
+Zombies younger than 100 ms are on their way and not shown. RATE is how many came to stay over the last ten minutes. KIND is
+unreaped (its parent does not wait), traced (its tracer does not) or leader_exited (its first thread ended before the
+others: it is not dead, and nobody is at fault).";
+
+const ORPHANS_HELP: &str = "\
+Examples:
+  procprobe orphans
+  curl -s http://127.0.0.1:9982/api/v1/orphans | jq .
+
+One look cannot know whom an orphan lost before; it guesses from session and process group, marked with ?. A running agent
+knows it of every process that lost its parent while it watched.";
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -72,7 +91,13 @@ pub enum Command {
     Tree(TreeArgs),
     /// Show the time in each state over a window, with switches and histograms.
     States(StatesArgs),
-    /// Stream births, execs and deaths.
+    /// Show unreaped processes by the parent at fault, and how soon the pids run out.
+    #[command(after_help = ZOMBIES_HELP)]
+    Zombies,
+    /// Show adopted processes with the parent they lost.
+    #[command(after_help = ORPHANS_HELP)]
+    Orphans,
+    /// Stream births, execs, deaths, reapings and lost parents.
     Events(EventsArgs),
     /// Say what this host and these privileges allow.
     Doctor,
@@ -92,6 +117,9 @@ pub struct AgentArgs {
     /// Groups (unit and process name) with series of their own; the rest adds up in comm="(other)".
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_groups: u32,
+    /// How long dead processes are remembered, so that orphans keep their ancestry.
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
+    pub retention: Duration,
 }
 
 /// Arguments of `tree`.

@@ -1,4 +1,4 @@
-//! `procprobe events`: births, execs and deaths as they happen.
+//! `procprobe events`: births, execs and deaths as they happen, and what follows from them: reapings and lost parents.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
@@ -6,8 +6,12 @@ use std::time::{Duration, SystemTime};
 use super::args::{EventsArgs, Global, Output};
 use super::{bpf_only, interrupted, runtime};
 use crate::kernel::clock;
+use crate::kernel::snapshot::Detail;
+use crate::model::event::{Event, EventKind};
+use crate::model::lives::Retention;
 use crate::source::bpf::BpfSource;
 use crate::source::resolve;
+use crate::source::watch::Watch;
 use crate::view;
 
 /// Runs the verb.
@@ -21,11 +25,14 @@ pub fn run(global: &Global, args: &EventsArgs) -> anyhow::Result<()> {
 
 async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output) -> anyhow::Result<()> {
     let mut events = source.start()?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    if output == Output::Table {
-        writeln!(out, "{}", view::events::HEADING)?;
-        out.flush()?;
-    }
+    let first = source.snapshot(Detail::default())?;
+    let mut printer = Printer {
+        out: std::io::BufWriter::new(std::io::stdout().lock()),
+        output,
+        watch: Watch::begin(&first, Retention::default()),
+        outcome: Ok(()),
+    };
+    printer.heading()?;
     let interrupt = interrupted();
     tokio::pin!(interrupt);
     let end = async {
@@ -40,25 +47,11 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output
             biased;
             outcome = &mut interrupt => { outcome?; true }
             () = &mut end => true,
-            () = tokio::time::sleep(Duration::from_millis(20)) => false,
+            () = tokio::time::sleep(POLL) => false,
         };
-        let mut failed = Ok(());
         let clock = WallClock::now();
-        events.drain(|raw| {
-            let event = resolve::event(&raw);
-            let at = clock.at(event.at_ns);
-            if failed.is_ok() {
-                failed = match output {
-                    Output::Table => writeln!(out, "{}", view::events::line(&event, at)),
-                    Output::Json => match view::events::json(&event, at) {
-                        Ok(line) => writeln!(out, "{line}"),
-                        Err(error) => Err(error.into()),
-                    },
-                };
-            }
-        });
-        failed?;
-        out.flush()?;
+        events.drain(|raw| printer.event(&resolve::event(&raw), &clock));
+        printer.flush()?;
         if done {
             break;
         }
@@ -72,6 +65,61 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output
     }
     Ok(())
 }
+
+/// Prints events and what follows from them, each in its order.
+struct Printer<W: Write> {
+    out: W,
+    output: Output,
+    watch: Watch,
+    /// The first thing that went wrong; nothing is printed after it.
+    outcome: std::io::Result<()>,
+}
+
+impl<W: Write> Printer<W> {
+    fn heading(&mut self) -> std::io::Result<()> {
+        if self.output == Output::Table {
+            writeln!(self.out, "{}", view::events::HEADING)?;
+        }
+        self.out.flush()
+    }
+
+    fn event(&mut self, event: &Event, clock: &WallClock) {
+        let happened = self.watch.event(event);
+        // A reaping counts when somebody had to be waited for, and then comes with its delay, below.
+        if !matches!(event.kind, EventKind::Reap) {
+            let at = clock.at(event.at_ns);
+            let line = match self.output {
+                Output::Table => Ok(view::events::line(event, at)),
+                Output::Json => view::events::json(event, at),
+            };
+            self.print(line);
+        }
+        for happening in &happened {
+            let at = clock.at(view::events::happened_at(happening));
+            let line = match self.output {
+                Output::Table => Ok(view::events::happening_line(happening, at)),
+                Output::Json => view::events::happening_json(happening, at),
+            };
+            self.print(line);
+        }
+    }
+
+    fn print(&mut self, line: serde_json::Result<String>) {
+        if self.outcome.is_ok() {
+            self.outcome = line
+                .map_err(std::io::Error::from)
+                .and_then(|line| writeln!(self.out, "{line}"));
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::mem::replace(&mut self.outcome, Ok(()))?;
+        self.out.flush()
+    }
+}
+
+/// How often the ring is looked at: what is printed should feel live.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Turns CLOCK_MONOTONIC into wall-clock time.
 struct WallClock {

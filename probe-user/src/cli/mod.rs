@@ -4,9 +4,11 @@ pub mod agent;
 pub mod args;
 pub mod doctor;
 pub mod events;
+pub mod orphans;
 pub mod output;
 pub mod states;
 pub mod tree;
+pub mod zombies;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Agent(args) => agent::run(&cli.global, args),
         Command::Tree(args) => tree::run(&cli.global, args),
         Command::States(args) => states::run(&cli.global, args),
+        Command::Zombies => zombies::run(&cli.global),
+        Command::Orphans => orphans::run(&cli.global),
         Command::Events(args) => events::run(&cli.global, args),
         Command::Doctor => doctor::run(&cli.global),
     }

@@ -6,9 +6,7 @@ use super::args::{Global, Output, TreeArgs};
 use super::{open_source, output};
 use crate::kernel::snapshot::Detail;
 use crate::model::snapshot::Snapshot;
-use crate::model::tree;
-use crate::source::Source;
-use crate::source::cgroup::Cgroups;
+use crate::model::{orphans, tree};
 use crate::source::describe::describe;
 use crate::view;
 use crate::view::table::terminal_width;
@@ -38,6 +36,7 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
         Output::Json => output::json(&view::json::tree(
             &snapshot,
             &nodes,
+            &orphans::report(&snapshot, None),
             &descriptions,
             source.cgroups(),
         )),
@@ -52,14 +51,5 @@ fn missing(snapshot: &Snapshot, pid: u32) -> String {
             thread.pid, thread.pid
         ),
         None => format!("no process {pid} (it may have ended; procprobe tree shows all there are)"),
-    }
-}
-
-impl Source {
-    fn cgroups(&mut self) -> &mut Cgroups {
-        match self {
-            Self::Bpf(source) => &mut source.cgroups,
-            Self::Proc(source) => &mut source.cgroups,
-        }
     }
 }

@@ -4,12 +4,17 @@
 //! that outlives its group.
 
 use probe_ebpf::state::State;
+use std::collections::BTreeMap;
+
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Point, MetricFamily};
 
 use super::catalog::{self, Kind, Metric};
 use super::engine::View;
-use crate::model::books::GroupTotals;
+use crate::model::books::{GroupTotals, OTHER};
+use crate::model::event::Reason;
+use crate::model::lives::AdopterKind;
 use crate::model::thread::{Condition, state_name};
+use crate::model::zombies;
 
 /// The version and revision this binary was built from.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,6 +31,7 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     )];
     families.extend(host(view));
     families.extend(groups(view));
+    families.extend(blame(view));
     families.extend(own(view));
     families
 }
@@ -93,6 +99,85 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
     ]
 }
 
+/// Zombies, orphans, exits: who is to blame.
+fn blame(view: &View<'_>) -> Vec<MetricFamily> {
+    let report = zombies::report(&view.snapshot, Some(view.lives), view.pid_limit);
+    let mut by_group: BTreeMap<[&str; 2], (u64, u64)> = BTreeMap::new();
+    for culprit in &report.culprits {
+        let group = culprit
+            .thread
+            .and_then(|thread| view.books.group_by_name(thread.cgroup_id, thread.comm));
+        let labels = group.map_or(["", OTHER], |key| [&*key.unit, &*key.comm]);
+        let entry = by_group.entry(labels).or_default();
+        entry.0 += culprit.count;
+        entry.1 = entry.1.max(culprit.oldest_ns.unwrap_or(0));
+    }
+    let zombies = by_group
+        .iter()
+        .map(|(labels, (count, _))| point(catalog::ZOMBIES, labels, *count as f64));
+    let ages = by_group
+        .iter()
+        .map(|(labels, (_, age_ns))| point(catalog::ZOMBIE_AGE, labels, *age_ns as f64 / 1e9));
+    let orphans = AdopterKind::ALL.iter().map(|&kind| {
+        let count = view.lives.orphans().filter(|(_, loss)| loss.kind == kind).count();
+        point(catalog::ORPHANS, &[kind.name()], count as f64)
+    });
+    let orphaned = AdopterKind::ALL.iter().zip(view.orphaned);
+    let mut families = vec![
+        family(catalog::ZOMBIES, zombies.collect()),
+        family(catalog::ZOMBIE_AGE, ages.collect()),
+        family(catalog::ORPHANS, orphans.collect()),
+        family(
+            catalog::ORPHANED,
+            orphaned
+                .map(|(kind, count)| point(catalog::ORPHANED, &[kind.name()], count as f64))
+                .collect(),
+        ),
+        family(
+            catalog::PIDS_USED,
+            vec![point(catalog::PIDS_USED, &[], report.pids.used as f64)],
+        ),
+    ];
+    families.extend(report.pids.limit.map(|limit| {
+        family(
+            catalog::PIDS_LIMIT,
+            vec![point(catalog::PIDS_LIMIT, &[], limit as f64)],
+        )
+    }));
+    families.extend(ends(view));
+    families
+}
+
+/// How processes ended, and how many were begun only to end.
+fn ends(view: &View<'_>) -> Vec<MetricFamily> {
+    let mut exits = Vec::new();
+    let mut forks = Vec::new();
+    let mut short = Vec::new();
+    let mut seconds = Vec::new();
+    for (key, group) in view.books.groups() {
+        let labels: [&str; 2] = [&key.unit, &key.comm];
+        for (reason, &count) in Reason::ALL.iter().zip(&group.exits) {
+            if count > 0 {
+                exits.push(point(catalog::EXITS, &with(labels, reason.name()), count as f64));
+            }
+        }
+        if group.forks > 0 {
+            forks.push(point(catalog::GROUP_FORKS, &labels, group.forks as f64));
+        }
+        if group.short_lived > 0 {
+            short.push(point(catalog::SHORT_LIVED, &labels, group.short_lived as f64));
+            let running_ns = group.short_lived_running_ns as f64;
+            seconds.push(point(catalog::SHORT_LIVED_SECONDS, &labels, running_ns / 1e9));
+        }
+    }
+    vec![
+        family(catalog::EXITS, exits),
+        family(catalog::GROUP_FORKS, forks),
+        family(catalog::SHORT_LIVED, short),
+        family(catalog::SHORT_LIVED_SECONDS, seconds),
+    ]
+}
+
 fn own(view: &View<'_>) -> Vec<MetricFamily> {
     let lost = view
         .losses
@@ -109,7 +194,7 @@ fn own(view: &View<'_>) -> Vec<MetricFamily> {
     let single = |metric: Metric, value: f64| family(metric, vec![point(metric, &[], value)]);
     vec![
         single(catalog::GROUPS_FOLDED, view.books.folded() as f64),
-        single(catalog::HIDDEN, view.hidden as f64),
+        single(catalog::HIDDEN, view.snapshot.hidden as f64),
         single(catalog::RESYNCED, view.totals.resynced as f64),
         family(catalog::EVENTS_LOST, lost.collect()),
         family(catalog::BPF_SECONDS, seconds.collect()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use probe_ebpf::totals::Totals;
@@ -12,11 +13,14 @@ use crate::kernel::events::Events;
 use crate::kernel::snapshot::{Detail, SnapshotError};
 use crate::model::books::Books;
 use crate::model::event::Event;
+use crate::model::lives::{Happening, Lives, Retention};
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
+use crate::source::limits::pid_limit;
 use crate::source::resolve;
+use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
 const DETAIL: Detail = Detail {
@@ -33,6 +37,9 @@ pub struct Engine {
     began_ns: u64,
     costs: CostSampler,
     durations: Histogram,
+    watch: Watch,
+    reap_delays: Histogram,
+    orphaned: [u64; 3],
     /// Windows that API requests have open.
     windows: BTreeMap<u64, OpenWindow>,
     next_window: u64,
@@ -44,6 +51,18 @@ struct OpenWindow {
     losses: Losses,
 }
 
+/// How to keep the picture.
+pub struct Settings {
+    /// Groups with series of their own.
+    pub max_groups: usize,
+    /// How much of the dead is remembered.
+    pub retention: Retention,
+    /// Where to note how long snapshots take.
+    pub durations: Histogram,
+    /// Where to note how long zombies wait.
+    pub reap_delays: Histogram,
+}
+
 /// What one scrape shows.
 pub struct View<'a> {
     /// Groups and host counts.
@@ -52,8 +71,14 @@ pub struct View<'a> {
     pub totals: Totals,
     /// What was lost.
     pub losses: Losses,
-    /// Processes read from /proc.
-    pub hidden: usize,
+    /// The moment all this was read.
+    pub snapshot: Snapshot,
+    /// How many pids there can be.
+    pub pid_limit: Option<u64>,
+    /// The lives of processes.
+    pub lives: &'a Lives,
+    /// Processes that lost their parent, by adopter, in the order of [`crate::model::lives::AdopterKind::ALL`].
+    pub orphaned: [u64; 3],
     /// Cost of our programs.
     pub costs: &'a BTreeMap<String, (Duration, f64)>,
 }
@@ -63,11 +88,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`SnapshotError`] with what was refused.
-    pub fn start(
-        mut source: BpfSource,
-        max_groups: usize,
-        durations: Histogram,
-    ) -> Result<Self, SnapshotError> {
+    pub fn start(mut source: BpfSource, settings: Settings) -> Result<Self, SnapshotError> {
+        let Settings {
+            max_groups,
+            retention,
+            durations,
+            reap_delays,
+        } = settings;
         let events = source.start()?;
         let first = source.snapshot(DETAIL)?;
         durations.observe(first.took.as_secs_f64());
@@ -80,6 +107,9 @@ impl Engine {
             began_ns: first.began_ns,
             costs: CostSampler::default(),
             durations,
+            watch: Watch::begin(&first, retention),
+            reap_delays,
+            orphaned: [0; 3],
             windows: BTreeMap::new(),
             next_window: 0,
         })
@@ -93,6 +123,9 @@ impl Engine {
             books,
             began_ns,
             windows,
+            watch,
+            reap_delays,
+            orphaned,
             ..
         } = self;
         events.drain(|raw| {
@@ -100,6 +133,7 @@ impl Engine {
             // Older than the first snapshot: part of what is not counted.
             if event.at_ns >= *began_ns {
                 books.event(&event, &mut source.cgroups);
+                note(&watch.event(&event), reap_delays, orphaned);
             }
             for open in windows.values_mut().filter(|open| event.at_ns >= open.began_ns) {
                 open.window.event(&event, &mut source.cgroups);
@@ -117,6 +151,11 @@ impl Engine {
         // Events after the reading, then the reading: see `crate::model::tracker`.
         self.drain();
         self.books.snapshot(&snapshot, &mut self.source.cgroups);
+        note(
+            &self.watch.snapshot(&snapshot),
+            &self.reap_delays,
+            &mut self.orphaned,
+        );
         Ok(snapshot)
     }
 
@@ -132,14 +171,17 @@ impl Engine {
             involuntary: totals.lost_involuntary,
         };
         self.books.lost(totals.lost_time_ns, switches);
-        let mut losses = snapshot.losses;
+        let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
         self.costs.exact(&self.source.probe.cost());
         Ok(View {
             books: &self.books,
             totals,
             losses,
-            hidden: snapshot.hidden,
+            snapshot,
+            pid_limit: pid_limit(Path::new("/proc")),
+            lives: self.watch.lives(),
+            orphaned: self.orphaned,
             costs: &self.costs.totals,
         })
     }
@@ -186,6 +228,11 @@ impl Engine {
         self.windows.remove(&id);
     }
 
+    /// The lives of processes.
+    pub fn lives(&self) -> &Lives {
+        self.watch.lives()
+    }
+
     /// Begins a sample of what our programs cost.
     pub fn begin_cost_sample(&mut self) {
         self.costs.begin(self.source.probe.cost());
@@ -194,6 +241,16 @@ impl Engine {
     /// Ends it; the time since the last one is taken to have been like it.
     pub fn end_cost_sample(&mut self) {
         self.costs.end(&self.source.probe.cost());
+    }
+}
+
+/// Counts what followed from events.
+fn note(happened: &[Happening], reap_delays: &Histogram, orphaned: &mut [u64; 3]) {
+    for happening in happened {
+        match happening {
+            Happening::Reaped { delay_ns, .. } => reap_delays.observe(*delay_ns as f64 / 1e9),
+            Happening::Orphaned { loss, .. } => orphaned[loss.kind as usize] += 1,
+        }
     }
 }
 

@@ -17,9 +17,10 @@ use serde::Deserialize;
 
 use super::engine::Engine;
 use super::{catalog, collector};
-use crate::model::tree;
 use crate::model::window::By;
-use crate::source::describe::describe;
+use crate::model::{orphans, tree, zombies};
+use crate::source::describe::{describe, describe_some};
+use crate::source::limits::pid_limit;
 use crate::view;
 
 /// What the handlers share.
@@ -56,12 +57,16 @@ pub fn router(shared: Shared) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/tree", get(tree))
         .route("/api/v1/states", get(states))
+        .route("/api/v1/zombies", get(zombies_report))
+        .route("/api/v1/orphans", get(orphans_report))
         .with_state(shared)
 }
 
+const PROC: &str = "/proc";
 const INDEX: &str = "<!doctype html><title>procprobe</title><h1>procprobe</h1>\
 <ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/api/v1/tree\">/api/v1/tree</a>\
 <li><a href=\"/api/v1/states\">/api/v1/states</a>\
+<li><a href=\"/api/v1/zombies\">/api/v1/zombies</a><li><a href=\"/api/v1/orphans\">/api/v1/orphans</a>\
 <li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n";
 
 /// Runs something that blocks, and turns its error into an answer.
@@ -118,19 +123,47 @@ struct TreeQuery {
 async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> Response {
     blocking(move || {
         let snapshot = shared.engine().refresh()?;
-        let descriptions = describe(Path::new("/proc"), &snapshot);
+        let descriptions = describe(Path::new(PROC), &snapshot);
         let nodes = tree::layout(&snapshot, query.pid);
         if nodes.is_empty() {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
         }
+        let mut engine = shared.engine();
+        let orphans = orphans::report(&snapshot, Some(engine.lives()));
         let answer = view::json::tree(
             &snapshot,
             &nodes,
+            &orphans,
             &descriptions,
-            &mut shared.engine().source.cgroups,
+            &mut engine.source.cgroups,
         );
         let body = serde_json::to_vec(&answer)?;
         Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    })
+    .await
+}
+
+async fn zombies_report(State(shared): State<Shared>) -> Response {
+    blocking(move || {
+        let mut engine = shared.engine();
+        let snapshot = engine.refresh()?;
+        let report = zombies::report(&snapshot, Some(engine.lives()), pid_limit(Path::new(PROC)));
+        let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
+        let descriptions = describe_some(Path::new(PROC), &snapshot, is_culprit);
+        let payload = view::json::zombies(&report, &descriptions, &mut engine.source.cgroups);
+        let body = serde_json::to_vec(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], body))
+    })
+    .await
+}
+
+async fn orphans_report(State(shared): State<Shared>) -> Response {
+    blocking(move || {
+        let mut engine = shared.engine();
+        let snapshot = engine.refresh()?;
+        let payload = view::json::orphans(&orphans::report(&snapshot, Some(engine.lives())));
+        let body = serde_json::to_vec(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], body))
     })
     .await
 }

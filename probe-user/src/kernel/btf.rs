@@ -170,23 +170,29 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError::NoType`] or [`BtfError::NoMember`], naming what is missing.
     pub fn offset_of(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
-        let missing = || BtfError::NoMember {
-            structure: structure.to_owned(),
-            member: path.to_owned(),
-        };
-        let mut bits = 0;
-        let mut id = self.structure(structure)?;
-        for part in path.split('.') {
-            let (member_bits, member_type) = self.member(id, part.as_bytes(), 0)?.ok_or_else(missing)?;
-            bits += member_bits;
-            id = self.resolve(member_type)?;
-        }
-        // A bit field has no byte offset; none of the members asked for is one.
+        let bits = self.bit_of(structure, path)?;
+        // A bit field has no byte offset.
         if bits % 8 == 0 {
             Ok(bits / 8)
         } else {
-            Err(missing())
+            Err(missing(structure, path))
         }
+    }
+
+    /// The offset of a member in bits, for bit fields; otherwise as [`Self::offset_of`].
+    ///
+    /// # Errors
+    /// [`BtfError::NoType`] or [`BtfError::NoMember`], naming what is missing.
+    pub fn bit_of(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
+        let mut bits = 0;
+        let mut id = self.structure(structure)?;
+        for part in path.split('.') {
+            let found = self.member(id, part.as_bytes(), 0)?;
+            let (member_bits, member_type) = found.ok_or_else(|| missing(structure, path))?;
+            bits += member_bits;
+            id = self.resolve(member_type)?;
+        }
+        Ok(bits)
     }
 
     /// Offset in bits and type of a member, looked for in anonymous members too.
@@ -269,6 +275,13 @@ impl<'a> Btf<'a> {
             return Ok((proto.vlen - 1, last.kind == KIND_INT && last.size == 4));
         }
         Err(missing())
+    }
+}
+
+fn missing(structure: &str, member: &str) -> BtfError {
+    BtfError::NoMember {
+        structure: structure.to_owned(),
+        member: member.to_owned(),
     }
 }
 

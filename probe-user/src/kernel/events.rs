@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use probe_ebpf::record::{EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EventRecord, ExitRecord};
+use probe_ebpf::record::{EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_REAP, EventRecord, ExitRecord};
 
 use super::load::{LoadError, Probe, map_error, take_map};
 
@@ -24,6 +24,8 @@ pub enum RawEvent {
     Exec(EventRecord),
     /// A thread died.
     Exit(Box<ExitRecord>),
+    /// A dead process was released.
+    Reap(EventRecord),
 }
 
 /// The reading end. There is one.
@@ -78,6 +80,7 @@ fn decode(bytes: &[u8]) -> Option<RawEvent> {
     match (head.kind, bytes.len()) {
         (EVENT_FORK, _) => Some(RawEvent::Fork(head)),
         (EVENT_EXEC, _) => Some(RawEvent::Exec(head)),
+        (EVENT_REAP, _) => Some(RawEvent::Reap(head)),
         (EVENT_EXIT, length) if length >= size_of::<ExitRecord>() => Some(RawEvent::Exit(Box::new(
             bytemuck::pod_read_unaligned(&bytes[..size_of::<ExitRecord>()]),
         ))),
@@ -93,12 +96,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_on_noise(kind in 0_u32..5, noise in proptest::collection::vec(any::<u8>(), 0..2048)) {
+        fn never_panics_on_noise(kind in 0_u32..6, noise in proptest::collection::vec(any::<u8>(), 0..2048)) {
             let mut bytes = kind.to_ne_bytes().to_vec();
             bytes.extend(noise);
             let decoded = decode(&bytes);
             prop_assert_eq!(decoded.is_some(), match kind {
-                EVENT_FORK | EVENT_EXEC => bytes.len() >= size_of::<EventRecord>(),
+                EVENT_FORK | EVENT_EXEC | EVENT_REAP => bytes.len() >= size_of::<EventRecord>(),
                 EVENT_EXIT => bytes.len() >= size_of::<ExitRecord>(),
                 _ => false,
             });

@@ -21,12 +21,17 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 
 /// Program name and tracepoint. The order is the order of attaching, which does not matter: none of them does
 /// anything before [`Probe::go_live`].
-pub const TRACEPOINTS: [(&str, &str); 4] = [
+pub const TRACEPOINTS: [(&str, &str); 7] = [
     ("sched_switch", "sched_switch"),
     ("sched_waking", "sched_waking"),
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
+    ("process_free", "sched_process_free"),
+    ("process_wait", "sched_process_wait"),
+    ("signal_generate", "signal_generate"),
 ];
+/// The same for what not every kernel has: without it, something is not known.
+pub const OPTIONAL: [(&str, &str); 1] = [("mark_victim", "mark_victim")];
 /// The iterator program.
 pub const SNAPSHOT: &str = "snapshot";
 
@@ -198,6 +203,11 @@ impl Probe {
             };
             tracepoint(&mut self.ebpf, name)?.attach().map_err(failed)?;
         }
+        for (name, _) in OPTIONAL {
+            if let Err(error) = tracepoint(&mut self.ebpf, name)?.attach() {
+                tracing::info!(program = name, %error, "optional program not attached");
+            }
+        }
         Ok(())
     }
 
@@ -282,6 +292,11 @@ fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
     };
     for (name, event) in TRACEPOINTS {
         tracepoint(ebpf, name)?.load(event, btf).map_err(failed(name))?;
+    }
+    for (name, event) in OPTIONAL {
+        if let Err(error) = tracepoint(ebpf, name)?.load(event, btf) {
+            tracing::info!(program = name, error = %chain(&error), "optional program not loaded");
+        }
     }
     iterator(ebpf)?.load("task", btf).map_err(failed(SNAPSHOT))
 }

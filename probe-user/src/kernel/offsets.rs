@@ -19,6 +19,7 @@ const REGISTERS: [&str; 3] = ["syscallno", "regs", "regs"];
 pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let task = |member: &str| btf.offset_of("task_struct", member);
     let optional = |offset: Result<u32, BtfError>| offset.unwrap_or(ABSENT);
+    let subreaper_bit = btf.bit_of("signal_struct", "is_child_subreaper")?;
     Ok(Offsets {
         // 2f064a59a11f renamed state to __state in 5.14; distributions backported it, so ask for both.
         task_state: task("__state").or_else(|_| task("state"))?,
@@ -51,6 +52,10 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         signal_live: btf.offset_of("signal_struct", "live")?,
         signal_nr_threads: btf.offset_of("signal_struct", "nr_threads")?,
         signal_group_exit_code: btf.offset_of("signal_struct", "group_exit_code")?,
+        signal_pids: btf.offset_of("signal_struct", "pids")?,
+        signal_subreaper_byte: subreaper_bit / 8,
+        signal_subreaper_mask: 1 << (subreaper_bit % 8),
+        siginfo_code: btf.offset_of("kernel_siginfo", "si_code")?,
         cred_euid: btf.offset_of("cred", "euid")?,
         css_set_dfl_cgrp: optional(btf.offset_of("css_set", "dfl_cgrp")),
         cgroup_kn: optional(btf.offset_of("cgroup", "kn")),
@@ -62,6 +67,11 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         regs_syscall: btf.offset_of("pt_regs", REGISTERS[0])?,
         regs_arg0: btf.offset_of("pt_regs", REGISTERS[1])?,
         regs_arg1: btf.offset_of("pt_regs", REGISTERS[2])? + second_argument_shift(),
+        // 72ba14deb40a (6.8) replaced the pid by the task.
+        victim_is_task: u32::from(
+            btf.tracepoint_arguments("mark_victim")
+                .is_ok_and(|(count, _)| count == 2),
+        ),
         switch_has_prev_state: u32::from(matches!(btf.tracepoint_arguments("sched_switch")?, (4, true))),
     })
 }

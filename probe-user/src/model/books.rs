@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use probe_ebpf::state::State;
+
 use super::account::Usage;
-use super::event::Event;
+use super::event::{Event, EventKind};
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches};
 use super::tracker::{Growth, ProcessName, Tracker, Units};
@@ -18,6 +20,9 @@ use super::tracker::{Growth, ProcessName, Tracker, Units};
 pub const OTHER: &str = "(other)";
 /// Name of the group that takes the times of threads whose exit event was lost.
 pub const LOST: &str = "(lost)";
+
+/// A process that lived less than this is short-lived: what it did was mostly to begin and to end.
+pub const SHORT_LIVED_NS: u64 = 1_000_000_000;
 
 /// A group's labels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +49,14 @@ pub struct GroupTotals {
     pub usage: Usage,
     /// Switches since then.
     pub switches: Switches,
+    /// Processes that ended, by reason, in the order of [`super::event::Reason::ALL`].
+    pub exits: [u64; 5],
+    /// Processes that the group's processes forked.
+    pub forks: u64,
+    /// Processes that lived less than [`SHORT_LIVED_NS`].
+    pub short_lived: u64,
+    /// Time on a CPU of their first threads, nanoseconds.
+    pub short_lived_running_ns: u64,
     /// Threads in each condition at the last snapshot, in the order of [`Condition::ALL`].
     pub threads: [u64; 10],
 }
@@ -66,6 +79,7 @@ pub struct Books {
     /// Distinct groups that went into [`OTHER`].
     folded: std::collections::HashSet<(u64, Comm)>,
     host: HostCounts,
+    began_ns: u64,
 }
 
 impl Books {
@@ -78,12 +92,14 @@ impl Books {
             keys: HashMap::new(),
             folded: std::collections::HashSet::new(),
             host: HostCounts::default(),
+            began_ns: 0,
         }
     }
 
     /// The first snapshot: switches from before it are not ours to count; times are (they began with the programs).
     pub fn begin(&mut self, snapshot: &Snapshot) {
         self.tracker.begin(snapshot);
+        self.began_ns = snapshot.began_ns;
     }
 
     /// Books what every thread gained since the last snapshot, and recounts who is in which condition.
@@ -113,8 +129,36 @@ impl Books {
 
     /// Books an event; an exit brings the last of what its thread did.
     pub fn event(&mut self, event: &Event, units: &mut dyn Units) {
+        self.count(event, units);
         if let Some((name, growth)) = self.tracker.event(event) {
             self.add(name, &growth, units);
+        }
+    }
+
+    /// Counts births by who forked, deaths by reason, and lives that were short.
+    fn count(&mut self, event: &Event, units: &mut dyn Units) {
+        match &event.kind {
+            EventKind::Fork { .. } if event.id.tid == event.pid => {
+                if let Some(parent) = self.tracker.process(event.ppid) {
+                    self.group_of(parent, units).forks += 1;
+                }
+            }
+            EventKind::Exit(exit) if exit.last => {
+                let name = self.tracker.process_of(event);
+                let began_ns = self.began_ns;
+                let group = self.group_of(name, units);
+                group.exits[exit.reason() as usize] += 1;
+                let account = exit.account.as_ref().filter(|_| event.id.tid == event.pid);
+                // An account that began with the programs says nothing about how long the process lived.
+                let born = account.filter(|account| account.id.birth_ns > began_ns);
+                if let Some(account) =
+                    born.filter(|account| event.at_ns.saturating_sub(account.id.birth_ns) < SHORT_LIVED_NS)
+                {
+                    group.short_lived += 1;
+                    group.short_lived_running_ns += account.time_ns[State::Running.index()];
+                }
+            }
+            _ => {}
         }
     }
 
@@ -130,6 +174,11 @@ impl Books {
     /// All groups with their totals.
     pub fn groups(&self) -> impl Iterator<Item = (&GroupKey, &GroupTotals)> {
         self.groups.iter()
+    }
+
+    /// The group a process of this cgroup and name is in; `None` if it is in [`OTHER`].
+    pub fn group_by_name(&self, cgroup_id: u64, comm: Comm) -> Option<&GroupKey> {
+        self.keys.get(&(cgroup_id, comm))
     }
 
     /// Whole-host counts at the last snapshot.

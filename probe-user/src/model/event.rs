@@ -42,6 +42,19 @@ pub enum EventKind {
     },
     /// Died.
     Exit(Box<Exit>),
+    /// Gone: its parent has waited for it, or nobody had to.
+    Reap,
+}
+
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Its process.
+    pub pid: u32,
+    /// `start_boottime` of that process.
+    pub start_ns: u64,
+    /// Name of the sending thread.
+    pub comm: Comm,
 }
 
 /// A death.
@@ -51,11 +64,70 @@ pub struct Exit {
     pub status: u32,
     /// Whether it was the last thread of its process.
     pub last: bool,
+    /// Whether it stays as a zombie until somebody waits for it; else it is gone at once.
+    pub zombie: bool,
+    /// Who sent the signal it died of, if it died of one and the sender is known.
+    pub killer: Option<Sender>,
+    /// Whether the out-of-memory killer chose it.
+    pub oom: bool,
     /// Switches of its whole life.
     pub switches: Switches,
     /// The final account; `None` if it had none.
     pub account: Option<Account>,
 }
+
+/// Why a process ended, as a label of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Exit code 0.
+    Success,
+    /// Another exit code.
+    Failure,
+    /// Killed by a signal.
+    Signal,
+    /// Killed by a signal, and a core was dumped.
+    CoreDump,
+    /// Killed by the out-of-memory killer.
+    Oom,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Success,
+        Self::Failure,
+        Self::Signal,
+        Self::CoreDump,
+        Self::Oom,
+    ];
+
+    /// The label's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Signal => "signal",
+            Self::CoreDump => "core_dump",
+            Self::Oom => "oom",
+        }
+    }
+}
+
+impl Exit {
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        match exit_code(self.status) {
+            Some(0) => Reason::Success,
+            Some(_) => Reason::Failure,
+            None if self.oom => Reason::Oom,
+            None if self.status & CORE_DUMPED != 0 => Reason::CoreDump,
+            None => Reason::Signal,
+        }
+    }
+}
+
+/// The bit of a `wait(2)` status that says a core was dumped.
+const CORE_DUMPED: u32 = 0x80;
 
 /// The exit code, if a `wait(2)` status is a normal exit.
 pub fn exit_code(status: u32) -> Option<u32> {

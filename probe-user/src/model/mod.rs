@@ -11,18 +11,23 @@
 //! | [`books`] | running totals per group that survive the end of its processes |
 //! | [`blocked`] | what a blocked thread waits in |
 //! | [`event`] | births, execs and deaths |
+//! | [`lives`] | who was born to whom, died of what, lost its parent |
+//! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
 
 pub mod account;
 pub mod blocked;
 pub mod books;
 pub mod event;
+pub mod lives;
+pub mod orphans;
 pub mod snapshot;
 pub mod thread;
 pub mod tracker;
 pub mod tree;
 pub mod unit;
 pub mod window;
+pub mod zombies;
 
 use std::fmt::Write;
 

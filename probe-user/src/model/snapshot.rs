@@ -30,7 +30,7 @@ pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
     /// The reasons there are, with what each means.
-    pub const REASONS: [(&'static str, &'static str); 8] = [
+    pub const REASONS: [(&'static str, &'static str); 9] = [
         (
             "ring_fork",
             "a fork event found the ring full; the next snapshot shows the process",
@@ -42,6 +42,10 @@ impl Losses {
         (
             "ring_exit",
             "an exit event found the ring full; its times are booked to comm=\"(lost)\"",
+        ),
+        (
+            "ring_reap",
+            "a reap event found the ring full; the reap delay of that process is not known",
         ),
         (
             "storage",

@@ -197,6 +197,14 @@ pub struct Thread {
     pub exit_code: u32,
     /// Threads of the process that have not begun to exit.
     pub live_threads: u32,
+    /// Session leader's pid, alive or not; 0 if unknown.
+    pub sid: u32,
+    /// Process group leader's pid, alive or not; 0 if unknown.
+    pub pgid: u32,
+    /// Whether the process adopts the orphans among its descendants.
+    pub subreaper: bool,
+    /// CLOCK_MONOTONIC when the thread last called `wait(2)` or its kin; `None` if it has not since accounting began.
+    pub last_wait_ns: Option<u64>,
     /// Time on a CPU since the thread began, nanoseconds.
     pub lifetime_running_ns: Option<u64>,
     /// Switches since the thread began.

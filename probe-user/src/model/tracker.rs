@@ -114,12 +114,9 @@ impl Tracker {
                 self.learn_name(event);
                 None
             }
+            EventKind::Reap => None,
             EventKind::Exit(exit) => {
-                let name = self
-                    .processes
-                    .get(&event.pid)
-                    .copied()
-                    .unwrap_or_else(|| name_in(event));
+                let name = self.process_of(event);
                 if exit.last {
                     self.processes.remove(&event.pid);
                 }
@@ -147,6 +144,16 @@ impl Tracker {
             comm: thread.comm,
             cgroup_id: thread.cgroup_id,
         })
+    }
+
+    /// The name of a process by pid.
+    pub fn process(&self, pid: u32) -> Option<ProcessName> {
+        self.processes.get(&pid).copied()
+    }
+
+    /// The name of the process an event is about; the event's own if the process is unknown.
+    pub fn process_of(&self, event: &Event) -> ProcessName {
+        self.process(event.pid).unwrap_or_else(|| name_in(event))
     }
 
     fn growth_of(&mut self, account: &Account, switches: Switches) -> Growth {
@@ -199,4 +206,4 @@ fn name_in(event: &Event) -> ProcessName {
 
 #[cfg(test)]
 #[path = "tracker_tests.rs"]
-mod tests;
+pub(crate) mod tests;

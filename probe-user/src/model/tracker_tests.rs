@@ -47,6 +47,10 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         blocked_on: None,
         exit_code: 0,
         live_threads: 1,
+        sid: 0,
+        pgid: 0,
+        subreaper: false,
+        last_wait_ns: None,
         lifetime_running_ns: Some(0),
         switches: Switches {
             voluntary,
@@ -77,6 +81,9 @@ fn exit(tid: u32, at_ns: u64, account: Account, voluntary: u64) -> Event {
         kind: EventKind::Exit(Box::new(Exit {
             status: 0,
             last: true,
+            zombie: true,
+            killer: None,
+            oom: false,
             switches: Switches {
                 voluntary,
                 involuntary: 0,

@@ -116,6 +116,7 @@ impl BpfSource {
         losses.add("ring_fork", totals.lost_forks);
         losses.add("ring_exec", totals.lost_execs);
         losses.add("ring_exit", totals.lost_exits);
+        losses.add("ring_reap", totals.lost_reaps);
         losses.add("storage", totals.storage_failures);
         losses.add("clock", totals.clock_backwards);
         losses.add("torn", self.torn);

@@ -31,8 +31,17 @@ pub struct Description {
     pub exe: Option<String>,
 }
 
-/// Describes the processes of a snapshot; what could not be read in time is missing.
+/// Describes every process of a snapshot; what could not be read in time is missing.
 pub fn describe(root: &Path, snapshot: &Snapshot) -> HashMap<u32, Description> {
+    describe_some(root, snapshot, |_| true)
+}
+
+/// Describes the processes with a wanted pid.
+pub fn describe_some(
+    root: &Path,
+    snapshot: &Snapshot,
+    wanted: impl Fn(u32) -> bool,
+) -> HashMap<u32, Description> {
     let stuck: std::collections::HashSet<u32> = snapshot
         .threads
         .iter()
@@ -44,7 +53,7 @@ pub fn describe(root: &Path, snapshot: &Snapshot) -> HashMap<u32, Description> {
         .iter()
         .filter(|thread| thread.is_leader() && !thread.kernel && thread.condition != Condition::Zombie)
         .map(|thread| thread.pid)
-        .filter(|pid| !stuck.contains(pid))
+        .filter(|pid| !stuck.contains(pid) && wanted(*pid))
         .collect();
     let (sender, receiver) = mpsc::channel();
     let root: PathBuf = root.to_owned();

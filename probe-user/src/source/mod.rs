@@ -6,13 +6,17 @@
 //! | [`proc`] | snapshots from /proc alone; the root directory is a parameter |
 //! | [`resolve`] | what a raw record means: which state a thread is in, since when, how long so far |
 //! | [`cgroup`] | cgroup ids to paths to units |
+//! | [`watch`] | the lives of processes, asking orphans who has them now |
+//! | [`limits`] | how many pids there can be |
 //! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
 
 pub mod bpf;
 pub mod cgroup;
 pub mod describe;
+pub mod limits;
 pub mod proc;
 pub mod resolve;
+pub mod watch;
 
 use crate::kernel::snapshot::Detail;
 use crate::model::snapshot::Snapshot;
@@ -34,6 +38,14 @@ impl Source {
         match self {
             Self::Bpf(source) => Ok(source.snapshot(detail)?),
             Self::Proc(source) => Ok(source.snapshot()?),
+        }
+    }
+
+    /// What names units.
+    pub fn cgroups(&mut self) -> &mut cgroup::Cgroups {
+        match self {
+            Self::Bpf(source) => &mut source.cgroups,
+            Self::Proc(source) => &mut source.cgroups,
         }
     }
 }

@@ -106,6 +106,15 @@ fn is_gone(error: &ProcError) -> bool {
     }
 }
 
+/// The pid of a process's parent now; `None` if the process is gone, or its pid is somebody else's by now.
+pub fn parent_now(root: &Path, pid: u32, start_ns: u64) -> Option<u32> {
+    let stat = Process::new_with_root(root.join(pid.to_string()))
+        .and_then(|process| process.stat())
+        .ok()?;
+    let tick_ns = 1_000_000_000 / procfs::ticks_per_second().max(1);
+    (stat.starttime == start_ns / tick_ns).then_some(stat.ppid.unsigned_abs())
+}
+
 /// All threads of a process.
 ///
 /// # Errors
@@ -164,7 +173,11 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         is_lower_bound: false,
         blocked_on: None,
         exit_code: stat.exit_code.unwrap_or(0).unsigned_abs(),
-        live_threads: u32::try_from(stat.num_threads).unwrap_or(0),
+        live_threads: live_threads(stat),
+        sid: stat.session.unsigned_abs(),
+        pgid: stat.pgrp.unsigned_abs(),
+        subreaper: false,
+        last_wait_ns: None,
         lifetime_running_ns: Some((stat.utime + stat.stime).saturating_mul(1_000_000_000 / ticks)),
         switches: Switches {
             voluntary: status.voluntary_ctxt_switches.unwrap_or(0),
@@ -172,6 +185,16 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         },
         account: None,
         read_from: ReadFrom::Proc,
+    }
+}
+
+/// Threads that have not begun to exit. /proc counts those that are not released, of which a dead first thread is one.
+fn live_threads(stat: &Stat) -> u32 {
+    let threads = u32::try_from(stat.num_threads).unwrap_or(0);
+    if condition(stat.state) == Condition::Zombie {
+        threads.saturating_sub(1)
+    } else {
+        threads
     }
 }
 

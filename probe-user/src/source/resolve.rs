@@ -7,14 +7,14 @@
 //!   say it is not blocked;
 //! - it has not switched at all since accounting began: its state since then is what the kernel says now.
 
-use probe_ebpf::ledger::{BlockedOn, HAS_RARE, Ledger, NO_SYSCALL};
+use probe_ebpf::ledger::{BlockedOn, HAS_RARE, Ledger, NO_SYSCALL, OOM_VICTIM};
 use probe_ebpf::record::{EventRecord, ExitRecord, Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, STATES, State, TASK_DEAD};
 
 use crate::kernel::events::RawEvent;
 use crate::kernel::snapshot::RawTask;
 use crate::model::account::{Account, AccountId, Histograms};
-use crate::model::event::{Event, EventKind, Exit};
+use crate::model::event::{Event, EventKind, Exit, Sender, exit_signal};
 use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
 
 /// What all records of one snapshot have in common.
@@ -52,6 +52,10 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
         is_lower_bound: since.is_lower_bound,
         blocked_on: (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on),
         lifetime_running_ns: Some(record.lifetime_running_ns),
+        last_wait_ns: task
+            .ledger
+            .map(|ledger| ledger.last_wait_ns)
+            .filter(|&ns| ns != 0),
         account,
         ..describe(facts)
     }
@@ -81,6 +85,10 @@ fn describe(facts: &Facts) -> Thread {
         blocked_on: None,
         exit_code: facts.exit_code,
         live_threads: facts.live_threads,
+        sid: facts.sid,
+        pgid: facts.pgid,
+        subreaper: facts.subreaper != 0,
+        last_wait_ns: None,
         lifetime_running_ns: None,
         switches: switches(facts),
         account: None,
@@ -367,6 +375,7 @@ pub fn event(raw: &RawEvent) -> Event {
                 old_tid: record.other_tid,
             },
         ),
+        RawEvent::Reap(record) => head(record, EventKind::Reap),
         RawEvent::Exit(record) => head(&record.event, EventKind::Exit(Box::new(exit(record)))),
     }
 }
@@ -392,14 +401,24 @@ fn head(record: &EventRecord, kind: EventKind) -> Event {
 fn exit(record: &ExitRecord) -> Exit {
     let facts = &record.event.facts;
     let ledger = Some(&record.ledger).filter(|ledger| ledger.birth_ns != 0);
+    // What a live parent shows: a killed group has the signal in the group's code; `exit_group` has its code there too.
+    let status = if facts.group_exit_code == 0 {
+        facts.exit_code
+    } else {
+        facts.group_exit_code
+    };
+    let killer = &record.killer;
+    let fits = exit_signal(status).is_some_and(|signal| signal == killer.signal);
     Exit {
-        // A killed group: every thread has the signal in its own code as well; a plain exit_group has the group's.
-        status: if facts.group_exit_code == 0 {
-            facts.exit_code
-        } else {
-            facts.group_exit_code
-        },
+        status,
         last: facts.live_threads == 0,
+        zombie: facts.exit_state & EXIT_ZOMBIE != 0,
+        killer: (fits && killer.pid != 0).then(|| Sender {
+            pid: killer.pid,
+            start_ns: killer.start_ns,
+            comm: Comm::from_kernel(killer.comm),
+        }),
+        oom: fits && killer.flags & OOM_VICTIM != 0,
         switches: switches(facts),
         account: ledger.map(|ledger| Account {
             read_ns: record.event.at_ns,

@@ -6,10 +6,12 @@ use std::time::SystemTime;
 use probe_ebpf::state::State;
 use serde::Serialize;
 
+use super::json::Named;
 use super::number::duration;
 use super::waiting::ended;
 use crate::model::event::{Event, EventKind, exit_code, exit_signal};
-use crate::model::thread::state_name;
+use crate::model::lives::Happening;
+use crate::model::thread::{Comm, state_name};
 
 /// One event as JSON.
 #[derive(Debug, Serialize)]
@@ -29,6 +31,8 @@ pub struct EventJson {
 struct ExitJson {
     code: Option<u32>,
     signal: Option<u32>,
+    reason: &'static str,
+    killed_by: Option<Named>,
     last_thread: bool,
     times_ns: Option<BTreeMap<&'static str, u64>>,
 }
@@ -38,6 +42,7 @@ fn name(event: &Event) -> &'static str {
         EventKind::Fork { .. } => "fork",
         EventKind::Exec { .. } => "exec",
         EventKind::Exit(_) => "exit",
+        EventKind::Reap => "reap",
     }
 }
 
@@ -76,14 +81,92 @@ fn exit(event: &Event) -> Option<ExitJson> {
     Some(ExitJson {
         code: exit_code(exit.status),
         signal: exit_signal(exit.status),
+        reason: exit.reason().name(),
+        killed_by: exit
+            .killer
+            .map(|killer| Named::new(killer.pid, Some(killer.comm))),
         last_thread: exit.last,
         times_ns: times,
     })
 }
 
+/// What followed from events: a lost parent or a reaping, as one line of JSON.
+///
+/// # Errors
+/// serde's, which cannot happen with these types.
+pub fn happening_json(happening: &Happening, at: SystemTime) -> serde_json::Result<String> {
+    let at = humantime::format_rfc3339_nanos(at).to_string();
+    let value = match happening {
+        Happening::Orphaned { id, comm, loss } => serde_json::json!({
+            "event": "orphan",
+            "at": at,
+            "pid": id.pid,
+            "tid": id.pid,
+            "ppid": loss.adopter.pid,
+            "comm": comm.to_string(),
+            "original_parent": Named::new(loss.original.pid, named(loss.original_comm)),
+            "adopter": { "pid": loss.adopter.pid, "kind": loss.kind.name() },
+        }),
+        Happening::Reaped {
+            id,
+            comm,
+            parent,
+            delay_ns,
+            ..
+        } => serde_json::json!({
+            "event": "reap",
+            "at": at,
+            "pid": id.pid,
+            "tid": id.pid,
+            "ppid": parent.pid,
+            "comm": comm.to_string(),
+            "delay_ns": delay_ns,
+        }),
+    };
+    serde_json::to_string(&value)
+}
+
+fn named(comm: Comm) -> Option<Comm> {
+    (!comm.bytes().is_empty()).then_some(comm)
+}
+
+/// When it happened, CLOCK_MONOTONIC.
+pub fn happened_at(happening: &Happening) -> u64 {
+    match happening {
+        Happening::Orphaned { loss, .. } => loss.at_ns,
+        Happening::Reaped { at_ns, .. } => *at_ns,
+    }
+}
+
+/// The same as one line of text.
+pub fn happening_line(happening: &Happening, at: SystemTime) -> String {
+    match happening {
+        Happening::Orphaned { id, comm, loss } => {
+            let original = named(loss.original_comm).map_or_else(String::new, |comm| format!("{comm} "));
+            let what = format!(
+                "lost its parent {original}{}; adopted by {} ({})",
+                loss.original.pid,
+                loss.adopter.pid,
+                loss.kind.name()
+            );
+            columns(at, "orphan", [id.pid, id.pid, loss.adopter.pid], *comm, &what)
+        }
+        Happening::Reaped {
+            id,
+            comm,
+            parent,
+            delay_ns,
+            ..
+        } => {
+            let what = format!("{} after its death", duration(Some(*delay_ns)));
+            columns(at, "reap", [id.pid, id.pid, parent.pid], *comm, &what)
+        }
+    }
+}
+
 /// The heading of the lines.
 pub const HEADING: &str =
-    "TIME                          EVENT      PID     TID    PPID  COMM             WHAT";
+    "TIME                         EVENT      PID     TID    PPID  COMM             WHAT";
 
 /// One line of text.
 pub fn line(event: &Event, at: SystemTime) -> String {
@@ -91,7 +174,7 @@ pub fn line(event: &Event, at: SystemTime) -> String {
         EventKind::Fork { .. } if event.id.tid != event.pid => "a thread".to_owned(),
         EventKind::Fork { .. } => "a process".to_owned(),
         EventKind::Exec { old_tid } if *old_tid != event.id.tid => format!("was thread {old_tid}"),
-        EventKind::Exec { .. } => String::new(),
+        EventKind::Exec { .. } | EventKind::Reap => String::new(),
         EventKind::Exit(exit) => {
             let lived = exit.account.as_ref().map(|account| {
                 let total: u64 = account.time_ns.iter().sum();
@@ -103,17 +186,26 @@ pub fn line(event: &Event, at: SystemTime) -> String {
                 )
             });
             let whose = if exit.last { "" } else { "a thread " };
-            format!("{whose}{}{}", ended(exit.status), lived.unwrap_or_default())
+            let by = match (exit.oom, exit.killer) {
+                (true, _) => " (out of memory)".to_owned(),
+                (false, Some(killer)) => format!(" from {} {}", killer.comm, killer.pid),
+                (false, None) => String::new(),
+            };
+            format!("{whose}{}{by}{}", ended(exit.status), lived.unwrap_or_default())
         }
     };
-    let line = format!(
-        "{}  {:<5}  {:>7} {:>7} {:>7}  {:<15}  {what}",
-        humantime::format_rfc3339_micros(at),
+    columns(
+        at,
         name(event),
-        event.pid,
-        event.id.tid,
-        event.ppid,
-        event.comm.to_string(),
-    );
+        [event.pid, event.id.tid, event.ppid],
+        event.comm,
+        &what,
+    )
+}
+
+fn columns(at: SystemTime, name: &str, [pid, tid, ppid]: [u32; 3], comm: Comm, what: &str) -> String {
+    let at = humantime::format_rfc3339_micros(at);
+    let comm = comm.to_string();
+    let line = format!("{at}  {name:<6} {pid:>7} {tid:>7} {ppid:>7}  {comm:<15}  {what}");
     line.trim_end().to_owned()
 }

@@ -10,11 +10,13 @@ use probe_ebpf::state::State;
 use serde::Serialize;
 
 use crate::model::account::Histogram;
-use crate::model::blocked;
+use crate::model::event::{exit_code, exit_signal};
 use crate::model::snapshot::{Losses, Snapshot};
-use crate::model::thread::{Condition, ReadFrom, Switches, Thread, state_name};
+use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, state_name};
+use crate::model::tracker::Units;
 use crate::model::tree::{Node, Process};
 use crate::model::window::{Group, Report, Transition};
+use crate::model::{blocked, orphans, zombies};
 use crate::source::cgroup::Cgroups;
 use crate::source::describe::Description;
 
@@ -75,7 +77,7 @@ pub struct ProcessJson {
     kernel: bool,
     read_from: &'static str,
     cpu_ns: Option<u64>,
-    orphan: Option<()>,
+    orphan: Option<OrphanMark>,
     threads: Vec<ThreadJson>,
 }
 
@@ -137,19 +139,28 @@ fn policy_name(policy: u32) -> &'static str {
 pub fn tree(
     snapshot: &Snapshot,
     nodes: &[Node<'_>],
+    orphans: &[orphans::Orphan<'_>],
     descriptions: &HashMap<u32, Description>,
     cgroups: &mut Cgroups,
 ) -> Answer<Tree> {
-    let processes = nodes
-        .iter()
-        .map(|node| process(&node.process, descriptions, cgroups))
-        .collect();
+    let orphans: HashMap<u32, &orphans::Orphan<'_>> =
+        orphans.iter().map(|orphan| (orphan.thread.pid, orphan)).collect();
+    let processes = nodes.iter().map(|node| {
+        process(
+            &node.process,
+            orphans.get(&node.process.pid()).copied(),
+            descriptions,
+            cgroups,
+        )
+    });
+    let processes = processes.collect();
     Answer::new(snapshot, 0, &snapshot.losses, Tree { processes })
 }
 
 /// One process with its threads.
-pub fn process(
+fn process(
     process: &Process<'_>,
+    orphan: Option<&orphans::Orphan<'_>>,
     descriptions: &HashMap<u32, Description>,
     cgroups: &mut Cgroups,
 ) -> ProcessJson {
@@ -185,7 +196,7 @@ pub fn process(
             .iter()
             .map(|thread| thread.lifetime_running_ns)
             .sum(),
-        orphan: None,
+        orphan: orphan.map(orphan_mark),
         threads: process
             .threads
             .iter()
@@ -201,17 +212,7 @@ fn thread(thread: &Thread) -> ThreadJson {
         state: thread.condition.name(),
         state_ns: thread.condition_ns,
         state_ns_is_lower_bound: thread.is_lower_bound,
-        blocked_on: thread.blocked_on.as_ref().and_then(|blocked_on| {
-            let futex = blocked::futex(blocked_on);
-            Some(BlockedOnJson {
-                syscall: blocked::syscall_name(blocked_on)?,
-                futex: futex.map(|wait| FutexJson {
-                    address: format!("{:#x}", wait.address),
-                    op: wait.op,
-                    shared: wait.shared,
-                }),
-            })
-        }),
+        blocked_on: blocked_on(thread),
         times_ns: thread.account.as_ref().map(|account| {
             State::ALL
                 .into_iter()
@@ -222,6 +223,19 @@ fn thread(thread: &Thread) -> ThreadJson {
         cpu_ns: thread.lifetime_running_ns,
         exit_status: (thread.condition == Condition::Zombie).then_some(thread.exit_code),
     }
+}
+
+fn blocked_on(thread: &Thread) -> Option<BlockedOnJson> {
+    let blocked_on = thread.blocked_on.as_ref()?;
+    let futex = blocked::futex(blocked_on).map(|wait| FutexJson {
+        address: format!("{:#x}", wait.address),
+        op: wait.op,
+        shared: wait.shared,
+    });
+    Some(BlockedOnJson {
+        syscall: blocked::syscall_name(blocked_on)?,
+        futex,
+    })
 }
 
 /// Payload of `states`.
@@ -309,4 +323,202 @@ fn buckets(histogram: &Histogram) -> Vec<BucketJson> {
             count,
         })
         .collect()
+}
+
+/// A process by pid and name.
+#[derive(Debug, Serialize)]
+pub struct Named {
+    pid: u32,
+    comm: Option<String>,
+}
+
+impl Named {
+    /// Of a pid and what is known of its name.
+    pub fn new(pid: u32, comm: Option<Comm>) -> Self {
+        Self {
+            pid,
+            comm: comm.map(|comm| comm.to_string()),
+        }
+    }
+}
+
+/// Payload of `zombies`.
+#[derive(Debug, Serialize)]
+pub struct Zombies {
+    zombies: Vec<ZombieJson>,
+    parents: Vec<ParentJson>,
+    pids: PidsJson,
+}
+
+#[derive(Debug, Serialize)]
+struct ZombieJson {
+    pid: u32,
+    comm: String,
+    ppid: u32,
+    age_ns: Option<u64>,
+    kind: &'static str,
+    at_fault: Option<u32>,
+    exit: ExitStatusJson,
+}
+
+#[derive(Debug, Serialize)]
+struct ExitStatusJson {
+    code: Option<u32>,
+    signal: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct ParentJson {
+    pid: u32,
+    comm: Option<String>,
+    exe: Option<String>,
+    unit: Option<String>,
+    state: Option<&'static str>,
+    state_ns: Option<u64>,
+    blocked_on: Option<BlockedOnJson>,
+    count: u64,
+    oldest_age_ns: Option<u64>,
+    per_minute: Option<f64>,
+    last_wait_ns: Option<u64>,
+    reaped: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct PidsJson {
+    used: u64,
+    limit: Option<u64>,
+    full_in_ns: Option<u64>,
+}
+
+/// The zombies and who is at fault.
+pub fn zombies(
+    report: &zombies::Report<'_>,
+    descriptions: &HashMap<u32, Description>,
+    cgroups: &mut Cgroups,
+) -> Zombies {
+    let zombie = |zombie: &zombies::Zombie<'_>| ZombieJson {
+        pid: zombie.thread.pid,
+        comm: zombie.thread.comm.to_string(),
+        ppid: zombie.thread.ppid,
+        age_ns: zombie.thread.condition_ns,
+        kind: zombie.kind.name(),
+        at_fault: zombie.at_fault,
+        exit: ExitStatusJson {
+            code: exit_code(zombie.thread.exit_code),
+            signal: exit_signal(zombie.thread.exit_code),
+        },
+    };
+    Zombies {
+        zombies: report.zombies.iter().map(zombie).collect(),
+        parents: report
+            .culprits
+            .iter()
+            .map(|culprit| parent(culprit, descriptions, cgroups))
+            .collect(),
+        pids: PidsJson {
+            used: report.pids.used,
+            limit: report.pids.limit,
+            full_in_ns: report.full_in_ns,
+        },
+    }
+}
+
+fn parent(
+    culprit: &zombies::Culprit<'_>,
+    descriptions: &HashMap<u32, Description>,
+    cgroups: &mut Cgroups,
+) -> ParentJson {
+    let thread = culprit.thread;
+    let unit = thread
+        .map(|thread| cgroups.unit(thread.cgroup_id))
+        .filter(|unit| !unit.is_empty());
+    ParentJson {
+        pid: culprit.pid,
+        comm: thread.map(|thread| thread.comm.to_string()),
+        exe: descriptions
+            .get(&culprit.pid)
+            .and_then(|description| description.exe.clone()),
+        unit: unit.map(|unit| unit.to_string()),
+        state: thread.map(|thread| thread.condition.name()),
+        state_ns: thread.and_then(|thread| thread.condition_ns),
+        blocked_on: thread.and_then(blocked_on),
+        count: culprit.count,
+        oldest_age_ns: culprit.oldest_ns,
+        per_minute: culprit.per_second.map(|rate| rate * 60.0),
+        last_wait_ns: culprit.last_wait_ns,
+        reaped: culprit.reaped,
+    }
+}
+
+/// Payload of `orphans`.
+#[derive(Debug, Serialize)]
+pub struct Orphans {
+    orphans: Vec<OrphanJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct OrphanJson {
+    pid: u32,
+    comm: String,
+    original_parent: Named,
+    ancestry: Vec<Named>,
+    adopter: AdopterJson,
+    orphaned_ns: Option<u64>,
+    guess: bool,
+}
+
+/// Who has an orphan now.
+#[derive(Debug, Serialize)]
+struct AdopterJson {
+    pid: u32,
+    comm: Option<String>,
+    kind: &'static str,
+    reaps: Option<bool>,
+    zombies: u64,
+}
+
+/// The orphans of a process tree, as `tree` shows them.
+#[derive(Debug, Serialize)]
+pub struct OrphanMark {
+    original_parent: Named,
+    adopter: AdopterJson,
+    guess: bool,
+}
+
+fn adopter(orphan: &orphans::Orphan<'_>) -> AdopterJson {
+    AdopterJson {
+        pid: orphan.adopter_pid,
+        comm: orphan.adopter_comm.map(|comm| comm.to_string()),
+        kind: orphan.kind.name(),
+        reaps: orphan.adopter_reaps,
+        zombies: orphan.adopter_zombies,
+    }
+}
+
+fn orphan_mark(orphan: &orphans::Orphan<'_>) -> OrphanMark {
+    OrphanMark {
+        original_parent: Named::new(orphan.original_pid, orphan.original_comm),
+        adopter: adopter(orphan),
+        guess: orphan.guess,
+    }
+}
+
+/// The orphans.
+pub fn orphans(found: &[orphans::Orphan<'_>]) -> Orphans {
+    let orphan = |orphan: &orphans::Orphan<'_>| OrphanJson {
+        pid: orphan.thread.pid,
+        comm: orphan.thread.comm.to_string(),
+        original_parent: Named::new(orphan.original_pid, orphan.original_comm),
+        ancestry: orphan
+            .ancestry
+            .iter()
+            .map(|&(pid, comm)| Named::new(pid, Some(comm)))
+            .collect(),
+        adopter: adopter(orphan),
+        orphaned_ns: orphan.orphaned_ns,
+        guess: orphan.guess,
+    };
+    Orphans {
+        orphans: found.iter().map(orphan).collect(),
+    }
 }

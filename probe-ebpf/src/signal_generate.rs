@@ -1,0 +1,58 @@
+//! `signal_generate(int sig, kernel_siginfo info, task task, int group, int result)`: a signal is sent.
+//!
+//! Called in `__send_signal_locked()`. The sender is `current`, except for what timers and faults raise. Only signals that
+//! end a process by default are noted, the latest one, on the first thread of the process: when that dies of the same
+//! signal, this is who did it. Signals that are delivered all day (`SIGCHLD`, `SIGURG`, …) leave at the first branch.
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::ledger::Killer;
+
+use crate::maps::{self, KILLERS};
+use crate::task::{self, Task};
+
+const SIGKILL: u32 = 9;
+/// Signals whose default is to end the process (`man 7 signal`), by bit: all of 1 to 31 but CHLD, CONT, STOP, TSTP, TTIN,
+/// TTOU, URG and WINCH.
+const FATAL: u32 = !(1 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28);
+/// Signals that timers raise in the context of whoever is running: ALRM, XCPU, VTALRM, PROF.
+const BY_TIMER: u32 = 1 << 14 | 1 << 24 | 1 << 26 | 1 << 27;
+/// `SEND_SIG_NOINFO` and `SEND_SIG_PRIV` are 0 and 1 in place of a pointer; PRIV is from the kernel.
+const SEND_SIG_PRIV: u64 = 1;
+
+#[btf_tracepoint(function = "signal_generate")]
+fn signal_generate(ctx: BtfTracePointContext) -> i32 {
+    let signal = ctx.arg::<i32>(0).cast_unsigned();
+    if signal > 31 || FATAL & (1 << (signal & 31)) == 0 || maps::live_since_ns() == 0 {
+        return 0;
+    }
+    let info: *const c_void = ctx.arg(1);
+    let from_kernel = match info as u64 {
+        0 => false,
+        SEND_SIG_PRIV => BY_TIMER & (1 << (signal & 31)) != 0,
+        _ => task::siginfo_code(info) > 0,
+    };
+    let target = Task::new(ctx.arg(2)).leader();
+    // SAFETY: null or a valid storage element; signals to one process are sent under its `siglock`.
+    let Some(killer) = (unsafe { KILLERS.get_or_create(target).as_mut() }) else {
+        maps::count(|totals| totals.storage_failures += 1);
+        return 0;
+    };
+    // A killed process may be sent more before it is gone; that is not what ended it.
+    if killer.signal != SIGKILL {
+        note(killer, signal, from_kernel);
+    }
+    0
+}
+
+#[inline(always)]
+fn note(killer: &mut Killer, signal: u32, from_kernel: bool) {
+    let sender = Task::current();
+    killer.signal = signal;
+    killer.start_ns = sender.leader().start_ns();
+    killer.pid = if from_kernel { 0 } else { sender.pid() };
+    killer.tid = if from_kernel { 0 } else { sender.tid() };
+    killer.comm = sender.comm();
+}

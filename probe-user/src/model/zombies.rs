@@ -1,0 +1,251 @@
+//! Zombies, and the parent at fault for each.
+//!
+//! A zombie is dead and waits to be reaped. Which of three kinds it is decides who is at fault:
+//! - `unreaped`: all its threads are dead; its parent has to call `wait(2)`.
+//! - `leader_exited`: its first thread ended before the others. It is not dead; nobody is at fault.
+//! - `traced`: all its threads are dead and it is traced; the tracer comes first, then the parent.
+
+use std::collections::HashMap;
+
+use super::lives::{Lives, ProcessId, id_of};
+use super::snapshot::Snapshot;
+use super::thread::{Condition, Thread};
+
+/// Younger ones are on their way: every process is a zombie for a moment.
+pub const GRACE_NS: u64 = 100_000_000;
+/// The span that rates are taken over.
+const RATE_SPAN_NS: u64 = 600_000_000_000;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its parent does not wait.
+    Unreaped,
+    /// Its first thread ended, others live.
+    LeaderExited,
+    /// Its tracer does not wait.
+    Traced,
+}
+
+impl Kind {
+    /// The name used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unreaped => "unreaped",
+            Self::LeaderExited => "leader_exited",
+            Self::Traced => "traced",
+        }
+    }
+}
+
+/// One zombie.
+#[derive(Clone, Copy, Debug)]
+pub struct Zombie<'a> {
+    /// Its first thread.
+    pub thread: &'a Thread,
+    /// Which kind.
+    pub kind: Kind,
+    /// Pid of the process that has to reap it; `None` if none has to.
+    pub at_fault: Option<u32>,
+}
+
+/// A parent that does not reap.
+#[derive(Clone, Debug)]
+pub struct Culprit<'a> {
+    /// Its pid.
+    pub pid: u32,
+    /// Its first thread; `None` if the snapshot does not have it.
+    pub thread: Option<&'a Thread>,
+    /// Zombies it has to reap.
+    pub count: u64,
+    /// Age of the oldest, nanoseconds; `None` if unknown.
+    pub oldest_ns: Option<u64>,
+    /// How many come to stay per second; `None` if there is one, or their ages are unknown.
+    pub per_second: Option<f64>,
+    /// Nanoseconds since any of its threads called `wait(2)`; `None` if none did since accounting began, or unknown.
+    pub last_wait_ns: Option<u64>,
+    /// Children it has reaped since we look; `None` if we have not been looking.
+    pub reaped: Option<u64>,
+}
+
+/// How many pids there are and may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pids {
+    /// Threads, zombies included: each holds a pid.
+    pub used: u64,
+    /// The smaller of `kernel.pid_max` and `kernel.threads-max`.
+    pub limit: Option<u64>,
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// Zombies older than [`GRACE_NS`], the oldest first.
+    pub zombies: Vec<Zombie<'a>>,
+    /// Parents at fault, the one with most zombies first.
+    pub culprits: Vec<Culprit<'a>>,
+    /// Pids in use.
+    pub pids: Pids,
+    /// Nanoseconds until the pids run out at the current rate.
+    pub full_in_ns: Option<u64>,
+}
+
+/// Draws the report. With `lives` it also knows what parents reaped since we look.
+pub fn report<'a>(snapshot: &'a Snapshot, lives: Option<&Lives>, limit: Option<u64>) -> Report<'a> {
+    let mut zombies: Vec<Zombie<'a>> = snapshot.threads.iter().filter_map(zombie).collect();
+    zombies.sort_by_key(|zombie| (std::cmp::Reverse(zombie.thread.condition_ns), zombie.thread.pid));
+    let mut by_parent: HashMap<u32, Vec<&Zombie<'a>>> = HashMap::new();
+    for zombie in &zombies {
+        if let Some(pid) = zombie.at_fault {
+            by_parent.entry(pid).or_default().push(zombie);
+        }
+    }
+    let mut culprits: Vec<Culprit<'a>> = by_parent
+        .iter()
+        .map(|(&pid, zombies)| culprit(snapshot, lives, pid, zombies))
+        .collect();
+    culprits.sort_by_key(|culprit| (std::cmp::Reverse(culprit.count), culprit.pid));
+    let pids = Pids {
+        used: snapshot.threads.len() as u64,
+        limit,
+    };
+    let full_in_ns = full_in_ns(pids, &culprits);
+    Report {
+        zombies,
+        culprits,
+        pids,
+        full_in_ns,
+    }
+}
+
+fn zombie(thread: &Thread) -> Option<Zombie<'_>> {
+    if thread.condition != Condition::Zombie || !thread.is_leader() {
+        return None;
+    }
+    if thread.condition_ns.is_some_and(|age_ns| age_ns < GRACE_NS) {
+        return None;
+    }
+    let (kind, at_fault) = match thread.tracer {
+        _ if thread.live_threads > 0 => (Kind::LeaderExited, None),
+        Some(tracer) if tracer != thread.ppid => (Kind::Traced, Some(tracer)),
+        _ => (Kind::Unreaped, Some(thread.ppid)),
+    };
+    Some(Zombie {
+        thread,
+        kind,
+        at_fault,
+    })
+}
+
+fn culprit<'a>(
+    snapshot: &'a Snapshot,
+    lives: Option<&Lives>,
+    pid: u32,
+    zombies: &[&Zombie<'a>],
+) -> Culprit<'a> {
+    let thread = snapshot.threads.iter().find(|thread| thread.id.tid == pid);
+    let waited = snapshot
+        .threads
+        .iter()
+        .filter(|thread| thread.pid == pid)
+        .filter_map(|thread| thread.last_wait_ns);
+    let ages: Option<Vec<u64>> = zombies.iter().map(|zombie| zombie.thread.condition_ns).collect();
+    Culprit {
+        pid,
+        thread,
+        count: zombies.len() as u64,
+        oldest_ns: ages.as_ref().and_then(|ages| ages.iter().copied().max()),
+        per_second: ages.as_deref().and_then(per_second),
+        last_wait_ns: waited.max().map(|at_ns| snapshot.ended_ns.saturating_sub(at_ns)),
+        reaped: lives.and_then(|lives| {
+            let id: ProcessId = id_of(thread?);
+            Some(lives.get(id)?.children_reaped)
+        }),
+    }
+}
+
+/// How many zombies came to stay per second: over the last ten minutes, or since the oldest.
+fn per_second(ages_ns: &[u64]) -> Option<f64> {
+    let span_ns = ages_ns.iter().copied().max()?.min(RATE_SPAN_NS);
+    let recent = ages_ns.iter().filter(|&&age_ns| age_ns <= span_ns).count();
+    if ages_ns.len() < 2 || recent == 0 || span_ns == 0 {
+        return None;
+    }
+    Some(recent as f64 / (span_ns as f64 / 1e9))
+}
+
+fn full_in_ns(pids: Pids, culprits: &[Culprit<'_>]) -> Option<u64> {
+    let rate: f64 = culprits.iter().filter_map(|culprit| culprit.per_second).sum();
+    let left = pids.limit?.saturating_sub(pids.used);
+    if rate <= 0.0 {
+        return None;
+    }
+    let seconds = left as f64 / rate;
+    // More than ten years is never.
+    (seconds < 3.2e8)
+        .then(|| std::time::Duration::from_secs_f64(seconds).as_nanos())
+        .and_then(|ns| u64::try_from(ns).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tracker::tests::{snapshot, thread};
+
+    fn dead(pid: u32, ppid: u32, age_ns: u64) -> Thread {
+        let mut thread = thread(pid, pid, "dead", None, 0);
+        thread.ppid = ppid;
+        thread.condition = Condition::Zombie;
+        thread.condition_ns = Some(age_ns);
+        thread.live_threads = 0;
+        thread
+    }
+
+    #[test]
+    fn the_one_who_has_to_wait_is_at_fault() {
+        let mut traced = dead(11, 2, 5_000_000_000);
+        traced.tracer = Some(3);
+        let mut leader = dead(12, 2, 5_000_000_000);
+        leader.live_threads = 2;
+        let young = dead(13, 2, GRACE_NS - 1);
+        let threads = vec![
+            thread(2, 2, "parent", None, 0),
+            dead(10, 2, 6_000_000_000),
+            traced,
+            leader,
+            young,
+        ];
+        let snapshot = snapshot(100, threads);
+        let report = report(&snapshot, None, Some(100));
+        let kinds: Vec<_> = report
+            .zombies
+            .iter()
+            .map(|z| (z.thread.pid, z.kind, z.at_fault))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                (10, Kind::Unreaped, Some(2)),
+                (11, Kind::Traced, Some(3)),
+                (12, Kind::LeaderExited, None)
+            ]
+        );
+        let culprits: Vec<_> = report
+            .culprits
+            .iter()
+            .map(|c| (c.pid, c.count, c.thread.is_some()))
+            .collect();
+        assert_eq!(culprits, [(2, 1, true), (3, 1, false)]);
+    }
+
+    #[test]
+    fn the_rate_tells_when_the_pids_run_out() {
+        let mut threads = vec![thread(2, 2, "parent", None, 0)];
+        threads.extend((0..60).map(|n| dead(100 + n, 2, u64::from(n + 1) * 1_000_000_000)));
+        let snapshot = snapshot(100, threads);
+        let report = report(&snapshot, None, Some(1061));
+        assert_eq!(report.culprits[0].count, 60);
+        assert!((report.culprits[0].per_second.unwrap() - 1.0).abs() < 0.01);
+        assert_eq!(report.full_in_ns.unwrap() / 1_000_000_000, 1000);
+    }
+}

@@ -1,0 +1,165 @@
+//! Zombies by the parent at fault, for a terminal.
+
+use super::number::{UNKNOWN, count, duration, plural};
+use super::table::{Align, Table};
+use super::waiting::{ended, waiting_on};
+use crate::model::thread::{Condition, Thread};
+use crate::model::tracker::Units;
+use crate::model::zombies::{Culprit, Kind, Report};
+use probe_ebpf::state::State;
+
+/// Zombies to list one by one at most.
+const LISTED: usize = 10;
+
+/// The lines.
+pub fn lines(report: &Report<'_>, units: &mut dyn Units, width: Option<usize>) -> Vec<String> {
+    let mut lines = vec![headline(report)];
+    if !report.culprits.is_empty() {
+        lines.push(String::new());
+        lines.extend(culprits(report, units, width));
+    }
+    if !report.zombies.is_empty() {
+        lines.push(String::new());
+        lines.extend(oldest(report, width));
+    }
+    lines.push(String::new());
+    lines.push(pids(report));
+    lines
+}
+
+fn headline(report: &Report<'_>) -> String {
+    let dead: u64 = report.culprits.iter().map(|culprit| culprit.count).sum();
+    let leaders = report
+        .zombies
+        .iter()
+        .filter(|zombie| zombie.kind == Kind::LeaderExited)
+        .count() as u64;
+    let line = match report.culprits.as_slice() {
+        [] => "no zombies".to_owned(),
+        [_] => format!("{}, all of one parent that does not reap", plural(dead, "zombie")),
+        [worst, ..] => {
+            format!(
+                "{}; {} of them are not reaped by one parent",
+                plural(dead, "zombie"),
+                count(worst.count)
+            )
+        }
+    };
+    if leaders == 0 {
+        return line;
+    }
+    format!(
+        "{line}; {} alive without a first thread",
+        plural(leaders, "process")
+    )
+}
+
+fn culprits(report: &Report<'_>, units: &mut dyn Units, width: Option<usize>) -> Vec<String> {
+    let mut table = Table::new(&[
+        ("PARENT AT FAULT", Align::Left),
+        ("ZOMBIES", Align::Right),
+        ("OLDEST", Align::Right),
+        ("RATE", Align::Right),
+        ("THE PARENT IS", Align::Left),
+    ]);
+    for culprit in &report.culprits {
+        let unit = culprit
+            .thread
+            .map(|thread| units.unit(thread.cgroup_id))
+            .filter(|unit| !unit.is_empty());
+        let name = culprit
+            .thread
+            .map_or_else(|| "(unknown)".to_owned(), |thread| thread.comm.to_string());
+        let unit = unit.map_or_else(String::new, |unit| format!(" ({unit})"));
+        table.row(vec![
+            format!("{name} {}{unit}", culprit.pid),
+            count(culprit.count),
+            duration(culprit.oldest_ns),
+            rate(culprit.per_second),
+            doing(culprit),
+        ]);
+    }
+    table.lines(width)
+}
+
+fn rate(per_second: Option<f64>) -> String {
+    match per_second {
+        None => UNKNOWN.to_owned(),
+        Some(rate) if rate >= 1.0 => format!("{rate:.1}/s"),
+        Some(rate) if rate >= 1.0 / 60.0 => format!("{:.1}/min", rate * 60.0),
+        Some(rate) => format!("{:.1}/h", rate * 3600.0),
+    }
+}
+
+/// "asleep in `epoll_wait` for 3h 12m; called wait 2.0 s ago".
+fn doing(culprit: &Culprit<'_>) -> String {
+    let Some(thread) = culprit.thread else {
+        return "not visible".to_owned();
+    };
+    let care = match (culprit.last_wait_ns, culprit.reaped) {
+        (Some(ago_ns), _) => format!("; called wait {} ago", duration(Some(ago_ns))),
+        (None, Some(0)) => "; has reaped nothing while watched".to_owned(),
+        (None, Some(reaped)) => format!("; has reaped {} while watched", count(reaped)),
+        (None, None) => String::new(),
+    };
+    format!("{}{care}", state(thread))
+}
+
+fn state(thread: &Thread) -> String {
+    let (what, place) = match thread.condition {
+        Condition::Alive(State::Running) => ("running", None),
+        Condition::Alive(State::Runnable) => ("runnable, waiting for a CPU,", None),
+        Condition::Alive(State::Sleeping) => ("asleep", Some(waiting_on(thread))),
+        Condition::Alive(State::Uninterruptible) => ("in uninterruptible sleep", Some(waiting_on(thread))),
+        Condition::Alive(State::Stopped) => ("stopped (SIGSTOP)", None),
+        Condition::Alive(State::Traced) => ("stopped by its tracer", None),
+        Condition::Alive(State::Idle) => ("idle", None),
+        Condition::Alive(State::Parked) => ("parked", None),
+        Condition::Zombie if thread.live_threads > 0 => ("alive without its first thread", None),
+        Condition::Zombie | Condition::Dead => ("a zombie itself", None),
+    };
+    let place = place
+        .filter(|place| place != UNKNOWN)
+        .map_or_else(String::new, |place| format!(" in {place}"));
+    let since = thread.condition_ns.map_or_else(String::new, |ns| {
+        let bound = if thread.is_lower_bound { "at least " } else { "" };
+        format!(" for {bound}{}", duration(Some(ns)))
+    });
+    format!("{what}{place}{since}")
+}
+
+fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
+    let mut table = Table::new(&[
+        ("PID", Align::Right),
+        ("DEAD FOR", Align::Right),
+        ("PARENT", Align::Right),
+        ("KIND", Align::Left),
+        ("COMMAND", Align::Left),
+    ]);
+    for zombie in report.zombies.iter().take(LISTED) {
+        let thread = zombie.thread;
+        table.row(vec![
+            thread.pid.to_string(),
+            duration(thread.condition_ns),
+            thread.ppid.to_string(),
+            zombie.kind.name().to_owned(),
+            format!("({}) {}", thread.comm, ended(thread.exit_code)),
+        ]);
+    }
+    let mut lines = table.lines(width);
+    if let rest @ 1.. = report.zombies.len().saturating_sub(LISTED) {
+        lines.push(format!("… and {rest} more (-o json lists all)"));
+    }
+    lines
+}
+
+fn pids(report: &Report<'_>) -> String {
+    let limit = report
+        .pids
+        .limit
+        .map_or_else(String::new, |limit| format!(" of {}", count(limit)));
+    let full = report.full_in_ns.map_or_else(String::new, |ns| {
+        format!("; full in {} at this rate", duration(Some(ns)))
+    });
+    format!("pids: {}{limit} in use{full}", count(report.pids.used))
+}
