@@ -128,6 +128,7 @@ pub struct AgentArgs {
 Examples:
   procprobe tree --threads
   procprobe tree 1234 --threads
+  procprobe tree --ancestry
   procprobe tree -o json | jq '.processes[] | select(.state == \"uninterruptible\")'
 
 Columns: S is the state letter of ps (R S D T t I P Z), FOR how long it has been in it (≥ at least), CPU the share of one
@@ -141,6 +142,17 @@ pub struct TreeArgs {
     /// Kernel threads too, one by one. Without it only those that are stuck or running are shown.
     #[arg(short, long)]
     pub kernel: bool,
+    /// Dead ancestors too, as a running agent remembers them: orphans under the parent they lost.
+    #[arg(long)]
+    pub ancestry: bool,
+    /// Where that agent is.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9982",
+        requires = "ancestry"
+    )]
+    pub agent: SocketAddr,
 }
 
 /// Arguments of `states`.

@@ -1,6 +1,7 @@
 //! `procprobe tree [PID]`: one look, no hooks attached.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::args::{Global, Output, TreeArgs};
 use super::{open_source, output};
@@ -16,6 +17,9 @@ use crate::view::table::terminal_width;
 /// # Errors
 /// If the source cannot be opened or read, or there is no such process.
 pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
+    if args.ancestry {
+        return from_agent(global, args);
+    }
     let mut source = open_source(global)?;
     let snapshot = source.snapshot(Detail::default())?;
     let descriptions = describe(Path::new("/proc"), &snapshot);
@@ -31,7 +35,13 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
                 kernel: args.kernel || args.pid.is_some(),
                 width: terminal_width(),
             };
-            output::lines(&view::tree::lines(&snapshot, &nodes, &descriptions, look))
+            output::lines(&view::tree::lines(
+                &snapshot,
+                &nodes,
+                &orphans::report(&snapshot, None),
+                &descriptions,
+                look,
+            ))
         }
         Output::Json => output::json(&view::json::tree(
             &snapshot,
@@ -52,4 +62,49 @@ fn missing(snapshot: &Snapshot, pid: u32) -> String {
         ),
         None => format!("no process {pid} (it may have ended; procprobe tree shows all there are)"),
     }
+}
+
+/// Longer than any tree takes; an agent that is stopped should not stop us.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who died is what only a running agent knows; it renders the tree, so that it looks the same.
+fn from_agent(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
+    let format = match global.output {
+        Output::Table => "text",
+        Output::Json => "json",
+    };
+    let mut url = format!("http://{}/api/v1/tree?ancestry=true&format={format}", args.agent);
+    for (name, value) in [
+        ("threads", args.threads),
+        ("kernel", args.kernel || args.pid.is_some()),
+    ] {
+        url += &format!("&{name}={value}");
+    }
+    for (name, value) in [
+        ("pid", args.pid.map(u64::from)),
+        ("width", terminal_width().map(|width| width as u64)),
+    ] {
+        if let Some(value) = value {
+            url += &format!("&{name}={value}");
+        }
+    }
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .build();
+    let mut answer = ureq::Agent::new_with_config(config)
+        .get(&url)
+        .call()
+        .map_err(|error| {
+            anyhow::anyhow!(
+                "no agent answers at {}: {error} (only a running agent remembers the dead: procprobe agent)",
+                args.agent
+            )
+        })?;
+    let status = answer.status();
+    let body = answer.body_mut().read_to_string()?;
+    if !status.is_success() {
+        anyhow::bail!("the agent at {} says: {}", args.agent, body.trim());
+    }
+    output::lines(&body.lines().map(str::to_owned).collect::<Vec<_>>())
 }

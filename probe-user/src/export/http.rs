@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::engine::Engine;
 use super::{catalog, collector};
+use crate::model::ancestry::with_ancestry;
 use crate::model::window::By;
 use crate::model::{orphans, tree, zombies};
 use crate::source::describe::{describe, describe_some};
@@ -118,27 +119,68 @@ async fn ready(State(shared): State<Shared>) -> Response {
 #[derive(Deserialize)]
 struct TreeQuery {
     pid: Option<u32>,
+    /// Dead ancestors too.
+    #[serde(default)]
+    ancestry: bool,
+    /// "json", or "text" as `procprobe tree` prints it.
+    #[serde(default)]
+    format: Format,
+    /// For text: threads, kernel threads, width.
+    #[serde(default)]
+    threads: bool,
+    #[serde(default)]
+    kernel: bool,
+    width: Option<usize>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Json,
+    Text,
 }
 
 async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> Response {
     blocking(move || {
-        let snapshot = shared.engine().refresh()?;
+        let (snapshot, shown) = {
+            let mut engine = shared.engine();
+            let snapshot = engine.refresh()?;
+            let shown = query.ancestry.then(|| with_ancestry(&snapshot, engine.lives()));
+            (snapshot, shown)
+        };
+        let shown = shown.as_ref().unwrap_or(&snapshot);
         let descriptions = describe(Path::new(PROC), &snapshot);
-        let nodes = tree::layout(&snapshot, query.pid);
+        let nodes = tree::layout(shown, query.pid);
         if nodes.is_empty() {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
         }
         let mut engine = shared.engine();
         let orphans = orphans::report(&snapshot, Some(engine.lives()));
-        let answer = view::json::tree(
-            &snapshot,
-            &nodes,
-            &orphans,
-            &descriptions,
-            &mut engine.source.cgroups,
-        );
-        let body = serde_json::to_vec(&answer)?;
-        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+        Ok(match query.format {
+            Format::Json => {
+                let cgroups = &mut engine.source.cgroups;
+                let answer = view::json::tree(shown, &nodes, &orphans, &descriptions, cgroups);
+                (
+                    [(header::CONTENT_TYPE, "application/json")],
+                    serde_json::to_vec(&answer)?,
+                )
+                    .into_response()
+            }
+            Format::Text => {
+                let look = view::tree::Look {
+                    threads: query.threads,
+                    kernel: query.kernel,
+                    width: query.width,
+                };
+                let lines = view::tree::lines(shown, &nodes, &orphans, &descriptions, look);
+                (
+                    [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+                    lines.join("\n") + "\n",
+                )
+                    .into_response()
+            }
+        })
     })
     .await
 }

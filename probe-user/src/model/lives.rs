@@ -257,6 +257,10 @@ impl Lives {
             EventKind::Exit(exit) => {
                 if is_leader {
                     self.meet(id, event.comm, parent, event.cgroup_id);
+                    // A process may have renamed itself since; this is the name it is remembered by.
+                    if let Some(life) = self.lives.get_mut(&id) {
+                        life.comm = event.comm;
+                    }
                 }
                 // The last thread of a process need not be its first.
                 let Some(&id) = self.alive.get(&event.pid) else {

@@ -11,11 +11,13 @@
 //! | [`books`] | running totals per group that survive the end of its processes |
 //! | [`blocked`] | what a blocked thread waits in |
 //! | [`event`] | births, execs and deaths |
+//! | [`ancestry`] | the tree with the dead ancestors of the living |
 //! | [`lives`] | who was born to whom, died of what, lost its parent |
 //! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
 
 pub mod account;
+pub mod ancestry;
 pub mod blocked;
 pub mod books;
 pub mod event;

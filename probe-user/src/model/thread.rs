@@ -193,8 +193,8 @@ pub struct Thread {
     pub is_lower_bound: bool,
     /// What it waits in, if it is blocked in a system call.
     pub blocked_on: Option<BlockedOn>,
-    /// Exit code or signal, as `wait(2)` has it, once it is dead.
-    pub exit_code: u32,
+    /// Exit code or signal, as `wait(2)` has it, once it is dead; `None` if alive or unknown.
+    pub exit_status: Option<u32>,
     /// Threads of the process that have not begun to exit.
     pub live_threads: u32,
     /// Session leader's pid, alive or not; 0 if unknown.

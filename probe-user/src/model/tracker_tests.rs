@@ -45,7 +45,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         condition_ns: Some(0),
         is_lower_bound: false,
         blocked_on: None,
-        exit_code: 0,
+        exit_status: None,
         live_threads: 1,
         sid: 0,
         pgid: 0,

@@ -172,7 +172,10 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
-        exit_code: stat.exit_code.unwrap_or(0).unsigned_abs(),
+        exit_status: stat
+            .exit_code
+            .map(i32::unsigned_abs)
+            .filter(|_| condition(stat.state) == Condition::Zombie),
         live_threads: live_threads(stat),
         sid: stat.session.unsigned_abs(),
         pgid: stat.pgrp.unsigned_abs(),

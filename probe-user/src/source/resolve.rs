@@ -83,7 +83,7 @@ fn describe(facts: &Facts) -> Thread {
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
-        exit_code: facts.exit_code,
+        exit_status: (facts.exit_state != 0).then(|| wait_status(facts)),
         live_threads: facts.live_threads,
         sid: facts.sid,
         pgid: facts.pgid,
@@ -93,6 +93,16 @@ fn describe(facts: &Facts) -> Thread {
         switches: switches(facts),
         account: None,
         read_from: ReadFrom::Iterator,
+    }
+}
+
+/// What `wait(2)` tells the parent: the code of the group, if the group was told to end, else the thread's own
+/// (`wait_task_zombie()` in kernel/exit.c).
+fn wait_status(facts: &Facts) -> u32 {
+    if facts.group_exit_code == 0 {
+        facts.exit_code
+    } else {
+        facts.group_exit_code
     }
 }
 
@@ -401,12 +411,7 @@ fn head(record: &EventRecord, kind: EventKind) -> Event {
 fn exit(record: &ExitRecord) -> Exit {
     let facts = &record.event.facts;
     let ledger = Some(&record.ledger).filter(|ledger| ledger.birth_ns != 0);
-    // What a live parent shows: a killed group has the signal in the group's code; `exit_group` has its code there too.
-    let status = if facts.group_exit_code == 0 {
-        facts.exit_code
-    } else {
-        facts.group_exit_code
-    };
+    let status = wait_status(facts);
     let killer = &record.killer;
     let fits = exit_signal(status).is_some_and(|signal| signal == killer.signal);
     Exit {

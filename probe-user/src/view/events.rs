@@ -191,7 +191,11 @@ pub fn line(event: &Event, at: SystemTime) -> String {
                 (false, Some(killer)) => format!(" from {} {}", killer.comm, killer.pid),
                 (false, None) => String::new(),
             };
-            format!("{whose}{}{by}{}", ended(exit.status), lived.unwrap_or_default())
+            format!(
+                "{whose}{}{by}{}",
+                ended(Some(exit.status)),
+                lived.unwrap_or_default()
+            )
         }
     };
     columns(

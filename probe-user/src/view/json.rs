@@ -221,7 +221,7 @@ fn thread(thread: &Thread) -> ThreadJson {
         }),
         switches: thread.switches.into(),
         cpu_ns: thread.lifetime_running_ns,
-        exit_status: (thread.condition == Condition::Zombie).then_some(thread.exit_code),
+        exit_status: thread.exit_status,
     }
 }
 
@@ -404,8 +404,8 @@ pub fn zombies(
         kind: zombie.kind.name(),
         at_fault: zombie.at_fault,
         exit: ExitStatusJson {
-            code: exit_code(zombie.thread.exit_code),
-            signal: exit_signal(zombie.thread.exit_code),
+            code: zombie.thread.exit_status.and_then(exit_code),
+            signal: zombie.thread.exit_status.and_then(exit_signal),
         },
     };
     Zombies {

@@ -8,8 +8,9 @@ use probe_ebpf::state::State;
 use super::number::{UNKNOWN, at_least, percent, plural};
 use super::table::{Align, Table};
 use super::waiting::{ended, waiting_on};
+use crate::model::orphans::Orphan;
 use crate::model::snapshot::Snapshot;
-use crate::model::thread::{Condition, Thread};
+use crate::model::thread::{Comm, Condition, Thread};
 use crate::model::tree::Node;
 use crate::source::describe::Description;
 
@@ -31,6 +32,7 @@ const KTHREADD: u32 = 2;
 pub fn lines(
     snapshot: &Snapshot,
     nodes: &[Node<'_>],
+    orphans: &[Orphan<'_>],
     descriptions: &HashMap<u32, Description>,
     look: Look,
 ) -> Vec<String> {
@@ -43,6 +45,8 @@ pub fn lines(
         ("COMMAND", Align::Left),
     ]);
     let mut styles = vec![Style::new().bold()];
+    let orphans: HashMap<u32, &Orphan<'_>> =
+        orphans.iter().map(|orphan| (orphan.thread.pid, orphan)).collect();
     let mut branches = Branches::default();
     let mut hidden = Vec::new();
     for (position, node) in nodes.iter().enumerate() {
@@ -52,7 +56,10 @@ pub fn lines(
             continue;
         }
         let prefix = branches.prefix(node);
-        let command = command(leader, descriptions.get(&leader.pid));
+        let mut command = command(leader, descriptions.get(&leader.pid));
+        if let Some(orphan) = orphans.get(&leader.pid) {
+            command.push_str(&lost(orphan));
+        }
         table.row(row(
             snapshot,
             leader,
@@ -115,7 +122,7 @@ fn row(snapshot: &Snapshot, thread: &Thread, all: &[&Thread], command: String) -
 fn command(leader: &Thread, description: Option<&Description>) -> String {
     let comm = leader.comm;
     match leader.condition {
-        Condition::Zombie | Condition::Dead => format!("({comm}) {}", ended(leader.exit_code)),
+        Condition::Zombie | Condition::Dead => format!("({comm}) {}", ended(leader.exit_status)),
         _ if leader.kernel => format!("[{comm}]"),
         Condition::Alive(_) => {
             let cmdline = description
@@ -128,6 +135,19 @@ fn command(leader: &Thread, description: Option<&Description>) -> String {
             }
         }
     }
+}
+
+/// What an orphan lost and who has it.
+fn lost(orphan: &Orphan<'_>) -> String {
+    let name = |comm: Option<Comm>| comm.map_or_else(String::new, |comm| format!("{comm} "));
+    let guess = if orphan.guess { "?" } else { "" };
+    format!(
+        "   lost its parent {}{}{guess}; adopted by {}{}",
+        name(orphan.original_comm),
+        orphan.original_pid,
+        name(orphan.adopter_comm),
+        orphan.adopter_pid
+    )
 }
 
 fn style(condition: Condition) -> Style {

@@ -31,8 +31,8 @@ pub fn waiting_on(thread: &Thread) -> String {
 }
 
 /// How a dead thread ended: "exited 1", "killed by SIGKILL".
-pub fn ended(status: u32) -> String {
-    match (exit_code(status), exit_signal(status)) {
+pub fn ended(status: Option<u32>) -> String {
+    match (status.and_then(exit_code), status.and_then(exit_signal)) {
         (Some(code), _) => format!("exited {code}"),
         (_, Some(signal)) => format!("killed by {}", signal_name(signal)),
         _ => "ended".to_owned(),

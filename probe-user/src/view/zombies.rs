@@ -143,7 +143,7 @@ fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
             duration(thread.condition_ns),
             thread.ppid.to_string(),
             zombie.kind.name().to_owned(),
-            format!("({}) {}", thread.comm, ended(thread.exit_code)),
+            format!("({}) {}", thread.comm, ended(thread.exit_status)),
         ]);
     }
     let mut lines = table.lines(width);
