@@ -149,6 +149,7 @@ pub struct Lives {
     lives: HashMap<ProcessId, Life>,
     alive: HashMap<u32, ProcessId>,
     children: HashMap<ProcessId, HashSet<ProcessId>>,
+    /// Those that are gone, the longest gone first, with the time of their death.
     dead: VecDeque<(u64, ProcessId)>,
 }
 
@@ -284,7 +285,11 @@ impl Lives {
                 }
                 happened.into_iter().collect()
             }
-            EventKind::Reap => self.reaped(id, event.at_ns),
+            EventKind::Reap => {
+                let happened = self.reaped(id, event.at_ns);
+                self.prune(event.at_ns);
+                happened
+            }
         }
     }
 
@@ -362,7 +367,6 @@ impl Lives {
         if let Some(life) = self.lives.get_mut(&id)
             && life.death.is_none()
         {
-            self.dead.push_back((death.at_ns, id));
             life.death = Some(death);
         }
     }
@@ -398,6 +402,12 @@ impl Lives {
     fn leave(&mut self, id: ProcessId) {
         if self.alive.get(&id.pid) == Some(&id) {
             self.alive.remove(&id.pid);
+            let at_ns = self
+                .lives
+                .get(&id)
+                .and_then(|life| life.death.as_ref())
+                .map_or(0, |death| death.at_ns);
+            self.dead.push_back((at_ns, id));
         }
         if let Some(parent) = self.lives.get(&id).map(|life| life.parent)
             && let Some(siblings) = self.children.get_mut(&parent)
@@ -409,23 +419,17 @@ impl Lives {
         }
     }
 
-    /// Forgets the dead that are too old or too many; never a zombie, which is still there.
+    /// Forgets the dead that are too old or too many. Zombies are not among them: they are still there.
     fn prune(&mut self, now_ns: u64) {
         let keep_ns = u64::try_from(self.retention.time.as_nanos()).unwrap_or(u64::MAX);
-        let mut rounds = self.dead.len();
         while let Some(&(at_ns, id)) = self.dead.front() {
             let too_old = at_ns.saturating_add(keep_ns) < now_ns;
-            if rounds == 0 || (!too_old && self.dead.len() <= self.retention.count) {
+            if !too_old && self.dead.len() <= self.retention.count {
                 break;
             }
-            rounds -= 1;
             self.dead.pop_front();
-            if self.alive.get(&id.pid) == Some(&id) {
-                self.dead.push_back((at_ns, id));
-            } else {
-                self.lives.remove(&id);
-                self.children.remove(&id);
-            }
+            self.lives.remove(&id);
+            self.children.remove(&id);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! [`Tracker::advance`] over the snapshot. A thread may then be in the snapshot alive and in the events dead, or dead in
 //! both (a zombie stays in every snapshot until it is reaped); an older reading after a newer one counts for nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::account::{Account, AccountId, HighWater, Usage};
@@ -54,6 +54,8 @@ struct Followed {
 #[derive(Default)]
 pub struct Tracker {
     accounts: HashMap<AccountId, Followed>,
+    /// Accounts that ended, with the time, until a snapshot no longer shows them: a zombie's stays.
+    ended: HashMap<AccountId, u64>,
     processes: HashMap<u32, ProcessName>,
     snapshots: u64,
 }
@@ -83,21 +85,28 @@ impl Tracker {
         self.learn_names(snapshot);
         self.snapshots += 1;
         let mut torn = false;
+        let mut still_there = HashSet::new();
         for thread in &snapshot.threads {
             let Some(account) = &thread.account else {
                 torn = true;
                 continue;
             };
+            if self.ended.contains_key(&account.id) {
+                still_there.insert(account.id);
+                continue;
+            }
             let growth = self.growth_of(account, thread.switches);
             grew(thread, self.name_of(thread), growth);
         }
-        // What the snapshot does not show is gone, and its exit event was handed over before. Not so what was last read
-        // after the snapshot began: born and dead since, it may be a zombie in the next one. And a thread whose ledger
-        // was torn has not been seen, but is there.
+        // What the snapshot does not show is gone, and its exit event was handed over before. Not so a thread whose ledger
+        // was torn: it has not been seen, but is there. Nor what ended after the snapshot began: born and dead since, it
+        // may be a zombie in the next one.
         if !torn {
             let current = self.snapshots;
             self.accounts
                 .retain(|_, followed| followed.seen == current || followed.read_ns >= snapshot.began_ns);
+            self.ended
+                .retain(|id, &mut at_ns| at_ns >= snapshot.began_ns || still_there.contains(id));
         }
     }
 
@@ -121,7 +130,12 @@ impl Tracker {
                     self.processes.remove(&event.pid);
                 }
                 let account = exit.account.as_ref()?;
-                Some((name, self.growth_of(account, exit.switches)))
+                if self.ended.insert(account.id, event.at_ns).is_some() {
+                    return None;
+                }
+                let growth = self.growth_of(account, exit.switches);
+                self.accounts.remove(&account.id);
+                Some((name, growth))
             }
         }
     }
