@@ -414,16 +414,18 @@ fn exit(record: &ExitRecord) -> Exit {
     let status = wait_status(facts);
     let killer = &record.killer;
     let fits = exit_signal(status).is_some_and(|signal| signal == killer.signal);
+    let oom = fits && killer.flags & OOM_VICTIM != 0;
     Exit {
         status,
         last: facts.live_threads == 0,
         zombie: facts.exit_state & EXIT_ZOMBIE != 0,
-        killer: (fits && killer.pid != 0).then(|| Sender {
+        // Whose allocation failed says nothing: the out-of-memory killer is nobody.
+        killer: (fits && !oom && killer.pid != 0).then(|| Sender {
             pid: killer.pid,
             start_ns: killer.start_ns,
             comm: Comm::from_kernel(killer.comm),
         }),
-        oom: fits && killer.flags & OOM_VICTIM != 0,
+        oom,
         switches: switches(facts),
         account: ledger.map(|ledger| Account {
             read_ns: record.event.at_ns,

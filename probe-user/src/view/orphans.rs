@@ -66,6 +66,7 @@ fn reaps(orphan: &Orphan<'_>) -> String {
         (Some(true), zombies) => format!("reaps, but has {}", plural(zombies, "zombie")),
         (Some(false), 0) => "has reaped nothing yet".to_owned(),
         (_, 0) => UNKNOWN.to_owned(),
-        (_, zombies) => format!("does not reap: {}", plural(zombies, "zombie")),
+        (Some(false), zombies) => format!("does not reap: {}", plural(zombies, "zombie")),
+        (None, zombies) => format!("has {}", plural(zombies, "zombie")),
     }
 }
