@@ -72,7 +72,7 @@ fn object(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
 fn agent(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo();
     cargo
-        .args(["build", "--release", "-p", "probe-user"])
+        .args(["build", "--release", "-p", "probe-user", "--bin", "procprobe"])
         .env(OBJECT_ENV, workspace.bpf_object());
     process::run_on_stderr(&mut cargo).context("building procprobe")
 }

@@ -56,7 +56,7 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output
             break;
         }
     }
-    let losses = source.losses()?;
+    let losses = source.losses()?.of_events();
     if !losses.is_empty() {
         anyhow::bail!(
             "events were lost: {} (the host makes more than the ring holds)",

@@ -78,6 +78,16 @@ impl Losses {
         self.0.values().all(|&count| count == 0)
     }
 
+    /// Only what was lost of the stream of events; the other reasons are about times.
+    #[must_use]
+    pub fn of_events(&self) -> Self {
+        let mut losses = self.clone();
+        losses
+            .0
+            .retain(|reason, _| reason.starts_with("ring_") || *reason == "malformed");
+        losses
+    }
+
     /// What came since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -10,7 +10,7 @@ use crate::model::event::Exit;
 use crate::model::snapshot::{Losses, SourceKind};
 use crate::model::thread::{Condition, ReadFrom, ThreadId};
 
-fn account(tid: u32, read_ns: u64, running_ns: u64, intervals: u32) -> Account {
+pub(crate) fn account(tid: u32, read_ns: u64, running_ns: u64, intervals: u32) -> Account {
     let mut time_ns = [0; STATES];
     time_ns[State::Running.index()] = running_ns;
     let mut common = [[0; _]; _];
@@ -75,7 +75,7 @@ pub(crate) fn snapshot(began_ns: u64, threads: Vec<Thread>) -> Snapshot {
     }
 }
 
-fn exit(tid: u32, at_ns: u64, account: Account, voluntary: u64) -> Event {
+pub(crate) fn exit(tid: u32, at_ns: u64, account: Account, voluntary: u64) -> Event {
     Event {
         at_ns,
         kind: EventKind::Exit(Box::new(Exit {

@@ -74,12 +74,27 @@ pub fn layout(snapshot: &Snapshot, root: Option<u32>) -> Vec<Node<'_>> {
     let mut nodes = Vec::with_capacity(processes.len());
     place(&roots, &children, &mut processes, &mut nodes);
     if root.is_none() {
-        // Two snapshots' worth of parents can form a loop, which no root leads to.
+        // Two snapshots' worth of parents can form a loop, which no root leads to; others may hang from it.
         while let Some(&pid) = processes.keys().next() {
-            place(&[pid], &children, &mut processes, &mut nodes);
+            place(
+                &[in_loop_above(&processes, pid)],
+                &children,
+                &mut processes,
+                &mut nodes,
+            );
         }
     }
     nodes
+}
+
+/// Follows the parents of a process that no root leads to until they repeat.
+fn in_loop_above(processes: &BTreeMap<u32, Process<'_>>, pid: u32) -> u32 {
+    let mut seen = HashSet::new();
+    let mut next = pid;
+    while seen.insert(next) {
+        next = processes.get(&next).map_or(pid, |process| process.leader.ppid);
+    }
+    next
 }
 
 fn place<'a>(
@@ -130,3 +145,7 @@ pub fn ancestors(snapshot: &Snapshot, pid: u32) -> Vec<u32> {
     }
     chain
 }
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

@@ -4,13 +4,13 @@
 //! The root directory is a parameter, so tests can lay one out. Command lines are not read here: that can block (see
 //! [`super::describe`]); `stat`, `status` and `comm` cannot.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
+use std::{fs, io};
 
 use probe_ebpf::state::{PF_KTHREAD, State};
 use procfs::process::{Process, Stat, Status};
-use procfs::{ProcError, ProcResult};
+use procfs::{FromRead, ProcError, ProcResult};
 use thiserror::Error;
 
 use super::cgroup::Cgroups;
@@ -27,7 +27,7 @@ pub enum ProcSourceError {
         /// The directory.
         root: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -92,7 +92,7 @@ pub fn pids(root: &Path) -> Result<Vec<u32>, ProcSourceError> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     if pids.is_empty() {
-        return Err(failed(std::io::Error::other("it lists no processes")));
+        return Err(failed(io::Error::other("it lists no processes")));
     }
     pids.sort_unstable();
     Ok(pids)
@@ -121,13 +121,14 @@ pub fn parent_now(root: &Path, pid: u32, start_ns: u64) -> Option<u32> {
 /// The process's own; a thread that vanishes meanwhile is left out.
 pub fn threads_of(root: &Path, pid: u32) -> ProcResult<Vec<Thread>> {
     let process = Process::new_with_root(root.join(pid.to_string()))?;
-    let status = process.status()?;
+    let status = status(&root.join(format!("{pid}/status")))?;
     let mut threads = Vec::new();
     for task in process.tasks()?.flatten() {
-        let (Ok(stat), Ok(thread_status)) = (task.stat(), task.status()) else {
+        let directory = root.join(format!("{pid}/task/{}", task.tid));
+        let (Ok(stat), Ok(thread_status)) = (task.stat(), self::status(&directory.join("status"))) else {
             continue;
         };
-        let comm = fs::read(root.join(format!("{pid}/task/{}/comm", task.tid))).unwrap_or_default();
+        let comm = fs::read(directory.join("comm")).unwrap_or_default();
         threads.push(thread(
             pid,
             task.tid.unsigned_abs(),
@@ -138,6 +139,15 @@ pub fn threads_of(root: &Path, pid: u32) -> ProcResult<Vec<Thread>> {
         ));
     }
     Ok(threads)
+}
+
+/// Reads a `status`. A name in it that is no UTF-8 must not cost us the process; the name itself comes from `comm`.
+fn status(path: &Path) -> ProcResult<Status> {
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ProcError::NotFound(Some(path.to_owned())),
+        _ => ProcError::Io(error, Some(path.to_owned())),
+    })?;
+    Status::from_read(String::from_utf8_lossy(&bytes).as_bytes())
 }
 
 fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process: &Status) -> Thread {

@@ -7,11 +7,17 @@ fn lay_out(root: &Path, pid: u32, tid: u32, comm: &[u8], state: char) {
         "{tid} ({}) {state} 1 1 1 0 -1 4194560 0 0 0 0 5 2 0 0 20 3 1 0 700 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 768",
         String::from_utf8_lossy(comm)
     );
+    // As the kernel writes it: a line end in the name is escaped, bytes that are no UTF-8 are not.
+    let name = comm
+        .split(|&byte| byte == b'\n')
+        .collect::<Vec<_>>()
+        .join(&b"\\n"[..]);
     let status = format!(
-        "Name:\tx\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t1\nTracerPid:\t0\nUid:\t0\t7\t0\t0\nGid:\t0\t0\t0\t0\n\
+        "State:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t1\nTracerPid:\t0\nUid:\t0\t7\t0\t0\nGid:\t0\t0\t0\t0\n\
          FDSize:\t64\nGroups:\t\nNStgid:\t{pid}\t4\nNSpid:\t{tid}\t5\nThreads:\t1\nSigQ:\t0/1\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0\n\
          CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n"
     );
+    let status = [&b"Name:\t"[..], &name, b"\n", status.as_bytes()].concat();
     for directory in [root.join(pid.to_string()), root.join(format!("{pid}/task/{tid}"))] {
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("stat"), &stat).unwrap();

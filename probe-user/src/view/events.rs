@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use probe_ebpf::state::State;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use super::json::Named;
 use super::number::duration;
@@ -164,6 +165,9 @@ pub fn happening_line(happening: &Happening, at: SystemTime) -> String {
     }
 }
 
+/// Columns of a name: most have 15 characters at most.
+const COMM: usize = 15;
+
 /// The heading of the lines.
 pub const HEADING: &str =
     "TIME                         EVENT      PID     TID    PPID  COMM             WHAT";
@@ -210,6 +214,8 @@ pub fn line(event: &Event, at: SystemTime) -> String {
 fn columns(at: SystemTime, name: &str, [pid, tid, ppid]: [u32; 3], comm: Comm, what: &str) -> String {
     let at = humantime::format_rfc3339_micros(at);
     let comm = comm.to_string();
-    let line = format!("{at}  {name:<6} {pid:>7} {tid:>7} {ppid:>7}  {comm:<15}  {what}");
+    // By what a terminal shows, which `{:<15}` does not know.
+    let padding = " ".repeat(COMM.saturating_sub(comm.width()));
+    let line = format!("{at}  {name:<6} {pid:>7} {tid:>7} {ppid:>7}  {comm}{padding}  {what}");
     line.trim_end().to_owned()
 }

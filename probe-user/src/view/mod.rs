@@ -5,6 +5,8 @@
 
 pub mod doctor;
 pub mod events;
+#[cfg(test)]
+mod golden;
 pub mod json;
 pub mod number;
 pub mod orphans;

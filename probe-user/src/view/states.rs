@@ -142,13 +142,17 @@ fn has_bar(state: State) -> bool {
     matches!(state, State::Running | State::Runnable | State::Uninterruptible)
 }
 
-fn row(group: &Group, report: &Report, states: &[State], bars: bool) -> Vec<String> {
-    let key = if group.key.is_empty() {
-        "(none)"
+/// What a group is called, as far as it fits.
+fn key_cell(group: &Group) -> String {
+    if group.key.is_empty() {
+        "(none)".to_owned()
     } else {
-        &group.key
-    };
-    let mut cells = vec![cut(key, Some(28)), count(group.threads)];
+        cut(&group.key, Some(28))
+    }
+}
+
+fn row(group: &Group, report: &Report, states: &[State], bars: bool) -> Vec<String> {
+    let mut cells = vec![key_cell(group), count(group.threads)];
     for &state in states {
         let time = group.usage.time_ns[state.index()];
         cells.push(if time == 0 {
@@ -245,7 +249,7 @@ pub fn current_lines(report: &Report, look: Look) -> Vec<String> {
     let mut table = Table::new(&columns);
     let limit = look.limit.unwrap_or(usize::MAX).min(report.groups.len());
     for group in &report.groups[..limit] {
-        let mut cells = vec![cut(&group.key, Some(28)), count(group.threads)];
+        let mut cells = vec![key_cell(group), count(group.threads)];
         cells.extend(shown.iter().map(|&position| match group.now[position] {
             0 => UNKNOWN.to_owned(),
             now => count(now),

@@ -1,0 +1,127 @@
+//! What every live test begins with, and the tools it looks at the world with.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`workload`] | starts a scene with known truth, and ends it whatever happens |
+//! | [`probe`] | runs the binary under test |
+//! | [`agent`] | keeps an agent running and asks it over HTTP |
+//! | [`exposition`] | reads `/metrics` |
+//! | [`procfs`] | what the kernel itself says in /proc |
+//! | [`stream`] | listens to `procprobe events` |
+//! | [`json`] | finds its way in the answers |
+//! | [`tools`] | programs of others: promtool, prometheus, bpftool |
+
+pub mod agent;
+pub mod exposition;
+pub mod json;
+pub mod probe;
+pub mod procfs;
+pub mod stream;
+pub mod tools;
+pub mod workload;
+
+use std::env;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Held by the test that is running: they all measure the same machine.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A live test's turn.
+pub struct Live {
+    /// The binary under test.
+    pub binary: PathBuf,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Live {
+    /// Waits for this test's turn. `None`, with a line that says why, where live tests cannot run and need not.
+    ///
+    /// # Panics
+    /// If `PROCPROBE_LIVE=required` and they cannot run.
+    pub fn begin(test: &str) -> Option<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        match obstacle() {
+            None => {
+                adopt_orphans();
+                Some(Self {
+                    binary: env::var_os("PROCPROBE_BIN").expect("checked just now").into(),
+                    _turn: turn,
+                })
+            }
+            Some(why) => {
+                not_run(test, &why);
+                None
+            }
+        }
+    }
+}
+
+/// Why live tests cannot run here.
+fn obstacle() -> Option<String> {
+    let Some(binary) = env::var_os("PROCPROBE_BIN") else {
+        return Some(
+            "PROCPROBE_BIN does not name the binary (`cargo xtask test` builds and names it)".to_owned(),
+        );
+    };
+    if !Path::new(&binary).exists() {
+        return Some(format!("PROCPROBE_BIN: no {}", binary.display()));
+    }
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("not root".to_owned());
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Some("the kernel has no BTF".to_owned());
+    }
+    None
+}
+
+/// Says that a test did not run.
+///
+/// # Panics
+/// If it has to.
+pub fn not_run(test: &str, why: &str) {
+    assert!(!is_required(), "{test} has to run, but: {why}");
+    // Not `eprintln`: the harness would keep the line to itself.
+    let _ = std::io::stderr().write_all(format!("not run: {test}: {why}\n").as_bytes());
+}
+
+/// Whether a test that cannot run is a failure.
+pub fn is_required() -> bool {
+    env::var_os("PROCPROBE_LIVE").is_some_and(|value| value == "required")
+}
+
+/// The long version of what takes long: more threads, more kills, a whole minute of Prometheus.
+pub fn is_full() -> bool {
+    env::var_os("PROCPROBE_FULL").is_some_and(|value| value != "0")
+}
+
+/// Tells a person who looks; the harness keeps it to itself unless the test fails.
+#[expect(clippy::print_stderr, reason = "figures for the log of a test run")]
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Makes this process the parent of what its workloads leave behind, so that it can reap them.
+fn adopt_orphans() {
+    static ONCE: Once = Once::new();
+    // SAFETY: takes plain numbers.
+    ONCE.call_once(|| unsafe {
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+    });
+}
+
+/// Asks until the answer is yes.
+///
+/// # Panics
+/// If it is not within ten seconds.
+pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !ask() {
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,25 @@
+//! Black-box tests: the binary against small workloads whose truth is known, in the kernel that runs.
+//!
+//! They run the binary that `PROCPROBE_BIN` names, as root. Where that cannot be, each prints one line and passes,
+//! unless `PROCPROBE_LIVE=required` (see `cargo xtask test`). One test program, and one test at a time: they all
+//! measure the same machine. `PROCPROBE_FULL=1` asks for the long version: 10,000 threads, 20,000 processes, 20 kills,
+//! a minute of Prometheus.
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::format_push_string,
+    clippy::similar_names,
+    reason = "durations of tests fit; `live` and `line`, `least` and `last` are far enough apart"
+)]
+
+mod churn;
+mod common;
+mod errors;
+mod events;
+mod exact;
+mod leftovers;
+mod many;
+mod names;
+mod prometheus;
+mod states;
+mod tree;

@@ -1,0 +1,183 @@
+//! The agent scraped by a real Prometheus, and its metrics held against their reference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::agent::{Agent, get, try_get};
+use crate::common::exposition::Exposition;
+use crate::common::json::list;
+use crate::common::probe::Running;
+use crate::common::workload::{Spawner, Workload};
+use crate::common::{Live, eventually, is_full, note, tools};
+
+/// A Prometheus that scrapes one target every second.
+struct Prometheus {
+    _running: Running,
+    _directory: tempfile::TempDir,
+    address: String,
+}
+
+impl Prometheus {
+    fn start(program: &Path, target: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = directory.path().join("prometheus.yml");
+        let text = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: procprobe\n  static_configs: [{{targets: [\"{target}\"]}}]\n"
+        );
+        fs::write(&config, text).expect("writing its configuration");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a free port");
+        let log = File::create(directory.path().join("log")).expect("its log");
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                directory.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        let running = Running(child.expect("starting prometheus"));
+        let address = port.to_string();
+        eventually("prometheus to be ready", || try_get(&address, "/-/ready").is_ok());
+        Self {
+            _running: running,
+            _directory: directory,
+            address,
+        }
+    }
+
+    /// The series of a query.
+    fn query(&self, query: &str) -> Vec<Value> {
+        let mut encoded = String::new();
+        for byte in query.bytes() {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+        let answer = get(&self.address, &format!("/api/v1/query?query={encoded}"));
+        let answer: Value = serde_json::from_str(&answer).expect("JSON from prometheus");
+        assert_eq!(answer["status"], "success", "{answer}");
+        list(&answer["data"], "result").to_vec()
+    }
+}
+
+/// The raw values of a series.
+fn values(series: &Value) -> Vec<f64> {
+    list(series, "values")
+        .iter()
+        .map(|sample| {
+            sample[1]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("a value")
+        })
+        .collect()
+}
+
+#[test]
+fn a_real_prometheus_scrapes_counters_that_only_grow() {
+    let Some(live) = Live::begin("prometheus") else {
+        return;
+    };
+    let Some(program) = tools::find("prometheus", "prometheus") else {
+        return;
+    };
+    let mut spawner = Spawner::start();
+    let _moving = [
+        Workload::start(&["pingpong"]),
+        Workload::start(&["nappers", "5"]),
+        Workload::start(&["hogs"]),
+    ];
+    let agent = Agent::start(&live, &[]);
+    let prometheus = Prometheus::start(&program, &agent.address);
+    for _ in 0..if is_full() { 60 } else { 20 } {
+        spawner.spawn(20);
+        std::thread::sleep(Duration::from_millis(950));
+    }
+    let up: Vec<f64> = prometheus.query("up[5m]").iter().flat_map(values).collect();
+    assert!(
+        up.len() >= 10 && up.iter().all(|up| (up - 1.0).abs() < 1e-9),
+        "up: {up:?}"
+    );
+    let counters = prometheus.query("{__name__=~\"procprobe_.*_(total|bucket|count|sum)\"}[5m]");
+    let mut samples = 0;
+    for series in &counters {
+        let values = values(series);
+        samples += values.len();
+        assert!(values.is_sorted(), "{} falls: {values:?}", series["metric"]);
+    }
+    note(&format!(
+        "{} scrapes, {} series of counters, {samples} samples",
+        up.len(),
+        counters.len()
+    ));
+    assert!(counters.len() > 50 && samples > 500);
+    agent.stop();
+}
+
+/// Label names by metric, from the tables of the reference.
+fn reference() -> BTreeMap<String, BTreeSet<String>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards/METRICS.md");
+    let text = fs::read_to_string(path).expect("reading the reference");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `procprobe_"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').collect();
+        let name = format!("procprobe_{}", cells[0].trim().trim_end_matches('`'));
+        let labels = cells[2]
+            .split(',')
+            .map(|label| label.trim().trim_matches('`').to_owned());
+        (name, labels.filter(|label| !label.is_empty()).collect())
+    })
+    .collect()
+}
+
+#[test]
+fn every_metric_is_in_the_reference_with_its_labels_and_passes_promtool() {
+    let Some(live) = Live::begin("reference of metrics") else {
+        return;
+    };
+    let _scene = Workload::start(&["zombie"]);
+    let mut family = Workload::start(&["family"]);
+    let agent = Agent::start(&live, &["--max-groups", "100000"]);
+    // Some metrics begin with the first death.
+    family.tell("go", "done");
+    let reference = reference();
+    assert!(reference.len() > 10, "{reference:?}");
+    // The first sample of what the programs cost takes a second.
+    let mut scrape = String::new();
+    let mut missing: Vec<String> = Vec::new();
+    for _ in 0..100 {
+        scrape = agent.get("/metrics");
+        let found = Exposition::parse(&scrape).types;
+        missing = reference
+            .keys()
+            .filter(|name| !found.contains_key(*name))
+            .cloned()
+            .collect();
+        if missing.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(missing.is_empty(), "in the reference alone: {missing:?}");
+    let metrics = Exposition::parse(&scrape);
+    for (name, labels) in metrics.labels() {
+        if name.starts_with("process_") {
+            assert!(labels.is_empty(), "{name}");
+        } else {
+            assert_eq!(Some(&labels), reference.get(&name), "{name}");
+        }
+    }
+    agent.stop();
+    if let Some(promtool) = tools::find("promtool check of all metrics", "promtool") {
+        tools::check_metrics(&promtool, &scrape);
+    }
+}

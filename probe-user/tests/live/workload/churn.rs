@@ -1,0 +1,137 @@
+//! Scenes that move: threads that switch all the time, processes that are born and die.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{command, ready, say, sys};
+
+/// Two processes that hand a byte back and forth as fast as they can.
+pub fn pingpong() {
+    sys::set_name(b"pp-pingpong");
+    let (mut here, mut there) = (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let play = |read: &mut std::io::PipeReader, write: &mut std::io::PipeWriter| {
+        let mut ball = [0];
+        while read.read_exact(&mut ball).is_ok() && write.write_all(&ball).is_ok() {}
+    };
+    let one = sys::fork(|| play(&mut here.0, &mut there.1));
+    let two = sys::fork(|| {
+        here.1.write_all(b"o").expect("serving");
+        play(&mut there.0, &mut here.1);
+    });
+    ready(&[("one", one.into()), ("two", two.into())]);
+}
+
+/// Threads that take naps of 1, 2, 3 … milliseconds.
+pub fn nappers(count: u64) {
+    sys::set_name(b"pp-nappers");
+    for number in 1..=count {
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_millis(number));
+            }
+        });
+    }
+    ready(&[("pid", i64::from(std::process::id()))]);
+}
+
+/// What [`spawner`] starts: computes for a moment and ends.
+pub fn short() {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_micros(200) {
+        std::hint::spin_loop();
+    }
+    sys::exit_now(0);
+}
+
+fn myself(scene: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(scene);
+    command
+}
+
+/// On each line with a number: that many children one after the other, each forked, execed, dead and reaped. `program`
+/// is another name of this one, which is what the children are called.
+pub fn spawner(program: &str) {
+    sys::set_name(b"pp-spawner");
+    say("ready", &[("pid", i64::from(std::process::id()))]);
+    while let Some(line) = command() {
+        let count: i64 = line.parse().expect("a number");
+        let before = sys::children_cpu_us();
+        for _ in 0..count {
+            let status = Command::new(program)
+                .arg("short")
+                .status()
+                .expect("starting a child");
+            assert!(status.success());
+        }
+        say(
+            "done",
+            &[("count", count), ("cpu_us", sys::children_cpu_us() - before)],
+        );
+    }
+}
+
+/// On a line: a child that ends with 7, and one that runs another program and is killed.
+pub fn family() {
+    sys::set_name(b"pp-family");
+    say("ready", &[("pid", i64::from(std::process::id()))]);
+    while command().is_some() {
+        let exited = sys::fork(|| sys::exit_now(7));
+        sys::wait_for(exited, 0);
+        let mut killed = myself("sleeper")
+            .arg("pp-victim")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starting a child");
+        let mut line = [0; 5];
+        let output = killed.stdout.as_mut().expect("its output is a pipe");
+        output.read_exact(&mut line).expect("the child to be ready");
+        killed.kill().expect("killing a child");
+        killed.wait().expect("reaping a child");
+        say(
+            "done",
+            &[("exited", exited.into()), ("killed", killed.id().into())],
+        );
+    }
+}
+
+/// Children that die at once, some as orphans, some with a thread, without end.
+pub fn storm() {
+    sys::set_name(b"pp-storm");
+    sys::adopt_orphans();
+    say("ready", &[]);
+    loop {
+        let child = sys::fork(|| {
+            sys::fork(|| sys::exit_now(0));
+            let thread = std::thread::spawn(|| {});
+            thread.join().expect("joining a thread");
+        });
+        sys::wait_for(child, 0);
+        sys::reap_the_dead();
+    }
+}
+
+/// On a line: a thread other than the first runs another program, which takes over the process.
+pub fn exec_from_thread() {
+    sys::set_name(b"pp-before");
+    let thread = std::thread::spawn(|| {
+        say(
+            "ready",
+            &[
+                ("pid", i64::from(std::process::id())),
+                ("tid", sys::gettid().into()),
+            ],
+        );
+        let mut line = [0; 1];
+        // Not through the buffer of stdin, which the next program would not see.
+        let mut input = File::open("/proc/self/fd/0").expect("opening our input");
+        input.read_exact(&mut line).expect("a line from the test");
+        let error = myself("sleeper").arg("pp-after").exec();
+        eprintln!("exec: {error}");
+    });
+    thread.join().expect("joining the thread");
+}
