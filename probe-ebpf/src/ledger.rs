@@ -69,8 +69,8 @@ pub struct Ledger {
     pub off_state: u8,
     /// [`HAS_RARE`].
     pub flags: u8,
-    /// Keeps the layout explicit.
-    pub reserved: u8,
+    /// What the snapshot that opened this ledger found the thread in: a [`State`] as a byte plus 1; 0 if none did.
+    pub found_state: u8,
     /// When accounting began: the fork, or the moment the programs went live. 0 until the first switch is seen. With
     /// [`Self::birth_tid`] this is the identity of the account, which an exec by a non-leader thread does not change (the
     /// tid it does).
@@ -81,10 +81,16 @@ pub struct Ledger {
     pub woken_ns: u64,
     /// Since when the thread is in [`Self::state`]: the switch-in while it runs, else the beginning of the turn.
     pub since_ns: u64,
-    /// The kernel's own count of time on a CPU (`sum_exec_runtime`) when the turn began.
+    /// The kernel's own count of time on a CPU (`sum_exec_runtime`), as far as it is booked: when the turn began, less what
+    /// did not fit into earlier turns.
     pub kernel_running_ns: u64,
-    /// The kernel's own count of time in a run queue (`run_delay`) when the turn began.
+    /// The kernel's own count of time in a run queue (`run_delay`), as far as it is booked.
     pub kernel_runnable_ns: u64,
+    /// What the snapshot that opened this ledger found as [`Self::kernel_running_ns`]. Apart from the fields above, since
+    /// `sched_switch` may be writing those at the same moment.
+    pub found_running_ns: u64,
+    /// See [`Self::found_running_ns`].
+    pub found_runnable_ns: u64,
     /// Finished turns: nanoseconds per state, by [`State::index`].
     pub time_ns: [u64; STATES],
     /// Tid when accounting began.

@@ -71,10 +71,10 @@ fn leave(
     };
     match blocked {
         Some(state) => {
-            begin_turn(ledger, task, state, now_ns);
+            begin_turn(ledger, state, now_ns);
             ledger.blocked_on = task.blocked_on(task.flags());
         }
-        None => begin_turn(ledger, task, State::Runnable, now_ns),
+        None => begin_turn(ledger, State::Runnable, now_ns),
     }
     bump(ledger);
     if !expected {

@@ -13,6 +13,7 @@ use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger}
 use probe_ebpf::record::{
     HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
 };
+use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
 
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
@@ -72,13 +73,38 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.now_ns = unsafe { bpf_ktime_get_ns() };
 }
 
+/// Makes a ledger for a thread that has none and notes what the thread is in: when it first switches, that is where its
+/// account begins.
+#[inline(always)]
+fn open_ledger(task: Task, record: &TaskRecord) -> *const Ledger {
+    let ledger = LEDGERS.get_or_create(task);
+    // SAFETY: null or a valid storage element. `sched_switch` may be opening the account at the same moment, but does not
+    // write these fields, and does not read them later on.
+    if let Some(ledger) = unsafe { ledger.as_mut() }
+        && ledger.birth_ns == 0
+    {
+        ledger.found_running_ns = record.lifetime_running_ns;
+        ledger.found_runnable_ns = record.lifetime_runnable_ns;
+        let state = if record.flags & ON_CPU != 0 {
+            State::Running
+        } else {
+            match State::from_blocked_bits(record.facts.state_bits) {
+                Some(state) => state,
+                None => State::Runnable,
+            }
+        };
+        ledger.found_state = state as u8 + 1;
+    }
+    ledger
+}
+
 /// Copies the thread's ledger behind the fixed part; returns how many bytes of it.
 #[inline(always)]
 fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
-    let source = if wanted & SNAPSHOT_OPEN_LEDGERS == 0 {
+    let source: *const Ledger = if wanted & SNAPSHOT_OPEN_LEDGERS == 0 {
         LEDGERS.get(task)
     } else {
-        LEDGERS.get_or_create(task)
+        open_ledger(task, &scratch.task)
     };
     if source.is_null() {
         return 0;

@@ -125,7 +125,12 @@ impl Tracker {
             }
             EventKind::Reap => None,
             EventKind::Exit(exit) => {
-                let name = self.process_of(event);
+                let mut name = self.process_of(event);
+                if event.id.tid == event.pid {
+                    // It may have renamed itself since anybody looked.
+                    name.comm = event.comm;
+                    self.processes.insert(event.pid, name);
+                }
                 if exit.last {
                     self.processes.remove(&event.pid);
                 }
