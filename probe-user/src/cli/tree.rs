@@ -73,38 +73,41 @@ fn from_agent(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
         Output::Table => "text",
         Output::Json => "json",
     };
-    let mut url = format!("http://{}/api/v1/tree?ancestry=true&format={format}", args.agent);
-    for (name, value) in [
+    let flags = [
         ("threads", args.threads),
         ("kernel", args.kernel || args.pid.is_some()),
-    ] {
-        url += &format!("&{name}={value}");
-    }
-    for (name, value) in [
+    ];
+    let numbers = [
         ("pid", args.pid.map(u64::from)),
         ("width", terminal_width().map(|width| width as u64)),
-    ] {
+    ];
+    let mut request = client().get(format!("http://{}/api/v1/tree", args.agent));
+    request = request.query("ancestry", "true").query("format", format);
+    for (name, value) in flags {
+        request = request.query(name, value.to_string());
+    }
+    for (name, value) in numbers {
         if let Some(value) = value {
-            url += &format!("&{name}={value}");
+            request = request.query(name, value.to_string());
         }
     }
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        .build();
-    let mut answer = ureq::Agent::new_with_config(config)
-        .get(&url)
-        .call()
-        .map_err(|error| {
-            anyhow::anyhow!(
-                "no agent answers at {}: {error} (only a running agent remembers the dead: procprobe agent)",
-                args.agent
-            )
-        })?;
+    let mut answer = request.call().map_err(|error| {
+        anyhow::anyhow!(
+            "no agent answers at {}: {error} (only a running agent remembers the dead: procprobe agent)",
+            args.agent
+        )
+    })?;
     let status = answer.status();
     let body = answer.body_mut().read_to_string()?;
     if !status.is_success() {
         anyhow::bail!("the agent at {} says: {}", args.agent, body.trim());
     }
     output::lines(&body.lines().map(str::to_owned).collect::<Vec<_>>())
+}
+
+fn client() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false);
+    ureq::Agent::new_with_config(config.build())
 }

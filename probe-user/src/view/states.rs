@@ -106,35 +106,81 @@ fn state_heading(state: State) -> &'static str {
 }
 
 fn table(report: &Report, look: Look) -> Vec<String> {
-    let used = |state: State| {
-        report
-            .groups
-            .iter()
-            .any(|group| group.usage.time_ns[state.index()] > 0)
-    };
-    let states: Vec<State> = State::ALL
-        .into_iter()
-        .filter(|&s| ALWAYS.contains(&s) || used(s))
-        .collect();
-    let bars = look.width.is_none_or(|width| width >= WIDE);
+    let layout = Layout::of(report, look);
     let mut columns = vec![(heading(look.by), Align::Left), ("THREADS", Align::Right)];
-    for &state in &states {
+    for &state in &layout.states {
         columns.push((state_heading(state), Align::Right));
-        if bars && has_bar(state) {
+        if layout.wide && has_bar(state) {
             columns.push(("", Align::Left));
         }
     }
-    columns.push(("SWITCHES (vol/invol)", Align::Right));
+    columns.push((
+        if layout.wide {
+            "SWITCHES (vol/invol)"
+        } else {
+            "SWITCHES"
+        },
+        Align::Right,
+    ));
     let mut table = Table::new(&columns);
     let shown = look.limit.unwrap_or(usize::MAX).min(report.groups.len());
     for group in &report.groups[..shown] {
-        table.row(row(group, report, &states, bars));
+        table.row(row(group, report, &layout));
     }
     let mut lines = table.lines(look.width);
-    if let rest @ 1.. = report.groups.len() - shown {
-        lines.push(format!("… and {rest} more (--limit 0 shows all)"));
-    }
+    lines.extend(rest(report.groups.len() - shown));
     lines
+}
+
+/// The line on the rows that are not shown, if there are any.
+fn rest(count: usize) -> Option<String> {
+    (count > 0).then(|| format!("… and {count} more (--limit 0 shows all)"))
+}
+
+/// What fits.
+struct Layout {
+    /// Bars, every state that somebody was in, and switches by kind.
+    wide: bool,
+    states: Vec<State>,
+    key_width: usize,
+}
+
+impl Layout {
+    fn of(report: &Report, look: Look) -> Self {
+        let used = |state: State| {
+            report
+                .groups
+                .iter()
+                .any(|group| group.usage.time_ns[state.index()] > 0)
+        };
+        let wide = look.width.is_none_or(|width| width >= WIDE);
+        // On a narrow terminal idle kernel threads are the first to go; a stopped or traced thread is worth its column.
+        let extra = |state: State| used(state) && (wide || !matches!(state, State::Idle | State::Parked));
+        let states: Vec<State> = State::ALL
+            .into_iter()
+            .filter(|&s| ALWAYS.contains(&s) || extra(s))
+            .collect();
+        // A process name whole, less what every extra column takes.
+        let key_width = if wide {
+            28
+        } else {
+            15_usize.saturating_sub(3 * (states.len() - ALWAYS.len())).max(6)
+        };
+        Self {
+            wide,
+            states,
+            key_width,
+        }
+    }
+}
+
+/// What a group is called, as far as it fits.
+fn key_cell(group: &Group, width: usize) -> String {
+    if group.key.is_empty() {
+        "(none)".to_owned()
+    } else {
+        cut(&group.key, Some(width))
+    }
 }
 
 /// Time asleep says little; a bar would only draw the eye to it.
@@ -142,39 +188,33 @@ fn has_bar(state: State) -> bool {
     matches!(state, State::Running | State::Runnable | State::Uninterruptible)
 }
 
-/// What a group is called, as far as it fits.
-fn key_cell(group: &Group) -> String {
-    if group.key.is_empty() {
-        "(none)".to_owned()
-    } else {
-        cut(&group.key, Some(28))
-    }
-}
-
-fn row(group: &Group, report: &Report, states: &[State], bars: bool) -> Vec<String> {
-    let mut cells = vec![key_cell(group), count(group.threads)];
-    for &state in states {
+fn row(group: &Group, report: &Report, layout: &Layout) -> Vec<String> {
+    let mut cells = vec![key_cell(group, layout.key_width), count(group.threads)];
+    for &state in &layout.states {
         let time = group.usage.time_ns[state.index()];
         cells.push(if time == 0 {
             UNKNOWN.to_owned()
         } else {
             duration(Some(time))
         });
-        if bars && has_bar(state) {
+        if layout.wide && has_bar(state) {
             let greatest = report
                 .groups
                 .iter()
                 .map(|group| group.usage.time_ns[state.index()])
-                .max()
-                .unwrap_or(0);
-            cells.push(format!("{:SMALL_BAR$}", bar(time, greatest, SMALL_BAR)));
+                .max();
+            cells.push(format!(
+                "{:SMALL_BAR$}",
+                bar(time, greatest.unwrap_or(0), SMALL_BAR)
+            ));
         }
     }
-    cells.push(format!(
-        "{} / {}",
-        count(group.switches.voluntary),
-        count(group.switches.involuntary)
-    ));
+    let switches = group.switches;
+    cells.push(if layout.wide {
+        format!("{} / {}", count(switches.voluntary), count(switches.involuntary))
+    } else {
+        count(switches.voluntary + switches.involuntary)
+    });
     cells
 }
 
@@ -249,20 +289,16 @@ pub fn current_lines(report: &Report, look: Look) -> Vec<String> {
     let mut table = Table::new(&columns);
     let limit = look.limit.unwrap_or(usize::MAX).min(report.groups.len());
     for group in &report.groups[..limit] {
-        let mut cells = vec![key_cell(group), count(group.threads)];
+        let mut cells = vec![key_cell(group, 28), count(group.threads)];
         cells.extend(shown.iter().map(|&position| match group.now[position] {
             0 => UNKNOWN.to_owned(),
             now => count(now),
         }));
         table.row(cells);
     }
-    let mut lines = vec![
-        "threads in each state now, from /proc: it knows no times (running and runnable are one)".to_owned(),
-    ];
+    let mut lines = vec!["threads by state now, from /proc: no times; running includes runnable".to_owned()];
     lines.extend(table.lines(look.width));
-    if let rest @ 1.. = report.groups.len() - limit {
-        lines.push(format!("… and {rest} more (--limit 0 shows all)"));
-    }
+    lines.extend(rest(report.groups.len() - limit));
     lines
 }
 
