@@ -109,7 +109,10 @@ fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
     if source.is_null() {
         return 0;
     }
-    let full = wanted & SNAPSHOT_HISTOGRAMS != 0;
+    // Nobody has counted anything yet for a thread that has not switched: most threads of most hosts.
+    // SAFETY: a valid storage element for the duration of the program.
+    let is_written = unsafe { (*source).birth_ns } != 0;
+    let full = is_written && wanted & SNAPSHOT_HISTOGRAMS != 0;
     let consistent = copy_ledger(task, source, full, scratch);
     if !consistent {
         scratch.task.flags |= TORN;

@@ -61,7 +61,8 @@ fn command(workspace: &Workspace, live: bool) -> Result<Command> {
     let path = path_for_tests(workspace)?;
     let mut cargo = workspace.cargo();
     cargo
-        .args(["test", "--workspace"])
+        // No doc tests: there are none, and their empty summary would close the run.
+        .args(["test", "--workspace", "--lib", "--bins", "--tests"])
         .env(build::OBJECT_ENV, workspace.bpf_object())
         .env("PROCPROBE_BIN", workspace.procprobe())
         .env("PATH", &path);
