@@ -253,6 +253,9 @@ fn count_stay(ledger: &mut Ledger, task: Task, index: usize, duration_ns: u64) {
     }
 }
 
+/// The bits that the index of a cell of a rare histogram can have.
+const RARE_MASK: usize = (RARE_STATES * BUCKETS).next_power_of_two() - 1;
+
 /// Counts a stay in a rare state, in a storage of its own.
 #[inline(never)]
 fn count_rare(ledger: &mut Ledger, task: Task, slot: usize) {
@@ -262,6 +265,10 @@ fn count_rare(ledger: &mut Ledger, task: Task, slot: usize) {
         return;
     };
     ledger.flags |= HAS_RARE;
+    // Verifiers before 6.8 follow the caller's branch here also with a slot that cannot be (its lower bound above its
+    // upper bound), and then take the difference for anything. The mask gives it bounds again; volatile keeps it.
+    // SAFETY: a valid reference.
+    let slot = unsafe { ptr::read_volatile(&raw const slot) } & RARE_MASK;
     if slot < RARE_STATES * BUCKETS {
         let cells: *mut u32 = rare.histogram.as_mut_ptr().cast();
         // SAFETY: `slot` is below the number of cells.
