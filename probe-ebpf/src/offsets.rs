@@ -67,7 +67,7 @@ offsets! {
     task_nvcsw,
     /// `task_struct.nivcsw`
     task_nivcsw,
-    /// `task_struct.on_cpu`
+    /// `task_struct.on_cpu`: 0 or 1, in four bytes or in one.
     task_on_cpu,
     /// `task_struct.se.exec_start`
     task_exec_start,

@@ -90,7 +90,8 @@ impl Task {
         monotonic_start_ns: u64 = task_start_time,
         flags: u32 = task_flags,
         state_bits: u32 = task_state,
-        on_cpu: u32 = task_on_cpu,
+        // An int, from 7.3 on one byte; the low byte of either, which little-endian machines have first.
+        on_cpu: u8 = task_on_cpu,
         voluntary: u64 = task_nvcsw,
         involuntary: u64 = task_nivcsw,
         exec_start_ns: u64 = task_exec_start,
