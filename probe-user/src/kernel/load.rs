@@ -62,14 +62,14 @@ pub enum LoadError {
     #[error("cannot load eBPF programs: {} (`procprobe doctor` lists what this host allows; --source proc works without)", chain(.0))]
     Object(#[from] EbpfError),
     /// One program was refused, or could not be attached.
-    #[error("cannot {action} the eBPF program {program}: {} (nothing stays loaded; `procprobe doctor` lists what this host allows; --source proc works without)", chain(.source))]
+    #[error("cannot {action} the eBPF program {program}: {} (nothing stays loaded; `procprobe doctor` lists what this host allows, -v shows the verifier's log; --source proc works without)", chain(.answer))]
     Program {
         /// "load" or "attach".
         action: &'static str,
         /// Which.
         program: &'static str,
-        /// The kernel's answer.
-        source: Box<ProgramError>,
+        /// The kernel's answer. Not called `source`: the verifier's log, all of it, would then end the one line.
+        answer: Box<ProgramError>,
     },
     /// A map the object should have cannot be used.
     #[error("cannot use the eBPF map {map}: {} (this is a defect of procprobe: please report it)", chain(.source))]
@@ -84,7 +84,7 @@ pub enum LoadError {
     Missing(&'static str),
 }
 
-/// An error and what caused it, on one line. The verifier's log has many lines: the last ones say what is wrong.
+/// An error and what caused it, on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -101,15 +101,23 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What newer verifiers explain at length follows this line; what is wrong is right before it.
+const EXPLANATION: &str = "Verification failed";
+/// What the verifier ends its log with, whatever was wrong.
+const STATISTICS: [&str; 4] = ["verification time ", "stack depth ", "insns_", "processed "];
+
+/// The verifier's log has many lines: the last one before its statistics says what is wrong.
 fn one_line(message: &str) -> String {
     let lines: Vec<&str> = message
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
+        .take_while(|line| !line.starts_with(EXPLANATION))
         .collect();
-    match lines.as_slice() {
-        [first, .., before_last, last] if lines.len() > 4 => format!("{first} … {before_last}; {last}"),
-        all => all.join("; "),
+    let telling = |line: &&&str| !STATISTICS.iter().any(|start| line.starts_with(start));
+    match (lines.as_slice(), lines.iter().rev().find(telling)) {
+        ([first, ..], Some(last)) if lines.len() > 4 => format!("{first} … {last}"),
+        (all, _) => all.join("; "),
     }
 }
 
@@ -196,10 +204,10 @@ impl Probe {
     /// [`LoadError::Program`] naming the one that was refused.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         for (name, _) in TRACEPOINTS {
-            let failed = |source| LoadError::Program {
+            let failed = |answer| LoadError::Program {
                 action: "attach",
                 program: name,
-                source: Box::new(source),
+                answer: Box::new(answer),
             };
             tracepoint(&mut self.ebpf, name)?.attach().map_err(failed)?;
         }
@@ -284,10 +292,13 @@ impl Probe {
 
 fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
     let failed = |program| {
-        move |source| LoadError::Program {
-            action: "load",
-            program,
-            source: Box::new(source),
+        move |answer: ProgramError| {
+            tracing::info!(program, %answer, "program not loaded");
+            LoadError::Program {
+                action: "load",
+                program,
+                answer: Box::new(answer),
+            }
         }
     };
     for (name, event) in TRACEPOINTS {
@@ -346,11 +357,16 @@ mod tests {
 
     #[test]
     fn a_verifier_log_becomes_one_line() {
-        let log = "the BPF_PROG_LOAD syscall failed\nlog:\n0: R1=ctx()\n1: (79) r6\n2: foo\nR6 invalid mem access\nprocessed 3 insns";
+        let log = "the BPF_PROG_LOAD syscall failed\nlog:\n0: R1=ctx()\n1: (79) r6\n2: foo\nR6 invalid mem access\nverification time 3 usec\nstack depth 8\nprocessed 3 insns";
         assert_eq!(
             one_line(log),
-            "the BPF_PROG_LOAD syscall failed … R6 invalid mem access; processed 3 insns"
+            "the BPF_PROG_LOAD syscall failed … R6 invalid mem access"
         );
+        let explained = log.replace(
+            "verification time",
+            "\nVerification failed: Type\n\nReason:\nverification time",
+        );
+        assert_eq!(one_line(&explained), one_line(log));
         assert_eq!(one_line("a\n b"), "a; b");
     }
 }

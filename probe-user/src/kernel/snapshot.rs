@@ -80,10 +80,10 @@ impl Probe {
             flags |= SNAPSHOT_OPEN_LEDGERS;
         }
         self.set_snapshot_flags(flags)?;
-        let failed = |source| LoadError::Program {
+        let failed = |answer| LoadError::Program {
             action: "attach",
             program: SNAPSHOT,
-            source: Box::new(source),
+            answer: Box::new(answer),
         };
         let iterator = self.iterator()?;
         let link = iterator.attach().map_err(failed)?;
