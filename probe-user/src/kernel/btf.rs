@@ -22,7 +22,7 @@ pub enum BtfError {
     /// A type the programs need does not exist.
     #[error("this kernel has no {kind} {name}")]
     NoType {
-        /// "struct" or "tracepoint".
+        /// "struct", "tracepoint" or "eBPF helper".
         kind: &'static str,
         /// Its name.
         name: String,
@@ -248,6 +248,22 @@ impl<'a> Btf<'a> {
             at: id,
             what: "a type that a chain of typedefs ends in",
         })
+    }
+
+    /// Whether some enumeration has a member of that name.
+    ///
+    /// # Errors
+    /// [`BtfError::Malformed`] if the blob does not follow the format.
+    pub fn has_enumerator(&self, name: &str) -> Result<bool, BtfError> {
+        for entry in self.types.iter().filter(|entry| entry.kind == KIND_ENUM) {
+            for index in 0..entry.vlen {
+                let member = u32_at(self.blob, entry.extra + index * 8)?;
+                if self.name(member)? == name.as_bytes() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// How many arguments a raw tracepoint passes (without the leading `void *`), and whether the last is a

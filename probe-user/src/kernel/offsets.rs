@@ -12,11 +12,28 @@ const REGISTERS: [&str; 3] = ["orig_ax", "di", "si"];
 #[cfg(target_arch = "aarch64")]
 const REGISTERS: [&str; 3] = ["syscallno", "regs", "regs"];
 
+/// The newest helpers that the programs call, oldest first: 5.11, 5.11, 5.15.
+const HELPERS: [&str; 3] = ["task_storage_get", "get_current_task_btf", "task_pt_regs"];
+
+/// Asks for the helpers, which are members of `enum bpf_func_id`: a kernel that lacks one would refuse with a bare EINVAL.
+fn require_helpers(btf: &Btf<'_>) -> Result<(), BtfError> {
+    for helper in HELPERS {
+        if !btf.has_enumerator(&format!("BPF_FUNC_{helper}"))? {
+            return Err(BtfError::NoType {
+                kind: "eBPF helper",
+                name: format!("bpf_{helper}"),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Reads all offsets.
 ///
 /// # Errors
-/// [`BtfError`] naming the first mandatory structure, member or tracepoint this kernel lacks.
+/// [`BtfError`] naming the first mandatory helper, structure, member or tracepoint this kernel lacks.
 pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
+    require_helpers(btf)?;
     let task = |member: &str| btf.offset_of("task_struct", member);
     let optional = |offset: Result<u32, BtfError>| offset.unwrap_or(ABSENT);
     let subreaper_bit = btf.bit_of("signal_struct", "is_child_subreaper")?;
