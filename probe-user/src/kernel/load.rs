@@ -32,6 +32,8 @@ pub const TRACEPOINTS: [(&str, &str); 7] = [
 ];
 /// The same for what not every kernel has: without it, something is not known.
 pub const OPTIONAL: [(&str, &str); 1] = [("mark_victim", "mark_victim")];
+/// Programs of [`TRACEPOINTS`] with another that stands in for them where the verifier refuses the first.
+const STAND_INS: [(&str, &str); 1] = [("signal_generate", "signal_generate_opaque")];
 /// The iterator program.
 pub const SNAPSHOT: &str = "snapshot";
 
@@ -209,7 +211,7 @@ impl Probe {
                 program: name,
                 answer: Box::new(answer),
             };
-            tracepoint(&mut self.ebpf, name)?.attach().map_err(failed)?;
+            loaded(&mut self.ebpf, name)?.attach().map_err(failed)?;
         }
         for (name, _) in OPTIONAL {
             if let Err(error) = tracepoint(&mut self.ebpf, name)?.attach() {
@@ -302,7 +304,13 @@ fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
         }
     };
     for (name, event) in TRACEPOINTS {
-        tracepoint(ebpf, name)?.load(event, btf).map_err(failed(name))?;
+        let Err(refusal) = tracepoint(ebpf, name)?.load(event, btf) else {
+            continue;
+        };
+        let refused = failed(name)(refusal);
+        let stand_in = stand_in(name).ok_or(refused)?;
+        let program = tracepoint(ebpf, stand_in)?;
+        program.load(event, btf).map_err(failed(stand_in))?;
     }
     for (name, event) in OPTIONAL {
         if let Err(error) = tracepoint(ebpf, name)?.load(event, btf) {
@@ -310,6 +318,26 @@ fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
         }
     }
     iterator(ebpf)?.load("task", btf).map_err(failed(SNAPSHOT))
+}
+
+fn stand_in(program: &str) -> Option<&'static str> {
+    let mut pairs = STAND_INS.iter();
+    pairs
+        .find(|(first, _)| *first == program)
+        .map(|(_, second)| *second)
+}
+
+/// The program of that name, or the one that stands in for it.
+fn loaded<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
+    let refused = tracepoint(ebpf, name)?.fd().is_err();
+    tracepoint(
+        ebpf,
+        if refused {
+            stand_in(name).unwrap_or(name)
+        } else {
+            name
+        },
+    )
 }
 
 fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
