@@ -56,7 +56,8 @@ pub const BPF_ARGUMENTS: [&str; 11] = [
     "programs",
 ];
 
-fn object(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
+/// The eBPF object alone.
+pub fn object(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     let mut cargo = bpf_cargo(workspace, toolchain, "cargo");
     cargo.arg("build").args(BPF_ARGUMENTS);
     process::run_on_stderr(&mut cargo).context("building the eBPF object")?;

@@ -13,6 +13,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,6 +49,9 @@ enum Verb {
     /// Measure what the programs cost
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run the agent on other kernels
+    #[command(subcommand)]
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -70,5 +74,6 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::run(&workspace, &options),
         Verb::Lint(options) => lint::run(&workspace, options),
         Verb::Bench(bench) => bench::run(&workspace, bench),
+        Verb::Vm(vm) => vm::run(&workspace, vm),
     }
 }

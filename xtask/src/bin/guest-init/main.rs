@@ -1,0 +1,43 @@
+//! pid 1 of the guests that `cargo xtask vm test` boots: mounts, runs the checks, says how they went, powers off.
+//!
+//! Static and alone in the initramfs with the agent, so that nothing but the kernel differs between guests. It speaks to
+//! the host in lines on the console: `plan: NAME …`, one `check: NAME ok` or `check: NAME FAILED reason` each, and
+//! `verdict: success` or `verdict: failure` at the end. What the checks watch is this binary too, started again as an actor.
+
+mod actors;
+mod agent;
+mod checks;
+mod guest;
+mod life;
+mod look;
+mod refused;
+mod window;
+
+use std::env;
+use std::process::{self, ExitCode};
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    match arguments.next() {
+        Some(actor) if process::id() != 1 => actors::run(&actor, arguments.next().as_deref()),
+        _ if process::id() != 1 => {
+            eprintln!("guest-init is pid 1 of a guest of `cargo xtask vm test`, and nothing elsewhere");
+            ExitCode::FAILURE
+        }
+        _ => boot(),
+    }
+}
+
+fn boot() -> ExitCode {
+    // Before anything else: the host boots again if the kernel did not get here.
+    println!("init: started");
+    let passed = match guest::prepare() {
+        Ok(()) => checks::run_all(&guest::command_line()),
+        Err(error) => {
+            println!("init: {error:#}");
+            false
+        }
+    };
+    println!("verdict: {}", if passed { "success" } else { "failure" });
+    guest::power_off()
+}

@@ -1,0 +1,54 @@
+//! KVM where it works. A device that can be opened proves nothing (nested and confined machines have one whose guests
+//! hang), so a guest that does nothing is booted first.
+
+use std::{path::Path, time::Duration};
+
+use super::{Paths, kernels::Kernel, qemu::Machine};
+use crate::process::say;
+
+/// How the guest's CPUs are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    Kvm,
+    /// QEMU's own translator: slow, and time is distorted in it.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's arguments.
+    ///
+    /// QEMU 7.2's translator now and then leaves garbage in the flags after a cmpxchg16b, which a kernel's allocator uses
+    /// all the time: an interrupt at that moment ends in a double fault. Kernels do without the instruction, until 6.18,
+    /// whose `kmalloc_nolock()` (and with it task storage) fails without; by then the allocator uses it rarely.
+    pub fn arguments(self, kernel: &Kernel) -> [&'static str; 4] {
+        let model = match self {
+            Self::Kvm => return ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg if kernel.is_at_least([6, 18]) => "Nehalem",
+            Self::Tcg => "Nehalem,-cx16",
+        };
+        ["-accel", "tcg,thread=multi", "-cpu", model]
+    }
+}
+
+/// With KVM a guest that does nothing is through in two seconds.
+const TRIAL: Duration = Duration::from_secs(5);
+
+/// Boots a trial guest if there is a chance.
+pub fn choose(kernel: &Kernel, initramfs: &Path, paths: &Paths) -> Accelerator {
+    if !Path::new("/dev/kvm").exists() {
+        say("no /dev/kvm: the guests run under TCG");
+        return Accelerator::Tcg;
+    }
+    let machine = Machine {
+        initramfs: initramfs.to_owned(),
+        accelerator: Accelerator::Kvm,
+        logs: paths.logs.clone(),
+    };
+    match machine.boot_once(kernel, "trial", &["procprobe.trial"], TRIAL) {
+        Ok(report) if report.passed() => Accelerator::Kvm,
+        _ => {
+            say("KVM boots no guest here: the guests run under TCG");
+            Accelerator::Tcg
+        }
+    }
+}

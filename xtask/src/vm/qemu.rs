@@ -1,0 +1,142 @@
+//! One boot: QEMU with its serial line on our side, and a limit to how long it may take.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    accel::Accelerator,
+    kernels::Kernel,
+    verdict::{Ending, Report},
+};
+use crate::process::say;
+
+/// Some ten times what a guest takes under TCG.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Boots of a guest whose kernel panics before init: the translator's fault now and then, never ours.
+const ATTEMPTS: u32 = 3;
+
+/// What every guest has in common.
+pub struct Machine {
+    pub initramfs: PathBuf,
+    pub accelerator: Accelerator,
+    /// Where transcripts go.
+    pub logs: PathBuf,
+}
+
+impl Machine {
+    /// Boots a guest to its verdict; again if its kernel did not get as far as init.
+    pub fn boot(&self, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Report> {
+        let mut attempt = 1;
+        loop {
+            let report = self.boot_once(kernel, name, words, LIMIT)?;
+            if !report.panicked_early() || attempt == ATTEMPTS {
+                return Ok(report);
+            }
+            attempt += 1;
+            say(&format!(
+                "{name}: panicked before init: attempt {attempt} of {ATTEMPTS}"
+            ));
+        }
+    }
+
+    /// Boots a guest and reads its console until it ends, one way or another.
+    pub fn boot_once(&self, kernel: &Kernel, name: &str, words: &[&str], limit: Duration) -> Result<Report> {
+        let transcript = self.transcript(name)?;
+        let mut guest = Guest {
+            child: self.command(kernel, words).spawn().context("starting QEMU")?,
+        };
+        let output = guest.child.stdout.take().context("QEMU without a console")?;
+        let lines = read_lines(output);
+        Ok(follow(&lines, transcript, limit))
+    }
+
+    fn transcript(&self, name: &str) -> Result<File> {
+        fs::create_dir_all(&self.logs).with_context(|| format!("creating {}", self.logs.display()))?;
+        let path = self.logs.join(format!("{}.log", name.replace(' ', "-")));
+        File::create(&path).with_context(|| format!("creating {}", path.display()))
+    }
+
+    fn command(&self, kernel: &Kernel, words: &[&str]) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        let line = format!("console=ttyS0 panic=-1 quiet {}", words.join(" "));
+        command
+            .args(self.accelerator.arguments(kernel))
+            .args([
+                "-m",
+                "1G",
+                "-smp",
+                "2",
+                "-nographic",
+                "-no-reboot",
+                "-nic",
+                "none",
+            ])
+            .arg("-kernel")
+            .arg(&kernel.image)
+            .arg("-initrd")
+            .arg(&self.initramfs)
+            .args(["-append", &line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command
+    }
+}
+
+/// A QEMU that does not outlive its owner.
+struct Guest {
+    child: Child,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Fails only for one that has ended, which is what is wanted.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Lines as they come; the channel closes with the console.
+fn read_lines(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            if sender
+                .send(String::from_utf8_lossy(&line).trim_end().to_owned())
+                .is_err()
+            {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// Reads until the console closes or time is up.
+fn follow(lines: &Receiver<String>, mut transcript: File, limit: Duration) -> Report {
+    let begun = Instant::now();
+    let mut report = Report::default();
+    loop {
+        let left = limit.saturating_sub(begun.elapsed());
+        match lines.recv_timeout(left) {
+            Ok(line) => {
+                // A transcript that cannot be written must not cost the verdict.
+                drop(writeln!(transcript, "{line}"));
+                report.line(&line);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => return report.end(Ending::TimedOut(limit)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return report.end(Ending::PoweredOff(begun.elapsed()));
+            }
+        }
+    }
+}
