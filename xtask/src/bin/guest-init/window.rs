@@ -13,6 +13,9 @@ use crate::look::list;
 const ROUNDS: u64 = 500;
 /// The agent is told to end the window when there is enough in it; this only bounds it.
 const STATES: [&str; 7] = ["states", "--for", "60s", "-o", "json", "--by", "thread"];
+/// A thread's own window is from its record in the first walk to that in the last, and the first walk takes the translator
+/// tens of milliseconds: the window has to be long against that.
+const LONG: Duration = Duration::from_secs(4);
 /// How far the sum of a thread's times may be off the window: a hundredth.
 const TOLERANCE: u64 = 100;
 
@@ -37,7 +40,6 @@ pub fn switches() -> Result<()> {
             counted == [Some(voluntary), Some(involuntary)],
             "{pid} switched {voluntary}/{involuntary} times, counted {counted:?}"
         );
-        within(group, window_ns(&answer)?)?;
     }
     Ok(())
 }
@@ -47,11 +49,14 @@ pub fn sums() -> Result<()> {
     let sleeper = Actor::start(actors::SLEEPS)?;
     let mut agent = Watching::start(&STATES)?;
     agent.wait_until_watching()?;
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(LONG);
     let answer: Value = serde_json::from_str(&agent.interrupt()?)?;
     ensure!(answer["complete"] == true, "lost: {}", answer["lost"]);
     let window_ns = window_ns(&answer)?;
-    ensure!(window_ns >= 2_000_000_000, "a window of {window_ns} ns");
+    ensure!(
+        u128::from(window_ns) >= LONG.as_nanos(),
+        "a window of {window_ns} ns"
+    );
     for pid in [1, sleeper.pid()] {
         within(group(&answer, pid)?, window_ns)?;
     }
