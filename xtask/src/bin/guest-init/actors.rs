@@ -15,6 +15,8 @@ pub const EXIT_CODE: u8 = 7;
 pub const SLEEPS: &str = "sleeps";
 /// Ends with [`EXIT_CODE`].
 pub const EXITS: &str = "exits";
+/// Runs into an instruction that there is not, so that the kernel sends it SIGILL.
+pub const FAULTS: &str = "faults";
 /// Sends SIGKILL to the pid it is given.
 pub const KILLS: &str = "kills";
 /// Starts a child that ends at once, says its pid, and never waits for it.
@@ -85,6 +87,7 @@ pub fn run(part: &str, argument: Option<&str>) -> ExitCode {
     let outcome = match part {
         SLEEPS => sleep_for_good(),
         EXITS => process::exit(i32::from(EXIT_CODE)),
+        FAULTS => fault(),
         KILLS => kill(argument),
         NEGLECTS => neglect(),
         SERVES => serve(),
@@ -104,6 +107,15 @@ fn sleep_for_good() -> Result<()> {
     loop {
         thread::sleep(Duration::from_secs(3600));
     }
+}
+
+fn fault() -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: does nothing but fault.
+    unsafe {
+        std::arch::asm!("ud2");
+    };
+    anyhow::bail!("nothing came of the fault")
 }
 
 fn kill(argument: Option<&str>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,19 +13,16 @@ use crate::actors::{self, Actor};
 use crate::agent::{PATIENCE, Watching};
 use crate::guest;
 
-/// A child's birth, program and exit code, in this order, and a victim with who killed it.
+/// A child's birth, program and exit code, in this order; a victim with who killed it; a fault that nobody sent.
 pub fn events() -> Result<()> {
     let mut agent = Watching::start(&["events", "--for", "60s", "-o", "json"])?;
     agent.wait_until_watching()?;
-    let mut child = actors::command(actors::EXITS).spawn()?;
-    child.wait()?;
+    let child = played(&mut actors::command(actors::EXITS))?;
     let victim = Actor::start(actors::SLEEPS)?;
-    let mut killer = actors::command(actors::KILLS)
-        .arg(victim.pid().to_string())
-        .spawn()?;
-    ensure!(killer.wait()?.success(), "the killer failed");
     let victim_pid = victim.pid();
+    let killer = played(actors::command(actors::KILLS).arg(victim_pid.to_string()))?;
     drop(victim);
+    let faulty = played(&mut actors::command(actors::FAULTS))?;
     // The ring is read at leisure.
     thread::sleep(Duration::from_millis(500));
     let printed = agent.interrupt()?;
@@ -33,24 +31,40 @@ pub fn events() -> Result<()> {
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()
         .context("a line that is not JSON")?;
-    let pid = u64::from(child.id());
-    let [fork, exec, exit] = ["fork", "exec", "exit"].map(|kind| find(&events, kind, pid));
+    life(&events, child)?;
+    let death = &events[find(&events, "exit", victim_pid)?];
+    ensure!(
+        death["signal"] == 9 && death["killed_by"]["pid"] == killer,
+        "killed by {killer}: {death}"
+    );
+    let fault = &events[find(&events, "exit", faulty)?];
+    ensure!(
+        fault["signal"] == 4 && fault["killed_by"].is_null(),
+        "killed by a fault: {fault}"
+    );
+    Ok(())
+}
+
+/// Runs an actor to its end; returns its pid.
+fn played(command: &mut Command) -> Result<u64> {
+    let mut actor = command.spawn().context("starting an actor")?;
+    actor.wait().context("waiting for an actor")?;
+    Ok(u64::from(actor.id()))
+}
+
+/// The events of a child of ours that ran a program and ended as it should.
+fn life(events: &[Value], pid: u64) -> Result<()> {
+    let [fork, exec, exit] = ["fork", "exec", "exit"].map(|kind| find(events, kind, pid));
     let (fork, exec, exit) = (fork?, exec?, exit?);
     ensure!(
         fork < exec && exec < exit,
         "fork, exec and exit are lines {fork}, {exec}, {exit}"
     );
     ensure!(events[fork]["ppid"] == 1, "whose child? {}", events[fork]);
+    let exit = &events[exit];
     ensure!(
-        events[exit]["code"] == actors::EXIT_CODE && events[exit]["signal"].is_null(),
-        "{}",
-        events[exit]
-    );
-    let death = &events[find(&events, "exit", victim_pid)?];
-    ensure!(
-        death["signal"] == 9 && death["killed_by"]["pid"] == killer.id(),
-        "killed by {}: {death}",
-        killer.id()
+        exit["code"] == actors::EXIT_CODE && exit["signal"].is_null(),
+        "{exit}"
     );
     Ok(())
 }
