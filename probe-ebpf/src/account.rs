@@ -265,8 +265,8 @@ fn count_rare(ledger: &mut Ledger, task: Task, slot: usize) {
         return;
     };
     ledger.flags |= HAS_RARE;
-    // Verifiers before 6.8 follow the caller's branch here also with a slot that cannot be (its lower bound above its
-    // upper bound), and then take the difference for anything. The mask gives it bounds again; volatile keeps it.
+    // 6.1's verifier follows the caller's branch here also with a slot that cannot be (its lower bound above its
+    // upper bound), and then takes the difference for anything. The mask gives it bounds again; volatile keeps it.
     // SAFETY: a valid reference.
     let slot = unsafe { ptr::read_volatile(&raw const slot) } & RARE_MASK;
     if slot < RARE_STATES * BUCKETS {

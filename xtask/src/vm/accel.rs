@@ -17,9 +17,9 @@ pub enum Accelerator {
 impl Accelerator {
     /// QEMU's arguments.
     ///
-    /// QEMU 7.2's translator now and then leaves garbage in the flags after a cmpxchg16b, which a kernel's allocator uses
-    /// all the time: an interrupt at that moment ends in a double fault. Kernels do without the instruction, until 6.18,
-    /// whose `kmalloc_nolock()` (and with it task storage) fails without; by then the allocator uses it rarely.
+    /// Without cmpxchg16b where that is possible: under QEMU 7.2's translator, 6.12 was seen to double-fault right behind
+    /// one in its allocator, with a pointer in the flags, and not since it does without. 7.3 needs it: without, some of
+    /// its task storage could not be allocated (`kmalloc_nolock()`, of 6.18, seems to be the reason).
     pub fn arguments(self, kernel: &Kernel) -> [&'static str; 4] {
         let model = match self {
             Self::Kvm => return ["-accel", "kvm", "-cpu", "host"],
