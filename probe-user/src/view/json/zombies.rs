@@ -1,0 +1,120 @@
+//! Payload of `zombies`: the unreaped and the parents at fault.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{BlockedOnJson, blocked_on};
+use crate::model::event::{exit_code, exit_signal};
+use crate::model::tracker::Units;
+use crate::model::zombies::{Culprit, Report, Zombie};
+use crate::source::cgroup::Cgroups;
+use crate::source::describe::Description;
+
+/// Payload of `zombies`.
+#[derive(Debug, Serialize)]
+pub struct Zombies {
+    zombies: Vec<ZombieJson>,
+    parents: Vec<ParentJson>,
+    pids: PidsJson,
+}
+
+#[derive(Debug, Serialize)]
+struct ZombieJson {
+    pid: u32,
+    comm: String,
+    ppid: u32,
+    age_ns: Option<u64>,
+    kind: &'static str,
+    at_fault: Option<u32>,
+    exit: ExitStatusJson,
+}
+
+#[derive(Debug, Serialize)]
+struct ExitStatusJson {
+    code: Option<u32>,
+    signal: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct ParentJson {
+    pid: u32,
+    comm: Option<String>,
+    exe: Option<String>,
+    unit: Option<String>,
+    state: Option<&'static str>,
+    state_ns: Option<u64>,
+    blocked_on: Option<BlockedOnJson>,
+    count: u64,
+    oldest_age_ns: Option<u64>,
+    per_minute: Option<f64>,
+    last_wait_ns: Option<u64>,
+    reaped: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct PidsJson {
+    used: u64,
+    limit: Option<u64>,
+    full_in_ns: Option<u64>,
+}
+
+/// The zombies and who is at fault.
+pub fn zombies(
+    report: &Report<'_>,
+    descriptions: &HashMap<u32, Description>,
+    cgroups: &mut Cgroups,
+) -> Zombies {
+    let zombie = |zombie: &Zombie<'_>| ZombieJson {
+        pid: zombie.thread.pid,
+        comm: zombie.thread.comm.to_string(),
+        ppid: zombie.thread.ppid,
+        age_ns: zombie.thread.condition_ns,
+        kind: zombie.kind.name(),
+        at_fault: zombie.at_fault,
+        exit: ExitStatusJson {
+            code: zombie.thread.exit_status.and_then(exit_code),
+            signal: zombie.thread.exit_status.and_then(exit_signal),
+        },
+    };
+    Zombies {
+        zombies: report.zombies.iter().map(zombie).collect(),
+        parents: report
+            .culprits
+            .iter()
+            .map(|culprit| parent(culprit, descriptions, cgroups))
+            .collect(),
+        pids: PidsJson {
+            used: report.pids.used,
+            limit: report.pids.limit,
+            full_in_ns: report.full_in_ns,
+        },
+    }
+}
+
+fn parent(
+    culprit: &Culprit<'_>,
+    descriptions: &HashMap<u32, Description>,
+    cgroups: &mut Cgroups,
+) -> ParentJson {
+    let thread = culprit.thread;
+    let unit = thread
+        .map(|thread| cgroups.unit(thread.cgroup_id))
+        .filter(|unit| !unit.is_empty());
+    ParentJson {
+        pid: culprit.pid,
+        comm: thread.map(|thread| thread.comm.to_string()),
+        exe: descriptions
+            .get(&culprit.pid)
+            .and_then(|description| description.exe.clone()),
+        unit: unit.map(|unit| unit.to_string()),
+        state: thread.map(|thread| thread.condition.name()),
+        state_ns: thread.and_then(|thread| thread.condition_ns),
+        blocked_on: thread.and_then(blocked_on),
+        count: culprit.count,
+        oldest_age_ns: culprit.oldest_ns,
+        per_minute: culprit.per_second.map(|rate| rate * 60.0),
+        last_wait_ns: culprit.last_wait_ns,
+        reaped: culprit.reaped,
+    }
+}
