@@ -187,12 +187,16 @@ async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> R
 
 async fn zombies_report(State(shared): State<Shared>) -> Response {
     blocking(move || {
-        let mut engine = shared.engine();
-        let snapshot = engine.refresh()?;
-        let report = zombies::report(&snapshot, Some(engine.lives()), pid_limit(Path::new(PROC)));
+        let snapshot = shared.engine().refresh()?;
+        let report = zombies::report(
+            &snapshot,
+            Some(shared.engine().lives()),
+            pid_limit(Path::new(PROC)),
+        );
         let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
+        // Takes up to a second when a process is stuck: nobody else should wait for that.
         let descriptions = describe_some(Path::new(PROC), &snapshot, is_culprit);
-        let payload = view::json::zombies(&report, &descriptions, &mut engine.source.cgroups);
+        let payload = view::json::zombies(&report, &descriptions, &mut shared.engine().source.cgroups);
         let body = serde_json::to_vec(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))?;
         Ok(([(header::CONTENT_TYPE, "application/json")], body))
     })
