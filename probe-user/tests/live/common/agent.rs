@@ -81,6 +81,16 @@ impl Agent {
         serde_json::from_str(&self.get("/api/v1/tree")).expect("JSON")
     }
 
+    /// Who does not reap.
+    pub fn zombies(&self) -> Value {
+        serde_json::from_str(&self.get("/api/v1/zombies")).expect("JSON")
+    }
+
+    /// Who lost a parent.
+    pub fn orphans(&self) -> Value {
+        serde_json::from_str(&self.get("/api/v1/orphans")).expect("JSON")
+    }
+
     /// What Prometheus would scrape.
     pub fn metrics(&self) -> Exposition {
         Exposition::parse(&self.get("/metrics"))

@@ -52,6 +52,17 @@ pub fn process(tree: &Value, pid: u32) -> &Value {
     process
 }
 
+/// The one entry of a list that has a pid; `None` if there is none.
+///
+/// # Panics
+/// If there is more than one.
+pub fn entry<'a>(answer: &'a Value, key: &str, pid: u32) -> Option<&'a Value> {
+    let mut found = list(answer, key).iter().filter(|entry| id(entry, "pid") == pid);
+    let entry = found.next();
+    assert!(found.next().is_none(), "{pid} comes twice in {key}");
+    entry
+}
+
 /// The first thread of the process with a pid.
 pub fn leader(tree: &Value, pid: u32) -> &Value {
     let threads = list(process(tree, pid), "threads");

@@ -85,6 +85,11 @@ fn obstacle() -> Option<String> {
 /// If it has to.
 pub fn not_run(test: &str, why: &str) {
     assert!(!is_required(), "{test} has to run, but: {why}");
+    skipped(test, why);
+}
+
+/// Says that a test did not run because this host cannot do what it is about.
+pub fn skipped(test: &str, why: &str) {
     // Not `eprintln`: the harness would keep the line to itself.
     let _ = std::io::stderr().write_all(format!("not run: {test}: {why}\n").as_bytes());
 }

@@ -34,6 +34,33 @@ impl Stream {
         Self { running, events }
     }
 
+    /// The same, and waits until it does listen: processes that come and go until one is heard of.
+    pub fn listening(live: &Live) -> Self {
+        let stream = Self::start(live);
+        eventually("the stream to begin", || {
+            let mut canary = std::process::Command::new("true")
+                .spawn()
+                .expect("starting `true`");
+            let pid = canary.id();
+            canary.wait().expect("waiting for `true`");
+            stream.hears(pid, "exit")
+        });
+        stream
+    }
+
+    /// Waits for an event, and returns it.
+    ///
+    /// # Panics
+    /// If it does not come within ten seconds.
+    pub fn expect(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        eventually(what, || {
+            found = self.select(&wanted).pop();
+            found.is_some()
+        });
+        found.expect("waited for just now")
+    }
+
     /// Events so far that a test wants.
     pub fn select(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let events = self.events.lock().expect("nobody panics with it");

@@ -29,12 +29,17 @@ impl Spawner {
     pub const CHILD: &str = "pp-short";
 
     /// Starts it.
+    pub fn start() -> Self {
+        Self::with_children(Self::CHILD)
+    }
+
+    /// Starts it with another name for its children.
     ///
     /// # Panics
     /// If it cannot.
-    pub fn start() -> Self {
+    pub fn with_children(name: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let program = directory.path().join(Self::CHILD);
+        let program = directory.path().join(name);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_probe-workload"), &program).expect("a link");
         Self {
             scene: Workload::start(&["spawner", program.to_str().expect("a path in UTF-8")]),
@@ -98,9 +103,17 @@ impl Workload {
     /// # Panics
     /// If there is no answer within two minutes.
     pub fn tell(&mut self, line: &str, answer: &str) -> HashMap<String, i64> {
+        self.send(line);
+        self.line(answer)
+    }
+
+    /// Sends it a line whose answer is not waited for.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn send(&mut self, line: &str) {
         let input = self.input.as_mut().expect("its input is a pipe");
         writeln!(input, "{line}").expect("writing to the workload");
-        self.line(answer)
     }
 
     fn line(&self, word: &str) -> HashMap<String, i64> {

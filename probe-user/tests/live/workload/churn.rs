@@ -135,3 +135,63 @@ pub fn exec_from_thread() {
     });
     thread.join().expect("joining the thread");
 }
+
+/// On each line with a number: that many children as fast as can be, dead at once and reaped in passing.
+pub fn births() {
+    sys::set_name(b"pp-births");
+    say("ready", &[("pid", i64::from(std::process::id()))]);
+    while let Some(line) = command() {
+        let count: i64 = line.parse().expect("a number");
+        for _ in 0..count {
+            sys::fork(|| sys::exit_now(0));
+            sys::reap_the_dead();
+        }
+        sys::wait_for_all();
+        say("done", &[("count", count)]);
+    }
+}
+
+/// Families without end: parents that have a few children, see them die, and die themselves. Who was born when to whom
+/// is appended to a file, 16 bytes each: pid, parent, start in clock ticks.
+pub fn generations(log: &str) {
+    sys::set_name(b"pp-generations");
+    let mut log = File::options().append(true).open(log).expect("the log");
+    for _ in 0..4 {
+        sys::fork(|| {
+            loop {
+                let parent = sys::fork(|| family_in(&mut log));
+                sys::wait_for(parent, 0);
+            }
+        });
+    }
+    ready(&[("pid", i64::from(std::process::id()))]);
+}
+
+fn family_in(log: &mut File) {
+    sys::set_name(b"pp-parent");
+    let children: Vec<_> = (0..8)
+        .map(|number| {
+            sys::fork(|| {
+                sys::set_name(b"pp-fleeting");
+                std::thread::sleep(Duration::from_millis(number * 4));
+            })
+        })
+        .collect();
+    for child in children {
+        sys::wait_for_zombie(child);
+        let stat =
+            std::fs::read_to_string(format!("/proc/{child}/stat")).expect("a child that is not reaped");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        let start: u64 = fields
+            .split(' ')
+            .nth(19)
+            .and_then(|field| field.parse().ok())
+            .expect("a start");
+        let mut record = [0; 16];
+        record[..4].copy_from_slice(&child.to_ne_bytes());
+        record[4..8].copy_from_slice(&std::process::id().to_ne_bytes());
+        record[8..].copy_from_slice(&start.to_ne_bytes());
+        log.write_all(&record).expect("writing to the log");
+        sys::wait_for(child, 0);
+    }
+}

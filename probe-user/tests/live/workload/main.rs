@@ -10,6 +10,8 @@
 )]
 
 mod churn;
+mod deaths;
+mod kin;
 mod scenes;
 mod sys;
 
@@ -43,6 +45,17 @@ fn main() {
         "storm" => churn::storm(),
         "exec-from-thread" => churn::exec_from_thread(),
         "short" => churn::short(),
+        "births" => churn::births(),
+        "generations" => churn::generations(argument.as_deref().expect("a file")),
+        "hoarder" => kin::hoarder(count()),
+        "prompt" => kin::prompt(),
+        "headless" => kin::headless(),
+        "traced-zombie" => kin::traced_zombie(),
+        "careless" => kin::careless(),
+        "daemon" => kin::daemon(),
+        "chain" => kin::chain(),
+        "namespace" => kin::namespace(),
+        "deaths" => deaths::deaths(),
         other => {
             eprintln!("probe-workload: no scene called {other:?}");
             std::process::exit(2);

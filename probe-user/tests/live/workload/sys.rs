@@ -137,3 +137,123 @@ pub fn gettid() -> libc::pid_t {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::gettid() }
 }
+
+/// Takes [`die_with_parent`] back: the calling process is to become an orphan.
+pub fn outlive_parent() {
+    // SAFETY: takes plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+}
+
+/// Stays until the test lets go of the scene's input, and ends: for orphans, so that none is left behind.
+pub fn stay_until_abandoned() -> ! {
+    let mut input = libc::pollfd {
+        fd: 0,
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one entry, ours to write. Asked for nothing, it tells of the writer's end alone.
+    while unsafe { libc::poll(&raw mut input, 1, -1) } < 1 {}
+    exit_now(0)
+}
+
+/// Whether the test has sent something, or is gone.
+pub fn has_input() -> bool {
+    let mut input = libc::pollfd {
+        fd: 0,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, ours to write.
+    unsafe { libc::poll(&raw mut input, 1, 0) > 0 }
+}
+
+/// Ends the calling thread alone.
+pub fn exit_thread(code: c_int) -> ! {
+    // SAFETY: never returns; whatever is on this thread's stack stays as it is.
+    unsafe { libc::syscall(libc::SYS_exit, code) };
+    exit_now(code)
+}
+
+/// Sends a process a signal.
+pub fn kill(pid: libc::pid_t, signal: c_int) {
+    // SAFETY: takes plain numbers.
+    let outcome = unsafe { libc::kill(pid, signal) };
+    assert_eq!(outcome, 0, "kill: {}", std::io::Error::last_os_error());
+}
+
+/// Becomes the tracer of a process without stopping it.
+pub fn seize(pid: libc::pid_t) {
+    // SAFETY: PTRACE_SEIZE takes no address, and options in place of data: none.
+    let outcome = unsafe {
+        libc::ptrace(
+            libc::PTRACE_SEIZE,
+            pid,
+            ptr::null_mut::<()>(),
+            ptr::null_mut::<()>(),
+        )
+    };
+    assert_eq!(outcome, 0, "ptrace: {}", std::io::Error::last_os_error());
+}
+
+/// Children are no zombies from now on: the kernel reaps them.
+pub fn ignore_children() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Waits until there are no children any more.
+pub fn wait_for_all() {
+    // SAFETY: a null pointer asks for no status.
+    while unsafe { libc::wait(ptr::null_mut()) } > 0 {}
+}
+
+/// The next child is pid 1 of a pid namespace of its own.
+pub fn unshare_pids() {
+    // SAFETY: takes plain numbers.
+    let outcome = unsafe { libc::unshare(libc::CLONE_NEWPID) };
+    assert_eq!(outcome, 0, "unshare: {}", std::io::Error::last_os_error());
+}
+
+/// Leads a session of its own.
+pub fn lead_session() {
+    // SAFETY: no arguments.
+    assert!(unsafe { libc::setsid() } > 0, "setsid");
+}
+
+/// Forks a child of the caller's parent. Only while the process has one thread.
+pub fn fork_sibling(child: impl FnOnce()) -> libc::pid_t {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without a stack and shared memory this is fork, and this process has one thread (see `fork`).
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+    assert!(pid >= 0, "clone: {}", std::io::Error::last_os_error());
+    if pid == 0 {
+        die_with_parent();
+        child();
+        exit_now(0);
+    }
+    libc::pid_t::try_from(pid).expect("a pid fits")
+}
+
+/// Leaves no core behind, whatever this host does with them.
+pub fn no_core() {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel reads the limit.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// Reads where nothing is.
+pub fn fault() {
+    // SAFETY: none of it is: the page at the end of address 0 is never mapped, and the fault is the purpose.
+    unsafe { ptr::with_exposed_provenance::<u8>(8).read_volatile() };
+}
+
+/// Becomes another program: this one, with a scene. Safe in a child that borrows its parent's memory.
+pub fn exec_scene(scene: &std::ffi::CStr) -> c_int {
+    let arguments = [c"pp-execed".as_ptr(), scene.as_ptr(), ptr::null()];
+    // SAFETY: strings that live on, and a list that ends.
+    unsafe { libc::execv(c"/proc/self/exe".as_ptr(), arguments.as_ptr()) };
+    127
+}
