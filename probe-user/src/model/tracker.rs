@@ -125,10 +125,8 @@ impl Tracker {
             }
             EventKind::Reap => None,
             EventKind::Exit(exit) => {
-                let mut name = self.process_of(event);
+                let name = self.process_of(event);
                 if event.id.tid == event.pid {
-                    // It may have renamed itself since anybody looked.
-                    name.comm = event.comm;
                     self.processes.insert(event.pid, name);
                 }
                 if exit.last {
@@ -172,7 +170,12 @@ impl Tracker {
 
     /// The name of the process an event is about; the event's own if the process is unknown.
     pub fn process_of(&self, event: &Event) -> ProcessName {
-        self.process(event.pid).unwrap_or_else(|| name_in(event))
+        let mut name = self.process(event.pid).unwrap_or_else(|| name_in(event));
+        if event.id.tid == event.pid && matches!(event.kind, EventKind::Exit(_)) {
+            // It may have renamed itself since anybody looked.
+            name.comm = event.comm;
+        }
+        name
     }
 
     fn growth_of(&mut self, account: &Account, switches: Switches) -> Growth {
