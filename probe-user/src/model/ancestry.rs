@@ -138,6 +138,7 @@ mod tests {
             pid,
             ppid,
             parent_start_ns: u64::from(ppid),
+            namespace_init: false,
             comm: Comm::new(&format!("p{pid}")),
             kernel: false,
             cgroup_id: 0,

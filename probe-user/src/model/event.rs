@@ -19,6 +19,8 @@ pub struct Event {
     pub ppid: u32,
     /// `start_boottime` of the parent, 0 if unknown.
     pub parent_start_ns: u64,
+    /// Whether the process is pid 1 of a pid namespace of its own.
+    pub namespace_init: bool,
     /// Its name, after the event.
     pub comm: Comm,
     /// A thread of the kernel's own.

@@ -245,6 +245,10 @@ impl Lives {
         match &event.kind {
             EventKind::Fork { .. } if is_leader => {
                 self.meet(id, event.comm, parent, event.cgroup_id);
+                // Its children may be orphans before the next snapshot.
+                if let Some(life) = self.lives.get_mut(&id) {
+                    life.is_namespace_init = event.namespace_init;
+                }
                 Vec::new()
             }
             EventKind::Fork { .. } => Vec::new(),
@@ -290,6 +294,13 @@ impl Lives {
                 self.prune(event.at_ns);
                 happened
             }
+        }
+    }
+
+    /// Says what a living process is called now: no event tells that it renamed itself.
+    pub fn renamed(&mut self, pid: u32, comm: Comm) {
+        if let Some(life) = self.alive.get(&pid).and_then(|id| self.lives.get_mut(id)) {
+            life.comm = comm;
         }
     }
 

@@ -25,6 +25,7 @@ fn event(kind: EventKind, at_ns: u64, id: ProcessId, tid: u32, parent: ProcessId
         pid: id.pid,
         ppid: parent.pid,
         parent_start_ns: parent.start_ns,
+        namespace_init: false,
         comm: Comm::new(&format!("p{}", id.pid)),
         kernel: false,
         cgroup_id: 0,

@@ -94,6 +94,7 @@ pub(crate) fn exit(tid: u32, at_ns: u64, account: Account, voluntary: u64) -> Ev
         pid: tid,
         ppid: 1,
         parent_start_ns: 0,
+        namespace_init: false,
         comm: Comm::new("x"),
         kernel: false,
         cgroup_id: 0,

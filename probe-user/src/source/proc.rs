@@ -106,13 +106,22 @@ fn is_gone(error: &ProcError) -> bool {
     }
 }
 
-/// The pid of a process's parent now; `None` if the process is gone, or its pid is somebody else's by now.
-pub fn parent_now(root: &Path, pid: u32, start_ns: u64) -> Option<u32> {
+/// The pid of a process's parent now, and the process's name; `None` if it is gone, or its pid is somebody else's by now.
+pub fn parent_now(root: &Path, pid: u32, start_ns: u64) -> Option<(u32, Comm)> {
+    let comm = fs::read(root.join(format!("{pid}/comm"))).ok()?;
     let stat = Process::new_with_root(root.join(pid.to_string()))
         .and_then(|process| process.stat())
         .ok()?;
     let tick_ns = 1_000_000_000 / procfs::ticks_per_second().max(1);
-    (stat.starttime == start_ns / tick_ns).then_some(stat.ppid.unsigned_abs())
+    (stat.starttime == start_ns / tick_ns).then(|| (stat.ppid.unsigned_abs(), comm_of(&comm)))
+}
+
+/// A name as `comm` has it.
+fn comm_of(line: &[u8]) -> Comm {
+    let mut bytes = [0; 16];
+    let length = line.strip_suffix(b"\n").unwrap_or(line).len().min(15);
+    bytes[..length].copy_from_slice(&line[..length]);
+    Comm::from_kernel(bytes)
 }
 
 /// All threads of a process.
@@ -152,9 +161,6 @@ fn status(path: &Path) -> ProcResult<Status> {
 
 fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process: &Status) -> Thread {
     let ticks = procfs::ticks_per_second().max(1);
-    let mut bytes = [0; 16];
-    let length = comm.strip_suffix(b"\n").unwrap_or(comm).len().min(15);
-    bytes[..length].copy_from_slice(&comm[..length]);
     Thread {
         id: ThreadId {
             tid,
@@ -164,7 +170,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         ppid: stat.ppid.unsigned_abs(),
         parent_start_ns: 0,
         tracer: u32::try_from(status.tracerpid).ok().filter(|&tracer| tracer != 0),
-        comm: Comm::from_kernel(bytes),
+        comm: comm_of(comm),
         kernel: stat.flags & PF_KTHREAD != 0,
         uid: Some(process.euid),
         nice: i32::try_from(stat.nice).unwrap_or(0),

@@ -77,7 +77,7 @@ fn describe(facts: &Facts) -> Thread {
         uid: Some(facts.euid),
         nice: facts.static_prio.cast_signed() - 120,
         policy: facts.policy,
-        ns_tids: facts.ns_tids[..NS_LEVELS.min(facts.ns_level as usize)].to_vec(),
+        ns_tids: ns_tids(facts).to_vec(),
         cgroup_id: facts.cgroup_id,
         condition: Condition::Dead,
         condition_ns: None,
@@ -94,6 +94,11 @@ fn describe(facts: &Facts) -> Thread {
         account: None,
         read_from: ReadFrom::Iterator,
     }
+}
+
+/// The tid in namespaces below the host's, the innermost last.
+fn ns_tids(facts: &Facts) -> &[u32] {
+    &facts.ns_tids[..NS_LEVELS.min(facts.ns_level as usize)]
 }
 
 /// What `wait(2)` tells the parent: the code of the group, if the group was told to end, else the thread's own
@@ -402,6 +407,7 @@ fn head(record: &EventRecord, kind: EventKind) -> Event {
         pid: facts.pid,
         ppid: facts.ppid,
         parent_start_ns: facts.parent_start_ns,
+        namespace_init: facts.tid == facts.pid && ns_tids(facts).last() == Some(&1),
         comm: Comm::from_kernel(facts.comm),
         kernel: facts.task_flags & PF_KTHREAD != 0,
         cgroup_id: facts.cgroup_id,

@@ -52,9 +52,10 @@ impl Watch {
             let Some(child) = self.lives.alive(pid).map(|life| life.id) else {
                 continue;
             };
-            let Some(ppid) = parent_now(Path::new("/proc"), pid, child.start_ns) else {
+            let Some((ppid, comm)) = parent_now(Path::new("/proc"), pid, child.start_ns) else {
                 continue;
             };
+            self.lives.renamed(pid, comm);
             let start_ns = self.lives.alive(ppid).map_or(0, |life| life.id.start_ns);
             happened.extend(
                 self.lives
