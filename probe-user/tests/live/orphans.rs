@@ -189,14 +189,23 @@ fn an_init_that_does_not_reap_is_at_fault() {
     let stream = Stream::listening(&live);
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let init = pid(&scene.tell("go", "done"), "init");
-    let tasks = procfs::tasks();
-    let children = |state: char| {
-        let mut found = tasks
-            .iter()
-            .filter(|(_, task)| task.ppid == init && task.state == state);
-        *found.next().unwrap_or_else(|| panic!("a child in {state}")).0
-    };
-    let (middle, orphan) = (children('Z'), children('S'));
+    let mut found = Vec::new();
+    eventually("a zombie and a living child of the init", || {
+        let tasks = procfs::tasks();
+        let child = |state: char| {
+            tasks
+                .iter()
+                .find(|(_, task)| (task.ppid, task.state) == (init, state))
+        };
+        found = ['Z', 'S']
+            .into_iter()
+            .filter_map(child)
+            .map(|(pid, _)| *pid)
+            .collect();
+        // Before the one in the middle has died, it is the only child.
+        found.len() == 2
+    });
+    let (middle, orphan) = (found[0], found[1]);
     let lost = (middle, "pp-nsmiddle");
     let event = stream.expect("the loss in the stream", |event| {
         text(event, "event") == "orphan" && id(event, "pid") == orphan

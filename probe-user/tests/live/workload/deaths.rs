@@ -19,7 +19,7 @@ pub fn deaths() {
             "segv" => child(b"pp-segv", sys::fault),
             "abort" => child(b"pp-abort", || std::process::abort()),
             "kill" => {
-                let victim = child(b"pp-killed", || sys::pause());
+                let victim = victim();
                 sys::kill(victim, libc::SIGKILL);
                 victim
             }
@@ -59,9 +59,20 @@ fn child(name: &[u8], dies: impl FnOnce()) -> libc::pid_t {
     })
 }
 
+/// A child that waits for its end; it has its name when this returns.
+fn victim() -> libc::pid_t {
+    let (mut read, mut write) = std::io::pipe().expect("a pipe");
+    let victim = child(b"pp-killed", || {
+        write.write_all(b"x").expect("writing to the parent");
+        sys::pause();
+    });
+    read.read_exact(&mut [0]).expect("a byte from the child");
+    victim
+}
+
 /// A child killed by another one, which is dead and reaped before anybody asks who it was.
 fn by_a_stranger() -> (libc::pid_t, libc::pid_t) {
-    let victim = child(b"pp-killed", || sys::pause());
+    let victim = victim();
     let killer = child(b"pp-killer", || sys::kill(victim, libc::SIGKILL));
     sys::wait_for(killer, 0);
     (victim, killer)
