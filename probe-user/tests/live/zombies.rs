@@ -54,9 +54,10 @@ fn children_never_waited_for_are_counted_against_their_parent() {
                 ("unreaped", scene.pid),
                 "{source}"
             );
-            let exit = match id(zombie, "pid") == scene.fact("killed") {
-                true => serde_json::json!({"code": null, "signal": 9}),
-                false => serde_json::json!({"code": 3, "signal": null}),
+            let exit = if id(zombie, "pid") == scene.fact("killed") {
+                serde_json::json!({"code": null, "signal": 9})
+            } else {
+                serde_json::json!({"code": 3, "signal": null})
             };
             assert_eq!(zombie["exit"], exit, "{source}: {zombie}");
             if source == "bpf" {
