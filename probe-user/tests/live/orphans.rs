@@ -189,23 +189,7 @@ fn an_init_that_does_not_reap_is_at_fault() {
     let stream = Stream::listening(&live);
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let init = pid(&scene.tell("go", "done"), "init");
-    let mut found = Vec::new();
-    eventually("a zombie and a living child of the init", || {
-        let tasks = procfs::tasks();
-        let child = |state: char| {
-            tasks
-                .iter()
-                .find(|(_, task)| (task.ppid, task.state) == (init, state))
-        };
-        found = ['Z', 'S']
-            .into_iter()
-            .filter_map(child)
-            .map(|(pid, _)| *pid)
-            .collect();
-        // Before the one in the middle has died, it is the only child.
-        found.len() == 2
-    });
-    let (middle, orphan) = (found[0], found[1]);
+    let (middle, orphan) = zombie_and_orphan(init);
     let lost = (middle, "pp-nsmiddle");
     let event = stream.expect("the loss in the stream", |event| {
         text(event, "event") == "orphan" && id(event, "pid") == orphan
@@ -224,6 +208,32 @@ fn an_init_that_does_not_reap_is_at_fault() {
         ),
         (1, &Value::Bool(false), "pp-nsinit")
     );
+    the_init_is_at_fault(&live, &agent, middle, init);
+    assert!(stream.stop());
+    agent.stop();
+}
+
+/// The two children of the init, once the one in the middle has died; before, that is the only one.
+fn zombie_and_orphan(init: u32) -> (u32, u32) {
+    let mut found = Vec::new();
+    eventually("a zombie and a living child of the init", || {
+        let tasks = procfs::tasks();
+        let child = |state: char| {
+            tasks
+                .iter()
+                .find(|(_, task)| (task.ppid, task.state) == (init, state))
+        };
+        found = ['Z', 'S']
+            .into_iter()
+            .filter_map(child)
+            .map(|(pid, _)| *pid)
+            .collect();
+        found.len() == 2
+    });
+    (found[0], found[1])
+}
+
+fn the_init_is_at_fault(live: &Live, agent: &Agent, middle: u32, init: u32) {
     for (who, zombies) in [
         ("agent", agent.zombies()),
         ("bpf", live.json(&["zombies"])),
@@ -242,6 +252,4 @@ fn an_init_that_does_not_reap_is_at_fault() {
             "{who}"
         );
     }
-    assert!(stream.stop());
-    agent.stop();
 }

@@ -1,6 +1,7 @@
 //! `zombies`: who is dead and unreaped, for how long, of what, and whose fault it is; and who is none.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,27 +47,7 @@ fn children_never_waited_for_are_counted_against_their_parent() {
         let exe = std::fs::read_link(format!("/proc/{}/exe", scene.pid)).expect("its program");
         assert_eq!(Some(text(parent, "exe")), exe.to_str(), "{source}");
         assert!(parent["reaped"].is_null(), "one look does not know: {parent}");
-        let zombies = of_parent(&answer, scene.pid);
-        assert_eq!(zombies.len(), 1000, "{source}");
-        for zombie in zombies {
-            assert_eq!(
-                (text(zombie, "kind"), id(zombie, "at_fault")),
-                ("unreaped", scene.pid),
-                "{source}"
-            );
-            let exit = if id(zombie, "pid") == scene.fact("killed") {
-                serde_json::json!({"code": null, "signal": 9})
-            } else {
-                serde_json::json!({"code": 3, "signal": null})
-            };
-            assert_eq!(zombie["exit"], exit, "{source}: {zombie}");
-            if source == "bpf" {
-                let ages = ns(least)..=ns(born.elapsed());
-                assert!(ages.contains(&number(zombie, "age_ns")), "{ages:?}: {zombie}");
-            } else {
-                assert!(zombie["age_ns"].is_null(), "/proc does not know: {zombie}");
-            }
-        }
+        assert_unreaped(&answer, &scene, ns(least)..=ns(born.elapsed()));
         let pids = &answer["pids"];
         assert!(
             (1000..number(pids, "limit")).contains(&number(pids, "used")),
@@ -74,6 +55,31 @@ fn children_never_waited_for_are_counted_against_their_parent() {
         );
     }
     its_agent_says_the_same(&live, scene, ns(least));
+}
+
+/// Every child of the scene is a zombie, its parent's fault, with the exit it had and an age in bounds.
+fn assert_unreaped(answer: &Value, scene: &Workload, ages: RangeInclusive<u64>) {
+    let source = text(answer, "source");
+    let zombies = of_parent(answer, scene.pid);
+    assert_eq!(zombies.len(), 1000, "{source}");
+    for zombie in zombies {
+        assert_eq!(
+            (text(zombie, "kind"), id(zombie, "at_fault")),
+            ("unreaped", scene.pid),
+            "{source}"
+        );
+        let exit = if id(zombie, "pid") == scene.fact("killed") {
+            serde_json::json!({"code": null, "signal": 9})
+        } else {
+            serde_json::json!({"code": 3, "signal": null})
+        };
+        assert_eq!(zombie["exit"], exit, "{source}: {zombie}");
+        if source == "bpf" {
+            assert!(ages.contains(&number(zombie, "age_ns")), "{ages:?}: {zombie}");
+        } else {
+            assert!(zombie["age_ns"].is_null(), "/proc does not know: {zombie}");
+        }
+    }
 }
 
 fn its_agent_says_the_same(live: &Live, scene: Workload, least_ns: u64) {
