@@ -23,6 +23,10 @@ pub static RARE: TaskStorage<RareLedger> = TaskStorage::new();
 #[btf_map]
 pub static KILLERS: TaskStorage<Killer> = TaskStorage::new();
 
+/// The tid of the thread that ended a process, on its first thread: a claim that one thread wins.
+#[btf_map]
+pub static ENDED_BY: TaskStorage<u64> = TaskStorage::new();
+
 /// Births and deaths, to the agent's ring reader. When it is full the event is lost and counted, by kind. The agent
 /// may resize it before loading.
 #[btf_map]

@@ -83,6 +83,8 @@ offsets! {
     signal_live,
     /// `signal_struct.nr_threads`
     signal_nr_threads,
+    /// `signal_struct.flags`
+    signal_flags,
     /// `signal_struct.group_exit_code`
     signal_group_exit_code,
     /// `signal_struct.pids`: an array of pointers by `enum pid_type`.

@@ -42,7 +42,7 @@ pub struct Facts {
     pub exit_state: u32,
     /// `exit_code` as in `wait(2)`: signal in the low 7 bits, 0x80 core dumped, code above.
     pub exit_code: u32,
-    /// `signal->group_exit_code`, set when the whole group was told to die.
+    /// `signal->group_exit_code`; see [`Self::group_exit`].
     pub group_exit_code: u32,
     /// Threads of the process that have not begun to exit.
     pub live_threads: u32,
@@ -60,8 +60,9 @@ pub struct Facts {
     pub pgid: u32,
     /// Not 0 if the process adopts the orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
     pub subreaper: u32,
-    /// Keeps the layout explicit.
-    pub reserved: u32,
+    /// Not 0 if [`Self::group_exit_code`] is what `wait(2)` tells (`SIGNAL_GROUP_EXIT`): the group was told to end, or its
+    /// last thread has ended.
+    pub group_exit: u32,
     /// Depth of the pid namespace, 0 for the initial one.
     pub ns_level: u32,
     /// Tid in the namespaces at depth 1 to [`NS_LEVELS`], as far as [`Self::ns_level`] says.
@@ -140,7 +141,7 @@ pub struct EventRecord {
     /// `EVENT_*`.
     pub kind: u32,
     /// fork: tid of the thread that called it. exec: the tid the thread had before, which differs from the pid when a
-    /// thread other than the leader called it. exit: 0.
+    /// thread other than the leader called it. exit: 1 for the one thread that ends its process, else 0.
     pub other_tid: u32,
     /// CLOCK_MONOTONIC.
     pub at_ns: u64,

@@ -17,7 +17,7 @@ use probe_ebpf::totals::Totals;
 
 use crate::account::{begin_turn, bump, enter_cpu, leave_cpu, ledger_of};
 use crate::emit;
-use crate::maps::{self, KILLERS, RARE};
+use crate::maps::{self, ENDED_BY, KILLERS, RARE};
 use crate::task::{self, Task};
 
 #[btf_tracepoint(function = "sched_switch")]
@@ -100,10 +100,10 @@ fn resynced(ctx: &BtfTracePointContext, task: Task, was: u8) {
 /// Sends the final account. Out of line: one switch in thousands gets here.
 #[inline(never)]
 fn died(task: Task, ledger: &mut Ledger, now_ns: u64) {
-    let live_threads = task.live_threads();
+    let ends_process = ends_process(task);
     maps::count(|totals| {
         totals.thread_exits += 1;
-        totals.process_exits += u64::from(live_threads == 0);
+        totals.process_exits += u64::from(ends_process);
     });
     let Some(mut entry) = emit::reserve::<ExitRecord>() else {
         maps::count(|totals| keep_lost(totals, task, &ledger.time_ns));
@@ -111,7 +111,13 @@ fn died(task: Task, ledger: &mut Ledger, now_ns: u64) {
     };
     // SAFETY: reserved for exactly this type; every member is written below.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    emit::fill(&mut record.event, EVENT_EXIT, task, 0, now_ns);
+    emit::fill(
+        &mut record.event,
+        EVENT_EXIT,
+        task,
+        u32::from(ends_process),
+        now_ns,
+    );
     copy_words(&raw const *ledger, &mut record.ledger);
     let rare = if ledger.flags & HAS_RARE == 0 {
         core::ptr::null_mut()
@@ -130,6 +136,23 @@ fn died(task: Task, ledger: &mut Ledger, now_ns: u64) {
         copy_words(killer, &mut record.killer);
     }
     entry.submit(emit::NO_WAKEUP);
+}
+
+/// Whether this death is the death of the process.
+///
+/// `signal->live` drops at the beginning of `do_exit()`: threads that end together all find it 0 at their last switch. The
+/// first of them to get here has it.
+#[inline(always)]
+fn ends_process(task: Task) -> bool {
+    if task.live_threads() != 0 {
+        return false;
+    }
+    let own = u64::from(task.tid());
+    // SAFETY: null or a valid storage element that is never written again.
+    match unsafe { ENDED_BY.claim(task.leader(), &own).as_ref() } {
+        Some(winner) => *winner == own,
+        None => false,
+    }
 }
 
 /// Keeps the sums of a death that found the ring full.

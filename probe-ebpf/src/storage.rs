@@ -62,6 +62,18 @@ impl<T> TaskStorage<T> {
         self.lookup(task, 0)
     }
 
+    /// The thread's value, made a copy of `first` if it had none; null if there is no memory, or if another CPU made it at
+    /// the same moment. Exactly one caller finds its own `first` there.
+    #[inline(always)]
+    pub fn claim(&self, task: Task, first: &T) -> *mut T {
+        let flags = u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE);
+        let map = ptr::from_ref(self).cast::<c_void>().cast_mut();
+        // SAFETY: as in `lookup`; the kernel copies `first` before it publishes the value.
+        unsafe {
+            bpf_task_storage_get(map, task.as_ptr(), ptr::from_ref(first).cast_mut().cast(), flags).cast()
+        }
+    }
+
     #[inline(always)]
     fn lookup(&self, task: Task, flags: u64) -> *mut T {
         // SAFETY: `self` is a map (the loader replaces the address by its fd) and `task` a trusted BTF pointer; the

@@ -34,6 +34,8 @@ pub fn switch_has_prev_state() -> bool {
 /// `enum pid_type`, unchanged since 4.19.
 const PIDTYPE_PGID: u32 = 2;
 const PIDTYPE_SID: u32 = 3;
+/// In `signal_struct.flags`.
+const SIGNAL_GROUP_EXIT: u32 = 4;
 
 /// The `si_code` of a signal's origin: `SI_USER`, `SI_TKILL` and the like are not positive, what the kernel raises is.
 #[inline(always)]
@@ -217,7 +219,7 @@ impl Task {
         facts.sid = Self::group_id(signal, PIDTYPE_SID);
         let bits: u8 = load(signal, offset!(signal_subreaper_byte));
         facts.subreaper = u32::from(bits) & offset!(signal_subreaper_mask);
-        facts.reserved = 0;
+        facts.group_exit = load::<u32>(signal, offset!(signal_flags)) & SIGNAL_GROUP_EXIT;
     }
 
     /// The id of a process group or session, in the initial namespace; 0 once the process is released.

@@ -68,6 +68,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_run_delay: optional(task("sched_info.run_delay")),
         signal_live: btf.offset_of("signal_struct", "live")?,
         signal_nr_threads: btf.offset_of("signal_struct", "nr_threads")?,
+        signal_flags: btf.offset_of("signal_struct", "flags")?,
         signal_group_exit_code: btf.offset_of("signal_struct", "group_exit_code")?,
         signal_pids: btf.offset_of("signal_struct", "pids")?,
         signal_subreaper_byte: subreaper_bit / 8,

@@ -104,7 +104,7 @@ fn ns_tids(facts: &Facts) -> &[u32] {
 /// What `wait(2)` tells the parent: the code of the group, if the group was told to end, else the thread's own
 /// (`wait_task_zombie()` in kernel/exit.c).
 fn wait_status(facts: &Facts) -> u32 {
-    if facts.group_exit_code == 0 {
+    if facts.group_exit == 0 {
         facts.exit_code
     } else {
         facts.group_exit_code
@@ -423,7 +423,7 @@ fn exit(record: &ExitRecord) -> Exit {
     let oom = fits && killer.flags & OOM_VICTIM != 0;
     Exit {
         status,
-        last: facts.live_threads == 0,
+        last: record.event.other_tid != 0,
         zombie: facts.exit_state & EXIT_ZOMBIE != 0,
         // Whose allocation failed says nothing: the out-of-memory killer is nobody.
         killer: (fits && !oom && killer.pid != 0).then(|| Sender {
