@@ -109,9 +109,15 @@ fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
     if source.is_null() {
         return 0;
     }
-    // Nobody has counted anything yet for a thread that has not switched: most threads of most hosts.
+    // Nobody has counted anything yet for a thread that has not switched: most threads of most hosts. Unless it was woken
+    // or has waited, its ledger says nothing at all.
     // SAFETY: a valid storage element for the duration of the program.
-    let is_written = unsafe { (*source).birth_ns } != 0;
+    let (birth_ns, woken_ns, waited_ns) =
+        unsafe { ((*source).birth_ns, (*source).wake.at_ns, (*source).last_wait_ns) };
+    let is_written = birth_ns != 0;
+    if !is_written && woken_ns == 0 && waited_ns == 0 {
+        return 0;
+    }
     let full = is_written && wanted & SNAPSHOT_HISTOGRAMS != 0;
     let consistent = copy_ledger(task, source, full, scratch);
     if !consistent {

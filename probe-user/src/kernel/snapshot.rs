@@ -91,10 +91,11 @@ impl Probe {
         let mut stream = link
             .into_file()
             .map_err(|error| failed(aya::programs::ProgramError::from(io::Error::other(error))))?;
-        let mut chunk = vec![0; CHUNK];
+        let mut words = vec![0_u64; CHUNK / 8];
+        let chunk: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         let mut total = 0;
         loop {
-            match stream.read(&mut chunk) {
+            match stream.read(chunk) {
                 Ok(0) => return Ok(total),
                 Ok(length) => {
                     parse(&chunk[..length], &mut visit)?;
@@ -114,60 +115,57 @@ impl Probe {
 pub fn parse(stream: &[u8], mut visit: impl FnMut(&RawTask<'_>)) -> Result<(), SnapshotError> {
     let mut at = 0;
     while at < stream.len() {
-        let malformed = || SnapshotError::Malformed {
+        let size = one(&stream[at..], &mut visit).ok_or(SnapshotError::Malformed {
             at,
             length: stream.len(),
-        };
-        let record: TaskRecord = read(stream, at).ok_or_else(malformed)?;
-        let size = record.size as usize;
-        if size < size_of::<TaskRecord>() {
-            return Err(malformed());
-        }
-        let body = stream.get(at..at + size).ok_or_else(malformed)?;
-        visit_one(&record, body, &mut visit).ok_or_else(malformed)?;
+        })?;
         at += size;
     }
     Ok(())
 }
 
-fn visit_one(record: &TaskRecord, body: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<()> {
+/// Visits the record that begins here, where it lies; returns its size. `None` if it does not follow the contract, which
+/// includes the alignment of a buffer that the kernel filled.
+fn one(rest: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<usize> {
+    let record: &TaskRecord = view(rest, 0)?;
+    let mut size = size_of::<TaskRecord>();
     let histograms = record.flags & HISTOGRAMS != 0;
-    let ledger_size = match record.flags & (LEDGER | HISTOGRAMS) {
-        0 => 0,
-        LEDGER => LEDGER_HEAD,
-        _ => LEDGER_SIZE,
+    let mut head_only = None;
+    let ledger = match record.flags & (LEDGER | HISTOGRAMS) {
+        0 => None,
+        LEDGER => {
+            let head = rest.get(size..size + LEDGER_HEAD)?;
+            size += LEDGER_HEAD;
+            let ledger = head_only.insert(Ledger::zeroed());
+            bytemuck::bytes_of_mut(ledger)[..LEDGER_HEAD].copy_from_slice(head);
+            Some(&*ledger)
+        }
+        _ => {
+            size += LEDGER_SIZE;
+            Some(view(rest, size - LEDGER_SIZE)?)
+        }
     };
-    let mut ledger = Ledger::zeroed();
-    let ledger_at = size_of::<TaskRecord>();
-    let source = body.get(ledger_at..ledger_at + ledger_size)?;
-    bytemuck::bytes_of_mut(&mut ledger)[..ledger_size].copy_from_slice(source);
-    let rare: Option<RareLedger> = if record.flags & RARE == 0 {
-        None
-    } else {
-        Some(read(body, ledger_at + ledger_size)?)
+    let rare = match record.flags & RARE {
+        0 => None,
+        _ => {
+            size += size_of::<RareLedger>();
+            Some(view(rest, size - size_of::<RareLedger>())?)
+        }
     };
-    let rare_size = if rare.is_some() {
-        size_of::<RareLedger>()
-    } else {
-        0
-    };
-    if body.len() != ledger_at + ledger_size + rare_size {
+    if record.size as usize != size {
         return None;
     }
-    let ledger = (ledger_size > 0).then_some(&ledger);
     visit(&RawTask {
         record,
         ledger,
         histograms,
-        rare: rare.as_ref(),
+        rare,
     });
-    Some(())
+    Some(size)
 }
 
-fn read<T: bytemuck::AnyBitPattern>(bytes: &[u8], at: usize) -> Option<T> {
-    bytes
-        .get(at..at.checked_add(size_of::<T>())?)
-        .map(bytemuck::pod_read_unaligned)
+fn view<T: bytemuck::AnyBitPattern>(bytes: &[u8], at: usize) -> Option<&T> {
+    bytemuck::try_from_bytes(bytes.get(at..at.checked_add(size_of::<T>())?)?).ok()
 }
 
 #[cfg(test)]
@@ -186,6 +184,14 @@ mod tests {
         bytes
     }
 
+    /// The same bytes as the kernel hands them out: aligned to 8.
+    fn aligned(bytes: &[u8]) -> &'static [u8] {
+        let words = bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
+        bytemuck::cast_slice(words.collect::<Vec<u64>>().leak())
+    }
+
     #[test]
     fn reads_every_shape_of_record() {
         let mut stream = record(0, 0);
@@ -197,7 +203,7 @@ mod tests {
         ));
         stream.extend(record(TORN, 0));
         let mut seen = Vec::new();
-        parse(&stream, |task| {
+        parse(aligned(&stream), |task| {
             let first_bucket = task.ledger.map(|ledger| ledger.histogram[0][0]);
             seen.push((
                 task.record.facts.tid,
@@ -223,8 +229,8 @@ mod tests {
     #[test]
     fn a_cut_stream_is_an_error() {
         let stream = record(LEDGER, LEDGER_HEAD);
-        assert!(parse(&stream[..stream.len() - 1], |_| {}).is_err());
-        assert!(parse(&record(LEDGER, LEDGER_HEAD - 8), |_| {}).is_err());
+        assert!(parse(&aligned(&stream)[..stream.len() - 1], |_| {}).is_err());
+        assert!(parse(aligned(&record(LEDGER, LEDGER_HEAD - 8)), |_| {}).is_err());
     }
 
     proptest! {
