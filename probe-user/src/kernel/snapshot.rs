@@ -145,13 +145,11 @@ fn one(rest: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<usize> {
             Some(view(rest, size - LEDGER_SIZE)?)
         }
     };
-    let rare = match record.flags & RARE {
-        0 => None,
-        _ => {
-            size += size_of::<RareLedger>();
-            Some(view(rest, size - size_of::<RareLedger>())?)
-        }
-    };
+    let mut rare = None;
+    if record.flags & RARE != 0 {
+        rare = Some(view(rest, size)?);
+        size += size_of::<RareLedger>();
+    }
     if record.size as usize != size {
         return None;
     }
