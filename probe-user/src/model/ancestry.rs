@@ -96,7 +96,7 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
         live_threads: 0,
         sid: 0,
         pgid: 0,
-        subreaper: false,
+        subreaper: Some(false),
         last_wait_ns: None,
         lifetime_running_ns: None,
         switches: Switches::default(),

@@ -112,7 +112,8 @@ fn guessed<'a>(thread: &'a Thread, leaders: &HashMap<u32, &Thread>) -> Option<Or
         AdopterKind::Init
     } else if adopter.ns_tids.last() == Some(&1) {
         AdopterKind::PidnsInit
-    } else if adopter.subreaper {
+    } else if adopter.subreaper != Some(false) {
+        // From /proc it is not known who adopts; a child in a session that its parent is not in was born elsewhere.
         AdopterKind::Subreaper
     } else {
         return None;
@@ -160,6 +161,9 @@ mod tests {
             // A daemon that leads its own session, and its child: nothing wrong.
             process(10, 1, 10, 10),
             process(11, 10, 10, 10),
+            // A parent that does not adopt, and went to a session of its own after it forked.
+            process(40, 10, 40, 40),
+            process(41, 40, 39, 39),
             // Forked twice: its session leader 20 is gone.
             process(21, 1, 20, 20),
             // Started in the background of a shell, 30, that is gone.

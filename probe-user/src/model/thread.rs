@@ -201,8 +201,8 @@ pub struct Thread {
     pub sid: u32,
     /// Process group leader's pid, alive or not; 0 if unknown.
     pub pgid: u32,
-    /// Whether the process adopts the orphans among its descendants.
-    pub subreaper: bool,
+    /// Whether the process adopts the orphans among its descendants; `None` if unknown: /proc does not say.
+    pub subreaper: Option<bool>,
     /// CLOCK_MONOTONIC when the thread last called `wait(2)` or its kin; `None` if it has not since accounting began.
     pub last_wait_ns: Option<u64>,
     /// Time on a CPU since the thread began, nanoseconds.

@@ -49,7 +49,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         live_threads: 1,
         sid: 0,
         pgid: 0,
-        subreaper: false,
+        subreaper: Some(false),
         last_wait_ns: None,
         lifetime_running_ns: Some(0),
         switches: Switches {

@@ -195,7 +195,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         live_threads: live_threads(stat),
         sid: stat.session.unsigned_abs(),
         pgid: stat.pgrp.unsigned_abs(),
-        subreaper: false,
+        subreaper: None,
         last_wait_ns: None,
         lifetime_running_ns: Some((stat.utime + stat.stime).saturating_mul(1_000_000_000 / ticks)),
         switches: Switches {

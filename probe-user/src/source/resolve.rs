@@ -87,7 +87,7 @@ fn describe(facts: &Facts) -> Thread {
         live_threads: facts.live_threads,
         sid: facts.sid,
         pgid: facts.pgid,
-        subreaper: facts.subreaper != 0,
+        subreaper: Some(facts.subreaper != 0),
         last_wait_ns: None,
         lifetime_running_ns: None,
         switches: switches(facts),

@@ -95,7 +95,12 @@ fn whom_an_orphan_from_before_lost_is_a_guess() {
     let done = scene.tell("go", "done");
     let (middle, daemon) = (pid(&done, "middle"), pid(&done, "daemon"));
     let agent = Agent::start(&live, &[]);
-    for (who, answer) in [("agent", agent.orphans()), ("bpf", live.json(&["orphans"]))] {
+    let answers = [
+        ("agent", agent.orphans()),
+        ("bpf", live.json(&["orphans"])),
+        ("proc", live.json(&["orphans", "--source", "proc"])),
+    ];
+    for (who, answer) in answers {
         let orphan = entry(&answer, "orphans", daemon).unwrap_or_else(|| panic!("{who} has it: {answer}"));
         assert_eq!(orphan["guess"], true, "{who}: {orphan}");
         assert!(orphan["orphaned_ns"].is_null(), "{who}: {orphan}");
