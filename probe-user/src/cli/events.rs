@@ -10,7 +10,7 @@ use crate::kernel::snapshot::Detail;
 use crate::model::event::{Event, EventKind};
 use crate::model::lives::Retention;
 use crate::source::bpf::BpfSource;
-use crate::source::resolve;
+use crate::source::happened;
 use crate::source::watch::Watch;
 use crate::view;
 
@@ -50,7 +50,7 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output
             () = tokio::time::sleep(POLL) => false,
         };
         let clock = WallClock::now();
-        events.drain(|raw| printer.event(&resolve::event(&raw), &clock));
+        events.drain(|raw| printer.event(&happened::event(&raw), &clock));
         printer.flush()?;
         if done {
             break;

@@ -10,8 +10,8 @@ use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
 use crate::source::cgroup::Cgroups;
+use crate::source::happened;
 use crate::source::proc::ProcSource;
-use crate::source::resolve;
 use crate::view;
 use crate::view::table::terminal_width;
 
@@ -108,7 +108,7 @@ fn feed(
     cgroups: &mut Cgroups,
 ) -> Duration {
     events.drain(|raw: RawEvent| {
-        let event = resolve::event(&raw);
+        let event = happened::event(&raw);
         if (from_ns..=to_ns).contains(&event.at_ns) {
             window.event(&event, cgroups);
         }

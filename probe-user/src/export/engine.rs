@@ -18,8 +18,8 @@ use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
+use crate::source::happened;
 use crate::source::limits::pid_limit;
-use crate::source::resolve;
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
@@ -129,7 +129,7 @@ impl Engine {
             ..
         } = self;
         events.drain(|raw| {
-            let event: Event = resolve::event(&raw);
+            let event: Event = happened::event(&raw);
             // Older than the first snapshot: part of what is not counted.
             if event.at_ns >= *began_ns {
                 books.event(&event, &mut source.cgroups);

@@ -5,6 +5,7 @@
 //! | [`bpf`] | snapshots and events through eBPF, with what the iterator hides added from /proc |
 //! | [`proc`] | snapshots from /proc alone; the root directory is a parameter |
 //! | [`resolve`] | what a raw record means: which state a thread is in, since when, how long so far |
+//! | [`happened`] | what an event of the ring means |
 //! | [`cgroup`] | cgroup ids to paths to units |
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
 //! | [`limits`] | how many pids there can be |
@@ -13,6 +14,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod describe;
+pub mod happened;
 pub mod limits;
 pub mod proc;
 pub mod resolve;

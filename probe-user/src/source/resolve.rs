@@ -7,14 +7,12 @@
 //!   say it is not blocked;
 //! - it has not switched at all since accounting began: its state since then is what the kernel says now.
 
-use probe_ebpf::ledger::{BlockedOn, HAS_RARE, Ledger, NO_SYSCALL, OOM_VICTIM};
-use probe_ebpf::record::{EventRecord, ExitRecord, Facts, NS_LEVELS, ON_CPU, TaskRecord};
+use probe_ebpf::ledger::{Ledger, NO_SYSCALL};
+use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, STATES, State, TASK_DEAD};
 
-use crate::kernel::events::RawEvent;
 use crate::kernel::snapshot::RawTask;
 use crate::model::account::{Account, AccountId, Histograms};
-use crate::model::event::{Event, EventKind, Exit, Sender, exit_signal};
 use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
 
 /// What all records of one snapshot have in common.
@@ -97,13 +95,13 @@ fn describe(facts: &Facts) -> Thread {
 }
 
 /// The tid in namespaces below the host's, the innermost last.
-fn ns_tids(facts: &Facts) -> &[u32] {
+pub(super) fn ns_tids(facts: &Facts) -> &[u32] {
     &facts.ns_tids[..NS_LEVELS.min(facts.ns_level as usize)]
 }
 
 /// What `wait(2)` tells the parent: the code of the group, if the group was told to end, else the thread's own
 /// (`wait_task_zombie()` in kernel/exit.c).
-fn wait_status(facts: &Facts) -> u32 {
+pub(super) fn wait_status(facts: &Facts) -> u32 {
     if facts.group_exit == 0 {
         facts.exit_code
     } else {
@@ -111,7 +109,7 @@ fn wait_status(facts: &Facts) -> u32 {
     }
 }
 
-fn switches(facts: &Facts) -> Switches {
+pub(super) fn switches(facts: &Facts) -> Switches {
     Switches {
         voluntary: facts.voluntary,
         involuntary: facts.involuntary,
@@ -250,7 +248,7 @@ fn account(task: &RawTask<'_>, ledger: Option<&Ledger>, condition: Condition, cl
 }
 
 /// A ledger's finished turns.
-fn closed(ledger: &Ledger) -> Account {
+pub(super) fn closed(ledger: &Ledger) -> Account {
     Account {
         id: AccountId {
             birth_ns: ledger.birth_ns,
@@ -373,80 +371,6 @@ fn histograms(task: &RawTask<'_>) -> Histograms {
     task.ledger
         .map(|ledger| Histograms::from_kernel(&ledger.histogram, rare))
         .unwrap_or_default()
-}
-
-/// Makes an event of a raw one.
-pub fn event(raw: &RawEvent) -> Event {
-    match raw {
-        RawEvent::Fork(record) => head(
-            record,
-            EventKind::Fork {
-                caller: record.other_tid,
-            },
-        ),
-        RawEvent::Exec(record) => head(
-            record,
-            EventKind::Exec {
-                old_tid: record.other_tid,
-            },
-        ),
-        RawEvent::Reap(record) => head(record, EventKind::Reap),
-        RawEvent::Exit(record) => head(&record.event, EventKind::Exit(Box::new(exit(record)))),
-    }
-}
-
-fn head(record: &EventRecord, kind: EventKind) -> Event {
-    let facts = &record.facts;
-    Event {
-        at_ns: record.at_ns,
-        kind,
-        id: ThreadId {
-            tid: facts.tid,
-            start_ns: facts.start_ns,
-        },
-        pid: facts.pid,
-        ppid: facts.ppid,
-        parent_start_ns: facts.parent_start_ns,
-        namespace_init: facts.tid == facts.pid && ns_tids(facts).last() == Some(&1),
-        comm: Comm::from_kernel(facts.comm),
-        kernel: facts.task_flags & PF_KTHREAD != 0,
-        cgroup_id: facts.cgroup_id,
-    }
-}
-
-fn exit(record: &ExitRecord) -> Exit {
-    let facts = &record.event.facts;
-    let ledger = Some(&record.ledger).filter(|ledger| ledger.birth_ns != 0);
-    let status = wait_status(facts);
-    let killer = &record.killer;
-    let fits = exit_signal(status).is_some_and(|signal| signal == killer.signal);
-    let oom = fits && killer.flags & OOM_VICTIM != 0;
-    Exit {
-        status,
-        last: record.event.other_tid != 0,
-        zombie: facts.exit_state & EXIT_ZOMBIE != 0,
-        // Whose allocation failed says nothing: the out-of-memory killer is nobody.
-        killer: (fits && !oom && killer.pid != 0).then(|| Sender {
-            pid: killer.pid,
-            start_ns: killer.start_ns,
-            comm: Comm::from_kernel(killer.comm),
-        }),
-        oom,
-        switches: switches(facts),
-        account: ledger.map(|ledger| Account {
-            read_ns: record.event.at_ns,
-            histograms: Some(Histograms::from_kernel(
-                &ledger.histogram,
-                (ledger.flags & HAS_RARE != 0).then_some(&record.rare.histogram),
-            )),
-            ..closed(ledger)
-        }),
-    }
-}
-
-/// The number of the system call a blocked thread is in, and its first two arguments.
-pub fn in_syscall(blocked_on: &BlockedOn) -> Option<u64> {
-    u64::try_from(blocked_on.syscall).ok()
 }
 
 #[cfg(test)]
