@@ -209,11 +209,13 @@ fn scripts_leave_no_zombies() {
     let length = Duration::from_secs(if is_full() { 600 } else { 8 });
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let exits = agent.metrics().count("procprobe_process_exits_total");
-    let script = "while :; do for i in 1 2 3 4 5; do /bin/true; echo $i | cat | tr 1 2 >/dev/null; done; (sleep 0.01) & \
+    // It ends by itself, should the test be killed before it can end it.
+    let deadline = length.as_secs() + 10;
+    let script = "end=$(($(date +%s) + $1)); while [ $(date +%s) -lt $end ]; do for i in 1 2 3 4 5; do /bin/true; echo $i | cat | tr 1 2 >/dev/null; done; (sleep 0.01) & \
                   x=$(ls / | sort | head -3); wait; done";
     let mut shell = Command::new("sh");
     shell
-        .args(["-c", script])
+        .args(["-c", script, "sh", &deadline.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
