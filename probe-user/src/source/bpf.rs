@@ -82,7 +82,12 @@ impl BpfSource {
         };
         let began_ns = clock::monotonic_ns();
         let started = Instant::now();
-        let mut threads = Vec::with_capacity(self.threads + self.threads / 8);
+        let expected = if self.threads == 0 {
+            threads_now()
+        } else {
+            self.threads
+        };
+        let mut threads = Vec::with_capacity(expected + expected / 8);
         let Self { probe, torn, .. } = self;
         let bytes = probe.read_snapshot(detail, |task| {
             *torn += u64::from(task.torn());
@@ -146,6 +151,14 @@ impl BpfSource {
         }
         found
     }
+}
+
+/// How many threads there are, from the fourth field of /proc/loadavg ("2/345"): growing a vector to tens of thousands copies
+/// megabytes. 0 if unknown.
+fn threads_now() -> usize {
+    let line = std::fs::read_to_string(Path::new(PROC).join("loadavg")).unwrap_or_default();
+    let field = line.split(' ').nth(3).and_then(|field| field.split('/').nth(1));
+    field.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// Processes that /proc lists, that are older than this moment's births, and that the iterator did not show.
