@@ -206,7 +206,7 @@ fn times_and_switches_are_those_of_the_scheduler() {
     // The first answer describes every process; the second one finds that done.
     agent.tree();
     let first = Reading::take(&agent);
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(10));
     let last = Reading::take(&agent);
     let growths = growths(&first, &last);
     let exact = growths
