@@ -22,6 +22,7 @@ use core::ptr;
 use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::ledger::{COMMON_STATES, HAS_RARE, Ledger, RARE_STATES};
 use probe_ebpf::state::{STATES, State};
+use probe_ebpf::waiting::CLASSES;
 
 use crate::maps::{self, LEDGERS, RARE};
 use crate::task::Task;
@@ -137,6 +138,9 @@ pub fn leave_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u6
     ledger.time_ns[State::Running.index()] += turn.running;
     ledger.time_ns[State::Runnable.index()] += turn.runnable;
     ledger.time_ns[off] += rest_ns;
+    if off == State::Sleeping.index() || off == State::Uninterruptible.index() {
+        book_class(ledger, rest_ns);
+    }
     // Off the CPU without being blocked is runnable: the rest was booked so.
     let runnable = if off == State::Runnable.index() {
         rest_ns
@@ -146,6 +150,16 @@ pub fn leave_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u6
     carry_over(ledger, task, turn.running, runnable);
     count_stays(ledger, task, off, &turn, now_ns);
     expected
+}
+
+/// Books time blocked to what the thread waited in.
+#[inline(always)]
+fn book_class(ledger: &mut Ledger, blocked_ns: u64) {
+    // SAFETY: a valid reference. Volatile, so that the bounds check below is kept for the verifier.
+    let class = usize::from(unsafe { ptr::read_volatile(&raw const ledger.futex.class) });
+    if class < CLASSES {
+        ledger.blocked_ns[class] += blocked_ns;
+    }
 }
 
 /// What the kernel has counted and this turn had no room for is left for the next: its clock is read a little earlier than

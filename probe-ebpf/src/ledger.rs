@@ -13,7 +13,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::histogram::BUCKETS;
+use crate::lock::FutexWait;
 use crate::state::{STATES, State};
+use crate::waiting::CLASSES;
 
 /// States with a histogram in the ledger itself, by index: running, runnable, sleeping, uninterruptible, idle.
 pub const COMMON_STATES: usize = 5;
@@ -23,8 +25,8 @@ pub const RARE_STATES: usize = STATES - COMMON_STATES;
 /// [`Ledger::flags`]: the thread has a [`RareLedger`] as well.
 pub const HAS_RARE: u8 = 1;
 
-/// Number of classes of [`Ledger::blocked_ns`].
-pub const BLOCKED_CLASSES: usize = 12;
+/// [`Ledger::flags`]: the thread is in a futex wait, which ends when it next runs.
+pub const IN_FUTEX: u8 = 2;
 
 /// What a thread waits in, read from its saved user registers when it left the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -51,6 +53,12 @@ pub struct Wake {
     pub waker_tid: u32,
     /// The wakee's `__state` when it was woken.
     pub from_bits: u32,
+    /// The futex that the waker released, if that is what it was doing.
+    pub futex: u64,
+    /// [`crate::waiting::op`]: what the waker was doing with it; noted if the wakee waits in a futex, or may.
+    pub op: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// One thread's account. Times are `bpf_ktime_get_ns()` (CLOCK_MONOTONIC) or durations in nanoseconds.
@@ -67,7 +75,7 @@ pub struct Ledger {
     pub state: u8,
     /// What the thread was in when the turn began, as a byte: a blocked state, or runnable.
     pub off_state: u8,
-    /// [`HAS_RARE`].
+    /// [`HAS_RARE`], [`IN_FUTEX`].
     pub flags: u8,
     /// What the snapshot that opened this ledger found the thread in: a [`State`] as a byte plus 1; 0 if none did.
     pub found_state: u8,
@@ -99,12 +107,10 @@ pub struct Ledger {
     pub waits: u32,
     /// What the thread waits in; meaningful while the state is a blocked one.
     pub blocked_on: BlockedOn,
-    /// Reserved for holder evidence: the futex word and the owner read when the wait began.
-    pub futex_word: u32,
-    /// See [`Self::futex_word`].
-    pub futex_owner: u32,
-    /// Reserved for time blocked by class of system call.
-    pub blocked_ns: [u64; BLOCKED_CLASSES],
+    /// The futex wait, if it is one; its class in any case.
+    pub futex: FutexWait,
+    /// Finished turns: nanoseconds in sleeping and uninterruptible, by [`crate::waiting::Class`].
+    pub blocked_ns: [u64; CLASSES],
     /// When it last did; 0 if it has not since accounting began.
     pub last_wait_ns: u64,
     /// The latest wake-up.
@@ -149,7 +155,7 @@ pub const LEDGER_HEAD: usize = core::mem::offset_of!(Ledger, histogram);
 pub const LEDGER_SIZE: usize = size_of::<Ledger>();
 
 const _: () = assert!(
-    LEDGER_SIZE <= 896,
+    LEDGER_SIZE <= 912,
     "a storage element must stay inside its 1 KiB slab, on later kernels too"
 );
 const _: () = assert!(

@@ -12,12 +12,14 @@
 //! | [`mark_victim`] | `tp_btf/mark_victim` | notes whom the out-of-memory killer chose |
 //! | [`snapshot`] | `iter.s/task` | the read path: every thread with its ledger |
 //!
-//! [`account`] holds the state machine they share, [`task`] the reads from kernel structures, [`maps`] every map.
+//! [`account`] holds the state machine they share, [`futex`] the waits for locks, [`task`] the reads from kernel structures, [`maps`] every map.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod account;
 mod emit;
+mod futex;
 mod maps;
 mod mark_victim;
 mod process_exec;
@@ -28,6 +30,7 @@ mod sched_switch;
 mod sched_waking;
 mod signal_generate;
 mod snapshot;
+mod snapshot_futex;
 mod storage;
 mod task;
 

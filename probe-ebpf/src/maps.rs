@@ -2,9 +2,10 @@
 
 use core::ptr;
 
-use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::ledger::{Killer, Ledger, RareLedger};
+use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 use probe_ebpf::record::Scratch;
 use probe_ebpf::totals::{Control, Totals};
 
@@ -35,6 +36,19 @@ pub static EVENTS: RingBuf<u8, { 8 << 20 }> = RingBuf::new();
 /// Per-CPU totals, to the agent.
 #[btf_map]
 pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
+
+/// Locks that were waited for. Full, its waits are counted in [`Totals::lost_locks`]. Allocated as a whole when it is made:
+/// nothing may be allocated while a run queue is locked. The agent sets the size and deletes what is over.
+#[btf_map]
+pub static LOCKS: HashMap<LockKey, LockStats, 8192> = HashMap::new();
+
+/// Who waited for whom. Full, its waits are counted in [`Totals::lost_edges`]. Otherwise as [`LOCKS`].
+#[btf_map]
+pub static EDGES: HashMap<EdgeKey, EdgeStats, 16384> = HashMap::new();
+
+/// Zeros: what an entry of [`LOCKS`] begins with, too large for a program's stack.
+#[btf_map]
+pub static NO_WAITS: Array<LockStats, 1> = Array::new();
 
 /// Written by the agent, read by every program.
 #[btf_map]

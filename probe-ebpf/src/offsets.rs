@@ -117,6 +117,34 @@ offsets! {
     regs_arg0,
     /// `pt_regs`: its second argument (`si`; `regs[1]`).
     regs_arg1,
+    /// `pt_regs`: its third argument (`dx`; `regs[2]`).
+    regs_arg2,
+    /// `pt_regs`: its fourth argument (`r10`; `regs[3]`).
+    regs_arg3,
+    /// `pt_regs`: its fifth argument (`r8`; `regs[4]`).
+    regs_arg4,
+    /// `pt_regs`: the first argument of a 32-bit call (`bx`; absent where it is the same).
+    regs_compat_arg0,
+    /// `pt_regs`: its second argument (`cx`).
+    regs_compat_arg1,
+    /// `pt_regs`: instruction pointer, stack pointer, frame pointer in user space.
+    regs_ip,
+    /// See [`Self::regs_ip`].
+    regs_sp,
+    /// See [`Self::regs_ip`].
+    regs_bp,
+    /// `task_struct.thread_info.status` (x86: `TS_COMPAT`; absent elsewhere).
+    task_thread_status,
+    /// `task_struct.mm`
+    task_mm,
+    /// `mm_struct.context.ctx_id` (x86: a number that no address space has after another; absent elsewhere).
+    mm_context_id,
+    /// `task_struct.self_exec_id`
+    task_self_exec_id,
+    /// `upid.ns`
+    upid_ns,
+    /// 1 if there is `bpf_copy_from_user_task` (5.18 and newer), else 0.
+    has_copy_from_user_task,
     /// 1 if `mark_victim` passes the task (6.8 and newer) and not its pid, else 0.
     victim_is_task,
     /// 1 if `sched_switch` passes `prev_state` as its fourth argument (5.18 and newer), else 0.

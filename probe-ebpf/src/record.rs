@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::ledger::{BlockedOn, Killer, Ledger, RareLedger};
+use crate::lock::{FutexWait, LiveFutex};
 
 /// Length of `task_struct.comm`.
 pub const COMM_LEN: usize = 16;
@@ -20,6 +21,8 @@ pub struct Facts {
     pub parent_start_ns: u64,
     /// Inode number of the cgroup on the default (v2) hierarchy; 0 if unknown.
     pub cgroup_id: u64,
+    /// Identity of the pid namespace; means nothing but to compare.
+    pub pid_namespace: u64,
     /// Voluntary switches since the thread began: the kernel's own counter, as in `/proc/PID/task/TID/status`.
     pub voluntary: u64,
     /// Involuntary ones.
@@ -79,6 +82,8 @@ pub const HISTOGRAMS: u32 = 2;
 pub const RARE: u32 = 4;
 /// [`TaskRecord::flags`]: the ledger changed under every attempt to read it.
 pub const TORN: u32 = 8;
+/// [`TaskRecord::flags`]: a [`LiveFutex`] follows, last.
+pub const LIVE_FUTEX: u32 = 32;
 /// [`TaskRecord::flags`]: the thread is on a CPU.
 pub const ON_CPU: u32 = 16;
 
@@ -108,6 +113,10 @@ pub struct TaskRecord {
     pub lifetime_runnable_ns: u64,
     /// What the thread waits in, from its registers now.
     pub blocked_on: BlockedOn,
+    /// The futex wait it is in, as it began or as it was found; its class in any case.
+    pub futex: FutexWait,
+    /// Address space (see [`crate::lock::LockKey`]); 0 for a kernel thread.
+    pub space: u64,
     /// What it is.
     pub facts: Facts,
 }
@@ -120,8 +129,10 @@ pub struct Scratch {
     pub task: TaskRecord,
     /// The ledger, or its head.
     pub ledger: Ledger,
-    /// Histograms of rare states; moves up in the record when the ledger is sent without histograms.
+    /// Histograms of rare states.
     pub rare: RareLedger,
+    /// An open futex wait.
+    pub live: LiveFutex,
 }
 
 /// [`EventRecord::kind`]: a process or thread was born.

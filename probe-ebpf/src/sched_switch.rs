@@ -10,13 +10,14 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::ledger::{HAS_RARE, Ledger};
+use probe_ebpf::ledger::{HAS_RARE, IN_FUTEX, Ledger};
 use probe_ebpf::record::{EVENT_EXIT, ExitRecord};
 use probe_ebpf::state::{State, TASK_DEAD};
 use probe_ebpf::totals::Totals;
 
 use crate::account::{begin_turn, bump, enter_cpu, leave_cpu, ledger_of};
 use crate::emit;
+use crate::futex;
 use crate::maps::{self, ENDED_BY, KILLERS, RARE};
 use crate::task::{self, Task};
 
@@ -46,6 +47,9 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         bump(ledger);
         enter_cpu(ledger, next, live_since_ns, now_ns);
         bump(ledger);
+        if ledger.flags & IN_FUTEX != 0 {
+            futex::end(ledger, next, now_ns);
+        }
     }
     0
 }
@@ -72,7 +76,7 @@ fn leave(
     match blocked {
         Some(state) => {
             begin_turn(ledger, state, now_ns);
-            ledger.blocked_on = task.blocked_on(task.flags());
+            futex::begin(ledger, task, state);
         }
         None => begin_turn(ledger, State::Runnable, now_ns),
     }

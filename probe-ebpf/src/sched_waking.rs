@@ -9,8 +9,10 @@ use core::ptr;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::ledger::IN_FUTEX;
 
 use crate::account::ledger_of;
+use crate::futex;
 use crate::maps;
 use crate::task::Task;
 
@@ -22,7 +24,14 @@ fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let wakee = Task::new(ctx.arg(0));
     let current = Task::current();
     let Some(ledger) = ledger_of(wakee) else { return 0 };
+    // Who waits in a futex, or is still on its way off the CPU and may: note what the waker does with it.
+    let may_wait = ledger.flags & IN_FUTEX != 0 || wakee.on_cpu() != 0;
+    let waiting_at = ledger.futex.address;
     let wake = &mut ledger.wake;
+    wake.op = 0;
+    if may_wait {
+        futex::note_waker(wake, current, waiting_at);
+    }
     wake.from_bits = wakee.state_bits();
     wake.waker_tid = current.tid();
     wake.waker_start_ns = if wake.waker_tid == 0 {

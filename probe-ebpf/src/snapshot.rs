@@ -10,14 +10,16 @@ use core::ptr;
 use aya_ebpf::bindings::{seq_file, task_struct};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
+use probe_ebpf::lock::LiveFutex;
 use probe_ebpf::record::{
-    HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
+    HISTOGRAMS, LEDGER, LIVE_FUTEX, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
 
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
-use crate::task::Task;
+use crate::snapshot_futex as futexes;
+use crate::task::{Task, has_registers};
 
 /// `struct bpf_iter_meta` and `struct bpf_iter__task`: fixed ABI, every member in its own 8 bytes.
 #[repr(C)]
@@ -50,11 +52,21 @@ extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     let wanted = control.snapshot;
     read_task(task, &mut scratch.task);
     let size = size_of::<TaskRecord>() + read_ledger(task, wanted, scratch);
+    let is_live = futexes::read(task, wanted, scratch);
     let Ok(bytes) = u32::try_from(size) else { return 0 };
     scratch.task.size = bytes;
+    if is_live {
+        scratch.task.flags |= LIVE_FUTEX;
+        scratch.task.size = bytes + size_of::<LiveFutex>() as u32;
+    }
     if size <= size_of::<Scratch>() {
         // SAFETY: `size` bytes of the map element are valid.
         unsafe { bpf_seq_write(seq, ptr::from_ref(scratch).cast(), bytes) };
+    }
+    if is_live {
+        let live = ptr::from_ref(&scratch.live);
+        // SAFETY: as above. If the buffer is full now, the kernel drops the whole record and asks again.
+        unsafe { bpf_seq_write(seq, live.cast(), size_of::<LiveFutex>() as u32) };
     }
     0
 }
@@ -69,6 +81,11 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.lifetime_runnable_ns = task.lifetime_runnable_ns();
     task.read_facts(&mut record.facts);
     record.blocked_on = task.blocked_on(record.facts.task_flags);
+    record.space = if has_registers(record.facts.task_flags) {
+        task.space()
+    } else {
+        0
+    };
     // SAFETY: no arguments, no failure.
     record.now_ns = unsafe { bpf_ktime_get_ns() };
 }

@@ -12,6 +12,7 @@ use probe_ebpf::ledger::{BlockedOn, NO_SYSCALL};
 use probe_ebpf::offsets::{ABSENT, Offsets};
 use probe_ebpf::record::{COMM_LEN, Facts, NS_LEVELS};
 use probe_ebpf::state::{PF_IO_WORKER, PF_KTHREAD};
+use probe_ebpf::waiting::COMPAT;
 
 /// Filled in by the agent before loading; frozen afterwards.
 #[unsafe(no_mangle)]
@@ -147,17 +148,51 @@ impl Task {
             syscall: NO_SYSCALL,
             args: [0; 2],
         };
-        if flags & (PF_KTHREAD | PF_IO_WORKER) != 0 {
+        if !has_registers(flags) {
             return blocked_on;
         }
-        // SAFETY: a trusted task; the helper returns a BTF pointer to its pt_regs, which live on its kernel stack.
-        let regs = unsafe { bpf_task_pt_regs(self.0) } as *const c_void;
-        let syscall: i64 = load(regs, offset!(regs_syscall));
+        let regs = self.registers();
+        let syscall = regs.syscall();
         if syscall >= 0 {
             blocked_on.syscall = syscall;
-            blocked_on.args = [load(regs, offset!(regs_arg0)), load(regs, offset!(regs_arg1))];
+            blocked_on.args = [regs.arg0(), regs.arg1()];
         }
         blocked_on
+    }
+
+    /// The registers it entered the kernel with. Kernel threads have none: see [`has_registers`].
+    #[inline(always)]
+    pub fn registers(self) -> Registers {
+        // SAFETY: a trusted task; the helper returns a BTF pointer to its pt_regs, which live on its kernel stack.
+        let regs = unsafe { bpf_task_pt_regs(self.0) } as *const c_void;
+        Registers {
+            regs,
+            compat: self.is_compat(),
+        }
+    }
+
+    /// Whether its system call was made the 32-bit way (`TS_COMPAT` in arch/x86/include/asm/thread_info.h).
+    #[inline(always)]
+    fn is_compat(self) -> bool {
+        const TS_COMPAT: u32 = 2;
+        if offset!(task_thread_status) == ABSENT {
+            return false;
+        }
+        load::<u32>(self.0.cast(), offset!(task_thread_status)) & TS_COMPAT != 0
+    }
+
+    /// Its address space, by a number that no other has or will have; 0 for a kernel thread.
+    ///
+    /// x86 counts address spaces (`mm_context_t.ctx_id`). Elsewhere when the process began and how often it called exec
+    /// since has to do.
+    #[inline(always)]
+    pub fn space(self) -> u64 {
+        if offset!(mm_context_id) != ABSENT {
+            let mm: *const c_void = load(self.0.cast(), offset!(task_mm));
+            return load(mm, offset!(mm_context_id));
+        }
+        let execs: u32 = load(self.0.cast(), offset!(task_self_exec_id));
+        self.leader().start_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(execs)
     }
 
     /// The thread's name.
@@ -235,19 +270,26 @@ impl Task {
         let pid: *const c_void = load(task, offset!(task_thread_pid));
         let base = offset!(pid_numbers) + offset!(upid_nr);
         let size = offset!(upid_size);
+        let namespace = offset!(pid_numbers) + offset!(upid_ns);
         facts.ns_level = load(pid, offset!(pid_level));
         facts.ns_tids = [0; NS_LEVELS];
+        // The address of the namespace, which tells it from others.
+        facts.pid_namespace = load(pid, namespace);
         if facts.ns_level >= 1 {
             facts.ns_tids[0] = load(pid, base + size);
+            facts.pid_namespace = load(pid, namespace + size);
         }
         if facts.ns_level >= 2 {
             facts.ns_tids[1] = load(pid, base + 2 * size);
+            facts.pid_namespace = load(pid, namespace + 2 * size);
         }
         if facts.ns_level >= 3 {
             facts.ns_tids[2] = load(pid, base + 3 * size);
+            facts.pid_namespace = load(pid, namespace + 3 * size);
         }
         if facts.ns_level >= 4 {
             facts.ns_tids[3] = load(pid, base + 4 * size);
+            facts.pid_namespace = load(pid, namespace + 4 * size);
         }
     }
 
@@ -260,6 +302,103 @@ impl Task {
         let cgroup: *const c_void = load(css_set, offset!(css_set_dfl_cgrp));
         let node: *const c_void = load(cgroup, offset!(cgroup_kn));
         load(node, offset!(kernfs_node_id))
+    }
+}
+
+/// Whether a thread with these flags entered the kernel from user space.
+#[inline(always)]
+pub fn has_registers(flags: u32) -> bool {
+    flags & (PF_KTHREAD | PF_IO_WORKER) == 0
+}
+
+/// Whether memory of other processes can be read. A constant to the verifier.
+#[inline(always)]
+pub fn has_copy_from_user_task() -> bool {
+    offset!(has_copy_from_user_task) == 1
+}
+
+/// Saved user registers, read as the arguments of a system call.
+#[derive(Clone, Copy)]
+pub struct Registers {
+    regs: *const c_void,
+    compat: bool,
+}
+
+impl Registers {
+    /// The system call's number, with [`COMPAT`]; negative if it is none.
+    #[inline(always)]
+    pub fn syscall(self) -> i64 {
+        let number: i64 = load(self.regs, offset!(regs_syscall));
+        if self.compat && number >= 0 {
+            number | COMPAT
+        } else {
+            number
+        }
+    }
+
+    /// First argument: an address, in futex calls.
+    #[inline(always)]
+    pub fn arg0(self) -> u64 {
+        if self.compat {
+            self.half(offset!(regs_compat_arg0))
+        } else {
+            load(self.regs, offset!(regs_arg0))
+        }
+    }
+
+    /// Second argument.
+    #[inline(always)]
+    pub fn arg1(self) -> u64 {
+        if self.compat {
+            self.half(offset!(regs_compat_arg1))
+        } else {
+            load(self.regs, offset!(regs_arg1))
+        }
+    }
+
+    /// Third argument; the same register in 32-bit calls.
+    #[inline(always)]
+    pub fn arg2(self) -> u64 {
+        load(self.regs, offset!(regs_arg2))
+    }
+
+    /// Fourth argument.
+    #[inline(always)]
+    pub fn arg3(self) -> u64 {
+        if self.compat {
+            self.half(offset!(regs_arg1))
+        } else {
+            load(self.regs, offset!(regs_arg3))
+        }
+    }
+
+    /// Fifth argument.
+    #[inline(always)]
+    pub fn arg4(self) -> u64 {
+        if self.compat {
+            self.half(offset!(regs_arg0))
+        } else {
+            load(self.regs, offset!(regs_arg4))
+        }
+    }
+
+    /// Instruction, stack and frame pointer.
+    #[inline(always)]
+    pub fn code(self) -> [u64; 3] {
+        [
+            load(self.regs, offset!(regs_ip)),
+            load(self.regs, offset!(regs_sp)),
+            load(self.regs, offset!(regs_bp)),
+        ]
+    }
+
+    /// The lower half of a register. Not there where there are no 32-bit calls: nobody gets here then.
+    #[inline(always)]
+    fn half(self, offset: u32) -> u64 {
+        if offset == ABSENT {
+            return 0;
+        }
+        load::<u64>(self.regs, offset) & 0xffff_ffff
     }
 }
 

@@ -34,6 +34,10 @@ pub struct Totals {
     pub lost_voluntary: u64,
     /// Involuntary switches of those threads.
     pub lost_involuntary: u64,
+    /// Futex waits that found the table of locks full; their time is in their threads' ledgers all the same.
+    pub lost_locks: u64,
+    /// Futex waits that found the table of waiters and holders full; the lock has them all the same.
+    pub lost_edges: u64,
     /// Transitions not booked because the thread's storage could not be had (no memory, or the map was busy).
     pub storage_failures: u64,
     /// Intervals whose end lay before their start (clocks of two CPUs); booked as zero.
@@ -55,5 +59,9 @@ pub struct Control {
 
 /// [`Control::snapshot`]: ledgers are sent with their histograms.
 pub const SNAPSHOT_HISTOGRAMS: u64 = 1;
+/// [`Control::snapshot`]: of open futex waits whose holder memory may name, memory is read again.
+pub const SNAPSHOT_OWNERS: u64 = 4;
+/// [`Control::snapshot`]: of all open futex waits.
+pub const SNAPSHOT_FUTEXES: u64 = 8;
 /// [`Control::snapshot`]: threads without a ledger get one, from a context that may sleep, so that the hot path need not.
 pub const SNAPSHOT_OPEN_LEDGERS: u64 = 2;

@@ -13,6 +13,7 @@ use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS,
 use crate::export::engine::{Engine, Settings};
 use crate::export::http::{Shared, router};
 use crate::kernel::events::IDLE_WAIT;
+use crate::kernel::load::Options;
 use crate::model::lives::Retention;
 
 /// A snapshot this often even if nobody scrapes: it bounds what a lost exit event can cost.
@@ -41,7 +42,7 @@ async fn serve(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
             args.listen
         )
     })?;
-    let mut source = bpf_only(global, "agent")?;
+    let mut source = bpf_only(global, "agent", Options::default())?;
     if global.bpf_log {
         source.probe.forward_logs().map_err(anyhow::Error::msg)?;
     }

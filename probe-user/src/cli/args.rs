@@ -16,6 +16,7 @@ Examples:
   procprobe states --for 10s         who runs, who waits for a CPU, who sleeps
   procprobe zombies                  who does not reap its children
   procprobe orphans                  who lost its parent, and who has it now
+  procprobe locks                    who waits on whom; deadlocks, however old
   procprobe events --for 1m          births, execs and deaths as they happen
   procprobe agent                    metrics for Prometheus on 127.0.0.1:9982
   procprobe doctor                   what this host and these privileges allow")]
@@ -45,6 +46,25 @@ pub struct Global {
     pub bpf_log: bool,
 }
 
+/// How verbs that draw nothing print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text for people.
+    Table,
+    /// JSON.
+    Json,
+}
+
+impl Global {
+    /// How to print, for verbs that draw nothing: asking them for a graph was refused before.
+    pub fn format(&self) -> Format {
+        match self.output {
+            Output::Json => Format::Json,
+            Output::Table | Output::Dot | Output::Mermaid => Format::Table,
+        }
+    }
+}
+
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -52,6 +72,10 @@ pub enum Output {
     Table,
     /// One JSON object (one per line for events).
     Json,
+    /// A graph for graphviz (locks).
+    Dot,
+    /// A graph for Mermaid (locks).
+    Mermaid,
 }
 
 /// Where to look.
@@ -97,6 +121,8 @@ pub enum Command {
     /// Show adopted processes with the parent they lost.
     #[command(after_help = ORPHANS_HELP)]
     Orphans,
+    /// Show contended locks, who waits on whom, deadlocks and stalls.
+    Locks(LocksArgs),
     /// Stream births, execs, deaths, reapings and lost parents.
     Events(EventsArgs),
     /// Say what this host and these privileges allow.
@@ -201,6 +227,37 @@ impl From<ByArg> for By {
             ByArg::Unit => Self::Unit,
         }
     }
+}
+
+/// Arguments of `locks`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  procprobe locks
+  procprobe locks --for 30s --pid 1234
+  procprobe locks -o dot | dot -Tsvg > locks.svg
+  procprobe locks -o json | jq '.deadlocks'
+
+A wait counts from the moment a thread blocks on a futex until it runs again. HELD BY says how the holder is known: owner (the
+lock's memory names it), waker (it has released this lock before). Waits without evidence of being for a lock (idle pools,
+joins, timed polls) are summed up in the last line and never called contention. Locks that nobody waits for cost nothing
+and are not seen.")]
+pub struct LocksArgs {
+    /// How long to look. Deadlocks and open waits show whatever their age.
+    #[arg(long = "for", value_name = "D", default_value = "3s", value_parser = duration)]
+    pub window: Duration,
+    /// Only locks that threads of this process wait for or hold.
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Rows to print at most; 0 for all.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// Locks that are told apart; waits at further ones are counted as lost.
+    #[arg(long, default_value_t = 8_192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_locks: u32,
+    /// Pairs of waiter and holder that are told apart.
+    #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_edges: u32,
 }
 
 /// Arguments of `events`.

@@ -1,6 +1,6 @@
 //! `procprobe doctor`: what this host and these privileges allow, item by item.
 
-use super::args::{Global, Output};
+use super::args::{Format, Global};
 use super::output;
 use crate::kernel::load::{Options, Probe};
 use crate::kernel::preflight::{self, Item, Verdict};
@@ -13,9 +13,9 @@ use crate::view;
 pub fn run(global: &Global) -> anyhow::Result<()> {
     let mut items = preflight::items();
     items.push(trial());
-    match global.output {
-        Output::Table => output::lines(&view::doctor::lines(&items))?,
-        Output::Json => output::json(&view::doctor::json(&items))?,
+    match global.format() {
+        Format::Table => output::lines(&view::doctor::lines(&items))?,
+        Format::Json => output::json(&view::doctor::json(&items))?,
     }
     let failed = items
         .iter()

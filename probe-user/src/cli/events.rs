@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use super::args::{EventsArgs, Global, Output};
+use super::args::{EventsArgs, Format, Global};
 use super::{bpf_only, interrupted, runtime};
 use crate::kernel::clock;
+use crate::kernel::load::Options;
 use crate::kernel::snapshot::Detail;
 use crate::model::event::{Event, EventKind};
 use crate::model::lives::Retention;
@@ -19,11 +20,11 @@ use crate::view;
 /// # Errors
 /// If the programs cannot be loaded or the output cannot be written.
 pub fn run(global: &Global, args: &EventsArgs) -> anyhow::Result<()> {
-    let mut source = bpf_only(global, "events")?;
-    runtime()?.block_on(stream(&mut source, args.window, global.output))
+    let mut source = bpf_only(global, "events", Options::default())?;
+    runtime()?.block_on(stream(&mut source, args.window, global.format()))
 }
 
-async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output) -> anyhow::Result<()> {
+async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Format) -> anyhow::Result<()> {
     let mut events = source.start()?;
     let first = source.snapshot(Detail::default())?;
     let mut printer = Printer {
@@ -69,7 +70,7 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Output
 /// Prints events and what follows from them, each in its order.
 struct Printer<W: Write> {
     out: W,
-    output: Output,
+    output: Format,
     watch: Watch,
     /// The first thing that went wrong; nothing is printed after it.
     outcome: std::io::Result<()>,
@@ -77,7 +78,7 @@ struct Printer<W: Write> {
 
 impl<W: Write> Printer<W> {
     fn heading(&mut self) -> std::io::Result<()> {
-        if self.output == Output::Table {
+        if self.output == Format::Table {
             writeln!(self.out, "{}", view::events::HEADING)?;
         }
         self.out.flush()
@@ -89,16 +90,16 @@ impl<W: Write> Printer<W> {
         if !matches!(event.kind, EventKind::Reap) {
             let at = clock.at(event.at_ns);
             let line = match self.output {
-                Output::Table => Ok(view::events::line(event, at)),
-                Output::Json => view::events::json(event, at),
+                Format::Table => Ok(view::events::line(event, at)),
+                Format::Json => view::events::json(event, at),
             };
             self.print(line);
         }
         for happening in &happened {
             let at = clock.at(view::events::happened_at(happening));
             let line = match self.output {
-                Output::Table => Ok(view::events::happening_line(happening, at)),
-                Output::Json => view::events::happening_json(happening, at),
+                Format::Table => Ok(view::events::happening_line(happening, at)),
+                Format::Json => view::events::happening_json(happening, at),
             };
             self.print(line);
         }

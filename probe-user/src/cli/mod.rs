@@ -4,10 +4,12 @@ pub mod agent;
 pub mod args;
 pub mod doctor;
 pub mod events;
+pub mod locks;
 pub mod orphans;
 pub mod output;
 pub mod states;
 pub mod tree;
+pub mod watching;
 pub mod zombies;
 
 use std::process::ExitCode;
@@ -17,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::kernel::load::Options;
 use crate::source::{Source, bpf::BpfSource, proc::ProcSource};
-use args::{Cli, Command, Global, SourceArg};
+use args::{Cli, Command, Global, Output, SourceArg};
 
 /// Exit code: it failed; one line on stderr says what, why and what to do.
 const FAILED: u8 = 1;
@@ -27,7 +29,10 @@ const USAGE: u8 = 2;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+        Ok(cli) => match misplaced_graph(&cli) {
+            None => cli,
+            Some(error) => return usage(&error),
+        },
         Err(error) => return usage(&error),
     };
     init_log(cli.global.verbose, cli.global.bpf_log);
@@ -63,9 +68,22 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::States(args) => states::run(&cli.global, args),
         Command::Zombies => zombies::run(&cli.global),
         Command::Orphans => orphans::run(&cli.global),
+        Command::Locks(args) => locks::run(&cli.global, args),
         Command::Events(args) => events::run(&cli.global, args),
         Command::Doctor => doctor::run(&cli.global),
     }
+}
+
+/// An error if a verb other than `locks` is asked for a graph.
+fn misplaced_graph(cli: &Cli) -> Option<clap::Error> {
+    let graph = matches!(cli.global.output, Output::Dot | Output::Mermaid);
+    let draws = matches!(cli.command, Command::Locks(_));
+    (graph && !draws).then(|| {
+        clap::Error::raw(
+            clap::error::ErrorKind::InvalidValue,
+            "--output dot and mermaid are for locks (try -o table or -o json)",
+        )
+    })
 }
 
 /// clap's errors on one line; help and version as they are.
@@ -125,13 +143,13 @@ fn open_source(global: &Global) -> anyhow::Result<Source> {
 }
 
 /// For verbs that /proc cannot answer.
-fn bpf_only(global: &Global, verb: &str) -> anyhow::Result<BpfSource> {
+fn bpf_only(global: &Global, verb: &str, options: Options) -> anyhow::Result<BpfSource> {
     if global.source == SourceArg::Proc {
         anyhow::bail!("{verb} needs eBPF: /proc keeps no record of what happens (leave --source proc out)");
     }
     Ok(BpfSource::load(Options {
         log: global.bpf_log,
-        ..Options::default()
+        ..options
     })?)
 }
 

@@ -1,7 +1,7 @@
 //! `procprobe orphans`: one look; whom an orphan lost is a guess from its session and process group. The agent's API knows
 //! better about those who lost their parent while it watched.
 
-use super::args::{Global, Output};
+use super::args::{Format, Global};
 use super::{open_source, output};
 use crate::kernel::snapshot::Detail;
 use crate::model::orphans;
@@ -16,9 +16,9 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
     let mut source = open_source(global)?;
     let snapshot = source.snapshot(Detail::default())?;
     let found = orphans::report(&snapshot, None);
-    match global.output {
-        Output::Table => output::lines(&view::orphans::lines(&found, terminal_width())),
-        Output::Json => output::json(&view::json::Answer::new(
+    match global.format() {
+        Format::Table => output::lines(&view::orphans::lines(&found, terminal_width())),
+        Format::Json => output::json(&view::json::Answer::new(
             &snapshot,
             0,
             &snapshot.losses,

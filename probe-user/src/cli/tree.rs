@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::args::{Global, Output, TreeArgs};
+use super::args::{Format, Global, TreeArgs};
 use super::{open_source, output};
 use crate::kernel::snapshot::Detail;
 use crate::model::snapshot::Snapshot;
@@ -27,8 +27,8 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
     if let (Some(pid), true) = (args.pid, nodes.is_empty()) {
         anyhow::bail!("{}", missing(&snapshot, pid));
     }
-    match global.output {
-        Output::Table => {
+    match global.format() {
+        Format::Table => {
             // Who asks for one process wants to see it, kernel thread or not.
             let look = view::tree::Look {
                 threads: args.threads,
@@ -43,7 +43,7 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
                 look,
             ))
         }
-        Output::Json => output::json(&view::json::tree(
+        Format::Json => output::json(&view::json::tree(
             &snapshot,
             &nodes,
             &orphans::report(&snapshot, None),
@@ -69,9 +69,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who died is what only a running agent knows; it renders the tree, so that it looks the same.
 fn from_agent(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
-    let format = match global.output {
-        Output::Table => "text",
-        Output::Json => "json",
+    let format = match global.format() {
+        Format::Table => "text",
+        Format::Json => "json",
     };
     let flags = [
         ("threads", args.threads),

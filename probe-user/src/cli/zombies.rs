@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::args::{Global, Output};
+use super::args::{Format, Global};
 use super::{open_source, output};
 use crate::kernel::snapshot::Detail;
 use crate::model::zombies;
@@ -19,9 +19,9 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
     let mut source = open_source(global)?;
     let snapshot = source.snapshot(Detail::default())?;
     let report = zombies::report(&snapshot, None, pid_limit(Path::new("/proc")));
-    match global.output {
-        Output::Table => output::lines(&view::zombies::lines(&report, source.cgroups(), terminal_width())),
-        Output::Json => {
+    match global.format() {
+        Format::Table => output::lines(&view::zombies::lines(&report, source.cgroups(), terminal_width())),
+        Format::Json => {
             let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
             let descriptions = describe_some(Path::new("/proc"), &snapshot, is_culprit);
             let payload = view::json::zombies(&report, &descriptions, source.cgroups());

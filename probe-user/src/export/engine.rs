@@ -10,7 +10,7 @@ use prometheus::Histogram;
 
 use crate::kernel::cost::{self, ProgramCost};
 use crate::kernel::events::Events;
-use crate::kernel::snapshot::{Detail, SnapshotError};
+use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::model::books::Books;
 use crate::model::event::Event;
 use crate::model::lives::{Happening, Lives, Retention};
@@ -26,6 +26,7 @@ use crate::source::watch::Watch;
 const DETAIL: Detail = Detail {
     histograms: true,
     open_ledgers: false,
+    futexes: Futexes::None,
 };
 
 /// The running picture.

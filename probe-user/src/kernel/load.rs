@@ -11,7 +11,9 @@ use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
 use super::snapshot::SnapshotError;
+use super::tables::{Edges, Locks};
 use super::{clock, offsets, preflight};
+use crate::model::blocked::syscall_table;
 
 /// Where the kernel's type information is.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -128,6 +130,10 @@ fn one_line(message: &str) -> String {
 pub struct Options {
     /// Bytes of the event ring; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
+    /// Locks that are told apart.
+    pub max_locks: u32,
+    /// Pairs of waiter and holder that are told apart.
+    pub max_edges: u32,
     /// Whether programs may log through aya-log.
     pub log: bool,
 }
@@ -136,6 +142,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ring_bytes: 4 << 20,
+            max_locks: 8_192,
+            max_edges: 16_384,
             log: false,
         }
     }
@@ -157,6 +165,10 @@ pub struct Probe {
     live_since_ns: u64,
     clock_offset: ClockOffset,
     snapshot_flags: u64,
+    /// Waits by lock.
+    pub locks: Locks,
+    /// Waits by waiter and holder.
+    pub edges: Edges,
 }
 
 impl Probe {
@@ -175,13 +187,17 @@ impl Probe {
         let offsets = PodOffsets(offsets::resolve(&Btf::parse(&blob)?)?);
         drop(blob);
         let btf = aya::Btf::from_sys_fs().map_err(|error| LoadError::Object(error.into()))?;
+        let syscalls = PodSyscalls(syscall_table());
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))
             // Task storage, which aya knows no type for; see probe-ebpf/src/storage.rs.
             .allow_unsupported_maps()
             .map_max_entries("EVENTS", options.ring_bytes)
-            .override_global("OFFSETS", &offsets, true);
+            .map_max_entries("LOCKS", options.max_locks)
+            .map_max_entries("EDGES", options.max_edges)
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("SYSCALLS", &syscalls, true);
         let level = u8::from(options.log) * 5;
         loader.override_global("AYA_LOG_LEVEL", &level, false);
         let mut ebpf = loader.load(OBJECT)?;
@@ -190,6 +206,8 @@ impl Probe {
         let control = Array::try_from(control).map_err(|source| map_error("CONTROL", source))?;
         let totals = take_map(&mut ebpf, "TOTALS")?;
         let totals = PerCpuArray::try_from(totals).map_err(|source| map_error("TOTALS", source))?;
+        let locks = Locks::new("LOCKS", take_map(&mut ebpf, "LOCKS")?)?;
+        let edges = Edges::new("EDGES", take_map(&mut ebpf, "EDGES")?)?;
         Ok(Self {
             ebpf,
             control,
@@ -197,6 +215,8 @@ impl Probe {
             clock_offset: ClockOffset::NotMeasured,
             live_since_ns: 0,
             snapshot_flags: 0,
+            locks,
+            edges,
         })
     }
 
@@ -378,6 +398,7 @@ macro_rules! pod {
 pod!(PodOffsets, Offsets);
 pod!(PodControl, Control);
 pod!(PodTotals, Totals);
+pod!(PodSyscalls, probe_ebpf::waiting::SyscallTable);
 
 #[cfg(test)]
 mod tests {

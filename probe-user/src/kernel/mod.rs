@@ -5,6 +5,7 @@
 //!                                  │
 //!                                  ├─▶ snapshot   every thread, through the iterator
 //!                                  ├─▶ events     births and deaths, through the ring
+//!                                  ├─▶ tables     waits by lock, by waiter and holder
 //!                                  └─▶ cost       what our programs cost
 //! ```
 //!
@@ -19,5 +20,6 @@ pub mod log;
 pub mod offsets;
 pub mod preflight;
 pub mod snapshot;
+pub mod tables;
 
 pub use load::{LoadError, Probe};

@@ -6,11 +6,32 @@ use probe_ebpf::offsets::{ABSENT, Offsets};
 
 use super::btf::{Btf, BtfError};
 
-/// Members of `pt_regs` that hold the system call number and its first two arguments.
+/// Members of `pt_regs` that hold the system call number, its first five arguments, and the instruction, stack and frame
+/// pointer; where arm64 keeps its registers in one array, with the index.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 3] = ["orig_ax", "di", "si"];
+const REGISTERS: [(&str, u32); 9] = [
+    ("orig_ax", 0),
+    ("di", 0),
+    ("si", 0),
+    ("dx", 0),
+    ("r10", 0),
+    ("r8", 0),
+    ("ip", 0),
+    ("sp", 0),
+    ("bp", 0),
+];
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [&str; 3] = ["syscallno", "regs", "regs"];
+const REGISTERS: [(&str, u32); 9] = [
+    ("syscallno", 0),
+    ("regs", 0),
+    ("regs", 1),
+    ("regs", 2),
+    ("regs", 3),
+    ("regs", 4),
+    ("pc", 0),
+    ("sp", 0),
+    ("regs", 29),
+];
 
 /// The newest helpers that the programs call, oldest first: 5.11, 5.11, 5.15.
 const HELPERS: [&str; 3] = ["task_storage_get", "get_current_task_btf", "task_pt_regs"];
@@ -36,6 +57,10 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     require_helpers(btf)?;
     let task = |member: &str| btf.offset_of("task_struct", member);
     let optional = |offset: Result<u32, BtfError>| offset.unwrap_or(ABSENT);
+    let register = |index: usize| {
+        let (member, shift) = REGISTERS[index];
+        Ok::<u32, BtfError>(btf.offset_of("pt_regs", member)? + shift * 8)
+    };
     let subreaper_bit = btf.bit_of("signal_struct", "is_child_subreaper")?;
     Ok(Offsets {
         // 2f064a59a11f renamed state to __state in 5.14; distributions backported it, so ask for both.
@@ -82,9 +107,23 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         pid_numbers: btf.offset_of("pid", "numbers")?,
         upid_size: btf.size_of("upid")?,
         upid_nr: btf.offset_of("upid", "nr")?,
-        regs_syscall: btf.offset_of("pt_regs", REGISTERS[0])?,
-        regs_arg0: btf.offset_of("pt_regs", REGISTERS[1])?,
-        regs_arg1: btf.offset_of("pt_regs", REGISTERS[2])? + second_argument_shift(),
+        regs_syscall: register(0)?,
+        regs_arg0: register(1)?,
+        regs_arg1: register(2)?,
+        regs_arg2: register(3)?,
+        regs_arg3: register(4)?,
+        regs_arg4: register(5)?,
+        regs_ip: register(6)?,
+        regs_sp: register(7)?,
+        regs_bp: register(8)?,
+        regs_compat_arg0: optional(btf.offset_of("pt_regs", "bx")),
+        regs_compat_arg1: optional(btf.offset_of("pt_regs", "cx")),
+        task_thread_status: optional(task("thread_info.status")),
+        task_mm: task("mm")?,
+        mm_context_id: optional(btf.offset_of("mm_struct", "context.ctx_id")),
+        task_self_exec_id: task("self_exec_id")?,
+        upid_ns: btf.offset_of("upid", "ns")?,
+        has_copy_from_user_task: u32::from(btf.has_enumerator("BPF_FUNC_copy_from_user_task")?),
         // 72ba14deb40a (6.8) replaced the pid by the task.
         victim_is_task: u32::from(
             btf.tracepoint_arguments("mark_victim")
@@ -92,9 +131,4 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         ),
         switch_has_prev_state: u32::from(matches!(btf.tracepoint_arguments("sched_switch")?, (4, true))),
     })
-}
-
-/// arm64 keeps its arguments in one array.
-const fn second_argument_shift() -> u32 {
-    if cfg!(target_arch = "aarch64") { 8 } else { 0 }
 }

@@ -4,8 +4,9 @@ use std::io::{self, Read};
 
 use bytemuck::Zeroable;
 use probe_ebpf::ledger::{LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
-use probe_ebpf::record::{HISTOGRAMS, LEDGER, RARE, TORN, TaskRecord};
-use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
+use probe_ebpf::lock::LiveFutex;
+use probe_ebpf::record::{HISTOGRAMS, LEDGER, LIVE_FUTEX, RARE, TORN, TaskRecord};
+use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
 use thiserror::Error;
 
 use super::load::{LoadError, Probe, SNAPSHOT};
@@ -17,6 +18,20 @@ pub struct Detail {
     pub histograms: bool,
     /// Give a ledger to threads that have none (see [`SNAPSHOT_OPEN_LEDGERS`]).
     pub open_ledgers: bool,
+    /// Of which futex waits memory is read.
+    pub futexes: Futexes,
+}
+
+/// Of which open futex waits memory is read anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Futexes {
+    /// Of none.
+    #[default]
+    None,
+    /// Of those whose holder memory may name.
+    Owned,
+    /// Of all.
+    All,
 }
 
 /// One thread as the iterator saw it.
@@ -29,6 +44,8 @@ pub struct RawTask<'a> {
     pub histograms: bool,
     /// Histograms of stopped, traced and parked.
     pub rare: Option<&'a RareLedger>,
+    /// Memory around the futex it waits in, as it is now.
+    pub live: Option<&'a LiveFutex>,
 }
 
 impl RawTask<'_> {
@@ -79,6 +96,11 @@ impl Probe {
         if detail.open_ledgers {
             flags |= SNAPSHOT_OPEN_LEDGERS;
         }
+        flags |= match detail.futexes {
+            Futexes::None => 0,
+            Futexes::Owned => SNAPSHOT_OWNERS,
+            Futexes::All => SNAPSHOT_FUTEXES,
+        };
         self.set_snapshot_flags(flags)?;
         let failed = |answer| LoadError::Program {
             action: "attach",
@@ -150,6 +172,11 @@ fn one(rest: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<usize> {
         rare = Some(view(rest, size)?);
         size += size_of::<RareLedger>();
     }
+    let mut live = None;
+    if record.flags & LIVE_FUTEX != 0 {
+        live = Some(view(rest, size)?);
+        size += size_of::<LiveFutex>();
+    }
     if record.size as usize != size {
         return None;
     }
@@ -158,6 +185,7 @@ fn one(rest: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<usize> {
         ledger,
         histograms,
         rare,
+        live,
     });
     Some(size)
 }

@@ -6,6 +6,7 @@
 use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::ledger::COMMON_STATES;
 use probe_ebpf::state::{STATES, State};
+use probe_ebpf::waiting::CLASSES;
 
 /// Durations of one state by log2 bucket (see [`probe_ebpf::histogram`]).
 pub type Histogram = [u64; BUCKETS];
@@ -31,6 +32,8 @@ pub struct Account {
     pub time_ns: [u64; STATES],
     /// Nanoseconds per state in closed intervals only: what the histograms add up to.
     pub closed_ns: [u64; STATES],
+    /// Nanoseconds sleeping and uninterruptible by what was waited in, the open interval included, by [`probe_ebpf::waiting::Class`].
+    pub blocked_ns: [u64; CLASSES],
     /// Durations of closed intervals; `None` if they were not read.
     pub histograms: Option<Histograms>,
 }
@@ -128,6 +131,8 @@ pub struct Usage {
     pub time_ns: [u64; STATES],
     /// Nanoseconds per state of the intervals that ended.
     pub closed_ns: [u64; STATES],
+    /// Nanoseconds sleeping and uninterruptible by what was waited in, by [`probe_ebpf::waiting::Class`].
+    pub blocked_ns: [u64; CLASSES],
     /// Durations of the intervals that ended.
     pub histograms: Box<[Histogram; STATES]>,
 }
@@ -137,6 +142,7 @@ impl Default for Usage {
         Self {
             time_ns: [0; STATES],
             closed_ns: [0; STATES],
+            blocked_ns: [0; CLASSES],
             histograms: Box::new([[0; BUCKETS]; STATES]),
         }
     }
@@ -154,6 +160,10 @@ impl Usage {
             let before = earlier.map_or(0, |earlier| earlier.closed_ns[index]);
             self.closed_ns[index] += account.closed_ns[index].saturating_sub(before);
         }
+        for index in 0..CLASSES {
+            let before = earlier.map_or(0, |earlier| earlier.blocked_ns[index]);
+            self.blocked_ns[index] += account.blocked_ns[index].saturating_sub(before);
+        }
         let Some(now) = &account.histograms else { return };
         let before = earlier.and_then(|earlier| earlier.histograms.as_ref());
         for cell in now.growth_since(before) {
@@ -170,6 +180,9 @@ impl Usage {
             for bucket in 0..BUCKETS {
                 self.histograms[index][bucket] += other.histograms[index][bucket];
             }
+        }
+        for index in 0..CLASSES {
+            self.blocked_ns[index] += other.blocked_ns[index];
         }
     }
 
@@ -198,6 +211,7 @@ impl HighWater {
             read_ns: 0,
             time_ns: [0; STATES],
             closed_ns: [0; STATES],
+            blocked_ns: [0; CLASSES],
             histograms: None,
         })
     }
@@ -213,6 +227,9 @@ impl HighWater {
         self.0.read_ns = account.read_ns;
         for index in 0..STATES {
             self.0.closed_ns[index] = self.0.closed_ns[index].max(account.closed_ns[index]);
+        }
+        for index in 0..CLASSES {
+            self.0.blocked_ns[index] = self.0.blocked_ns[index].max(account.blocked_ns[index]);
         }
         match (&mut self.0.histograms, &account.histograms) {
             (Some(mark), Some(now)) => mark.raise(now),
@@ -237,6 +254,7 @@ mod tests {
             read_ns: 0,
             time_ns,
             closed_ns: [0; STATES],
+            blocked_ns: [0; CLASSES],
             histograms: None,
         }
     }

@@ -13,6 +13,7 @@
 //! | [`event`] | births, execs and deaths |
 //! | [`ancestry`] | the tree with the dead ancestors of the living |
 //! | [`lives`] | who was born to whom, died of what, lost its parent |
+//! | [`locks`] | who waits on whom: contention, deadlocks, stalls |
 //! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
 
@@ -22,6 +23,7 @@ pub mod blocked;
 pub mod books;
 pub mod event;
 pub mod lives;
+pub mod locks;
 pub mod orphans;
 pub mod snapshot;
 pub mod thread;

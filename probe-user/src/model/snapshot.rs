@@ -30,7 +30,7 @@ pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
     /// The reasons there are, with what each means.
-    pub const REASONS: [(&'static str, &'static str); 9] = [
+    pub const REASONS: [(&'static str, &'static str); 11] = [
         (
             "ring_fork",
             "a fork event found the ring full; the next snapshot shows the process",
@@ -46,6 +46,14 @@ impl Losses {
         (
             "ring_reap",
             "a reap event found the ring full; the reap delay of that process is not known",
+        ),
+        (
+            "lock_table",
+            "a futex wait found the table of locks full (--max-locks); its thread's time is complete, its lock's is not",
+        ),
+        (
+            "edge_table",
+            "a futex wait found the table of waiters and holders full (--max-edges); its lock's time is complete, who waited for whom is not",
         ),
         (
             "storage",

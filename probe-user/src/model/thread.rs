@@ -3,6 +3,7 @@
 use std::fmt;
 
 use probe_ebpf::ledger::BlockedOn;
+use probe_ebpf::lock::{FutexWait, LiveFutex};
 use probe_ebpf::state::State;
 
 use super::account::Account;
@@ -158,6 +159,19 @@ impl Switches {
     }
 }
 
+/// A futex wait that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenWait {
+    /// As it began, or was found.
+    pub wait: FutexWait,
+    /// Nanoseconds since it began.
+    pub age_ns: u64,
+    /// Nanoseconds of it since accounting began: what will be booked at its end.
+    pub counted_ns: u64,
+    /// What memory says now; `None` if it was not read.
+    pub live: Option<Box<LiveFutex>>,
+}
+
 /// One thread at one moment.
 #[derive(Clone, Debug)]
 pub struct Thread {
@@ -193,6 +207,12 @@ pub struct Thread {
     pub is_lower_bound: bool,
     /// What it waits in, if it is blocked in a system call.
     pub blocked_on: Option<BlockedOn>,
+    /// The futex it waits at, if that is what it does.
+    pub futex: Option<OpenWait>,
+    /// Address space, by a number that no other has; 0 if unknown or none.
+    pub space: u64,
+    /// Pid namespace, by a number that means nothing but to compare; 0 if unknown.
+    pub pid_namespace: u64,
     /// Exit code or signal, as `wait(2)` has it, once it is dead; `None` if alive or unknown.
     pub exit_status: Option<u32>,
     /// Threads of the process that have not begun to exit.
@@ -216,6 +236,11 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// Its tid as its own pid namespace has it.
+    pub fn inner_tid(&self) -> u32 {
+        self.ns_tids.last().copied().unwrap_or(self.id.tid)
+    }
+
     /// Whether it is its process's first thread, which carries the process's identity.
     pub fn is_leader(&self) -> bool {
         self.id.tid == self.pid

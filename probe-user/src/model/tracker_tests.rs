@@ -23,6 +23,7 @@ pub(crate) fn account(tid: u32, read_ns: u64, running_ns: u64, intervals: u32) -
         read_ns,
         time_ns,
         closed_ns: time_ns,
+        blocked_ns: [0; probe_ebpf::waiting::CLASSES],
         histograms: Some(Histograms::from_kernel(&common, None)),
     }
 }
@@ -45,6 +46,9 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         condition_ns: Some(0),
         is_lower_bound: false,
         blocked_on: None,
+        futex: None,
+        space: 0,
+        pid_namespace: 0,
         exit_status: None,
         live_threads: 1,
         sid: 0,

@@ -7,7 +7,7 @@ use probe_ebpf::state::{STATES, State};
 use super::account::Usage;
 use super::event::{Event, EventKind};
 use super::snapshot::Snapshot;
-use super::thread::{Condition, Switches, Thread};
+use super::thread::{Comm, Condition, Switches, Thread};
 use super::tracker::{Growth, ProcessName, Tracker, Units};
 
 /// What to group by.
@@ -41,6 +41,8 @@ impl By {
 pub struct Group {
     /// What the group is called.
     pub key: String,
+    /// The process, if every process is a group.
+    pub process: Option<(u32, Comm)>,
     /// Threads at the end of the window.
     pub threads: u64,
     /// How many are in each condition at the end, in the order of [`Condition::ALL`].
@@ -116,7 +118,7 @@ impl Window {
             (EventKind::Exit(_), Some((name, growth))) if wanted => {
                 self.deaths += 1;
                 let key = key(self.by, event.id.tid, &event.comm.to_string(), name, units);
-                add(self.groups.entry(key).or_default(), &growth);
+                add(group(&mut self.groups, self.by, key, name), &growth);
             }
             _ => {}
         }
@@ -139,21 +141,16 @@ impl Window {
         tracker.advance(snapshot, |thread, name, growth| {
             if wanted(thread) {
                 let key = key(by, thread.id.tid, &thread.comm.to_string(), name, units);
-                add(groups.entry(key).or_default(), &growth);
+                add(group(&mut groups, by, key, name), &growth);
                 if let Condition::Alive(state) = thread.condition {
                     at_end[state.index()] += 1;
                 }
             }
         });
         for thread in snapshot.threads.iter().filter(|thread| wanted(thread)) {
-            let key = key(
-                by,
-                thread.id.tid,
-                &thread.comm.to_string(),
-                tracker.name_of(thread),
-                units,
-            );
-            let group = groups.entry(key).or_default();
+            let name = tracker.name_of(thread);
+            let key = key(by, thread.id.tid, &thread.comm.to_string(), name, units);
+            let group = group(&mut groups, by, key, name);
             group.threads += 1;
             if let Some(position) = Condition::ALL
                 .iter()
@@ -173,6 +170,14 @@ impl Window {
             window_ns: snapshot.began_ns.saturating_sub(began_ns),
         }
     }
+}
+
+fn group(groups: &mut HashMap<String, Group>, by: By, key: String, process: ProcessName) -> &mut Group {
+    let group = groups.entry(key).or_default();
+    if by == By::Process {
+        group.process = Some((process.pid, process.comm));
+    }
+    group
 }
 
 fn add(group: &mut Group, growth: &Growth) {

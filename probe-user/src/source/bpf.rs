@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use probe_ebpf::totals::Totals;
 
 use super::cgroup::Cgroups;
+use super::locks::Mappings;
 use super::proc;
 use super::resolve::{self, Clocks};
 use crate::kernel::events::Events;
 use crate::kernel::load::{LoadError, Options, Probe};
-use crate::kernel::snapshot::{Detail, SnapshotError};
+use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::{clock, preflight};
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
@@ -28,6 +29,8 @@ pub struct BpfSource {
     pub probe: Probe,
     /// Names units.
     pub cgroups: Cgroups,
+    /// Which locks several processes share.
+    pub(super) mappings: Mappings,
     /// How many threads the last snapshot had.
     threads: usize,
     hidden: Vec<u32>,
@@ -46,6 +49,7 @@ impl BpfSource {
         Ok(Self {
             probe,
             cgroups: Cgroups::new(Path::new(PROC)),
+            mappings: Mappings::new(Path::new(PROC)),
             threads: 0,
             hidden: Vec::new(),
             compared: None,
@@ -66,6 +70,7 @@ impl BpfSource {
         let detail = Detail {
             histograms: false,
             open_ledgers: true,
+            futexes: Futexes::All,
         };
         self.probe.read_snapshot(detail, |_| {})?;
         Ok(events)
@@ -122,6 +127,8 @@ impl BpfSource {
         losses.add("ring_exec", totals.lost_execs);
         losses.add("ring_exit", totals.lost_exits);
         losses.add("ring_reap", totals.lost_reaps);
+        losses.add("lock_table", totals.lost_locks);
+        losses.add("edge_table", totals.lost_edges);
         losses.add("storage", totals.storage_failures);
         losses.add("clock", totals.clock_backwards);
         losses.add("torn", self.torn);

@@ -8,6 +8,7 @@
 //! | [`happened`] | what an event of the ring means |
 //! | [`cgroup`] | cgroup ids to paths to units |
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
+//! | [`locks`] | tables of lock waits, and which locks several processes share |
 //! | [`limits`] | how many pids there can be |
 //! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
 
@@ -16,6 +17,7 @@ pub mod cgroup;
 pub mod describe;
 pub mod happened;
 pub mod limits;
+pub mod locks;
 pub mod proc;
 pub mod resolve;
 pub mod watch;

@@ -188,6 +188,9 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        futex: None,
+        space: 0,
+        pid_namespace: 0,
         exit_status: stat
             .exit_code
             .map(i32::unsigned_abs)

@@ -7,13 +7,14 @@
 //!   say it is not blocked;
 //! - it has not switched at all since accounting began: its state since then is what the kernel says now.
 
-use probe_ebpf::ledger::{Ledger, NO_SYSCALL};
+use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
 use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, STATES, State, TASK_DEAD};
+use probe_ebpf::waiting::{CLASSES, op};
 
 use crate::kernel::snapshot::RawTask;
 use crate::model::account::{Account, AccountId, Histograms};
-use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
+use crate::model::thread::{Comm, Condition, OpenWait, ReadFrom, Switches, Thread, ThreadId};
 
 /// What all records of one snapshot have in common.
 #[derive(Clone, Copy, Debug)]
@@ -49,14 +50,45 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
         condition_ns: since.ns.map(|ns| record.now_ns.saturating_sub(ns)),
         is_lower_bound: since.is_lower_bound,
         blocked_on: (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on),
+        futex: open_wait(task, ledger, since, clocks),
         lifetime_running_ns: Some(record.lifetime_running_ns),
         last_wait_ns: task
             .ledger
             .map(|ledger| ledger.last_wait_ns)
             .filter(|&ns| ns != 0),
         account,
+        space: record.space,
         ..describe(facts)
     }
+}
+
+/// The futex wait the thread is in, until it runs again.
+fn open_wait(task: &RawTask<'_>, ledger: Option<&Ledger>, since: Since, clocks: Clocks) -> Option<OpenWait> {
+    let record = task.record;
+    let waits = matches!(
+        since.condition,
+        Condition::Alive(State::Sleeping | State::Runnable)
+    );
+    // The ledger's copy is whole; the record's may be half the next wait's.
+    let wait = match ledger {
+        Some(ledger) if ledger.flags & IN_FUTEX != 0 => ledger.futex,
+        Some(_) => return None,
+        None => record.futex,
+    };
+    if !waits || wait.op == op::NONE {
+        return None;
+    }
+    let began_ns = ledger.map(|ledger| ledger.turn_ns).or(since.ns)?;
+    // A wait that was under way when accounting began has lasted longer than the ledger knows.
+    let known_ns = since.ns.map_or(began_ns, |ns| ns.min(began_ns));
+    let counted_from_ns = began_ns.max(clocks.live_since_ns);
+    let until = |ns: u64| record.now_ns.saturating_sub(ns);
+    Some(OpenWait {
+        wait,
+        age_ns: until(known_ns),
+        counted_ns: until(counted_from_ns),
+        live: task.live.map(|live| Box::new(*live)),
+    })
 }
 
 /// What does not depend on the moment.
@@ -81,6 +113,9 @@ fn describe(facts: &Facts) -> Thread {
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        futex: None,
+        space: 0,
+        pid_namespace: facts.pid_namespace,
         exit_status: (facts.exit_state != 0).then(|| wait_status(facts)),
         live_threads: facts.live_threads,
         sid: facts.sid,
@@ -257,6 +292,7 @@ pub(super) fn closed(ledger: &Ledger) -> Account {
         read_ns: 0,
         time_ns: ledger.time_ns,
         closed_ns: ledger.time_ns,
+        blocked_ns: ledger.blocked_ns,
         histograms: None,
     }
 }
@@ -314,6 +350,7 @@ fn add_open(account: &mut Account, record: &TaskRecord, ledger: &Ledger, clocks:
     let turn = open_turn(record, ledger, clocks);
     let mut over = Vec::new();
     account.time_ns[turn.off.0.index()] += turn.off.1;
+    book_class(account, turn.off.0, ledger.futex.class, turn.off.1);
     if let Some(runnable_ns) = turn.runnable_ns {
         account.time_ns[State::Runnable.index()] += runnable_ns;
         over.push(turn.off);
@@ -347,6 +384,7 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
         read_ns: now_ns,
         time_ns: [0; STATES],
         closed_ns: [0; STATES],
+        blocked_ns: [0; CLASSES],
         histograms: task.histograms.then(|| histograms(task)),
     };
     let Condition::Alive(state) = condition else {
@@ -356,14 +394,28 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
         .ledger
         .map(|ledger| ledger.wake)
         .filter(|wake| wake.at_ns >= birth_ns);
-    match woken.and_then(|wake| Some((State::from_blocked_bits(wake.from_bits)?, wake.at_ns.min(now_ns)))) {
-        Some((from, woken_ns)) => {
-            account.time_ns[from.index()] += woken_ns - birth_ns;
-            account.time_ns[state.index()] += now_ns - woken_ns;
-        }
-        None => account.time_ns[state.index()] += now_ns - birth_ns,
+    let woken =
+        woken.and_then(|wake| Some((State::from_blocked_bits(wake.from_bits)?, wake.at_ns.min(now_ns))));
+    let class = record.futex.class;
+    if let Some((from, woken_ns)) = woken {
+        account.time_ns[from.index()] += woken_ns - birth_ns;
+        book_class(&mut account, from, class, woken_ns - birth_ns);
+        account.time_ns[state.index()] += now_ns - woken_ns;
+    } else {
+        account.time_ns[state.index()] += now_ns - birth_ns;
+        book_class(&mut account, state, class, now_ns - birth_ns);
     }
     account
+}
+
+/// Books time blocked to what the thread waits in, as the kernel side does.
+fn book_class(account: &mut Account, state: State, class: u8, ns: u64) {
+    if !matches!(state, State::Sleeping | State::Uninterruptible) {
+        return;
+    }
+    if let Some(sum) = account.blocked_ns.get_mut(usize::from(class)) {
+        *sum += ns;
+    }
 }
 
 fn histograms(task: &RawTask<'_>) -> Histograms {

@@ -39,6 +39,7 @@ fn resolve(record: &TaskRecord, ledger: Option<&Ledger>) -> Thread {
             ledger,
             histograms: false,
             rare: None,
+            live: None,
         },
         CLOCKS,
     )
@@ -104,6 +105,7 @@ fn a_turn_under_way_is_divided_by_its_time_stamps() {
         ledger: Some(&running),
         histograms: true,
         rare: None,
+        live: None,
     };
     let thread = thread(&task, CLOCKS);
     assert_eq!(thread.condition_ns, Some(250));

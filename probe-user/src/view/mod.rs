@@ -7,7 +7,10 @@ pub mod doctor;
 pub mod events;
 #[cfg(test)]
 mod golden;
+pub mod graph;
+pub mod histogram;
 pub mod json;
+pub mod locks;
 pub mod number;
 pub mod orphans;
 pub mod states;

@@ -1,6 +1,5 @@
 //! Time in each state, for a terminal.
 
-use probe_ebpf::histogram::{lower_bound_ns, upper_bound_ns};
 use probe_ebpf::state::State;
 
 use super::number::{UNKNOWN, bar, count, duration, plural};
@@ -20,9 +19,8 @@ pub struct Look {
     pub width: Option<usize>,
 }
 
-/// Cells of the bars in the table and in a histogram.
+/// Cells of the bars in the table.
 const SMALL_BAR: usize = 4;
-const BAR: usize = 20;
 /// Terminals narrower than this get no bars in the table.
 const WIDE: usize = 96;
 /// States that every table shows; others only if somebody was in one.
@@ -133,7 +131,7 @@ fn table(report: &Report, look: Look) -> Vec<String> {
 }
 
 /// The line on the rows that are not shown, if there are any.
-fn rest(count: usize) -> Option<String> {
+pub fn rest(count: usize) -> Option<String> {
     (count > 0).then(|| format!("… and {count} more (--limit 0 shows all)"))
 }
 
@@ -221,9 +219,6 @@ fn row(group: &Group, report: &Report, layout: &Layout) -> Vec<String> {
 /// How long a group's waits of one kind took.
 fn histogram(group: &Group, state: State, by: By) -> Vec<String> {
     let cells = &group.usage.histograms[state.index()];
-    let first = cells.iter().position(|&cell| cell > 0).unwrap_or(0);
-    let last = cells.iter().rposition(|&cell| cell > 0).unwrap_or(0);
-    let greatest = cells.iter().copied().max().unwrap_or(0);
     let what = match state {
         State::Runnable => "waits for a CPU",
         State::Uninterruptible => "is in uninterruptible sleep",
@@ -237,24 +232,7 @@ fn histogram(group: &Group, state: State, by: By) -> Vec<String> {
     let times = plural(group.usage.count(state), "time");
     let total = duration(Some(group.usage.time_ns[state.index()]));
     let mut lines = vec![format!("{key} {what}: {times}, {total}")];
-    let mut gap = false;
-    for (bucket, &cell) in cells.iter().enumerate().take(last + 1).skip(first) {
-        if cell == 0 {
-            // One line for any number of empty buckets: an outlier far off should be seen beside the rest.
-            if !std::mem::replace(&mut gap, true) {
-                lines.push(format!("  {:>7}", "…"));
-            }
-            continue;
-        }
-        gap = false;
-        let upper = upper_bound_ns(bucket).map_or_else(|| "…".to_owned(), |bound| duration(Some(bound)));
-        let lower = duration(Some(lower_bound_ns(bucket)));
-        lines.push(format!(
-            "  {lower:>7} – {upper:<7} {:>9}  {}",
-            count(cell),
-            bar(cell, greatest, BAR)
-        ));
-    }
+    lines.extend(super::histogram::lines(cells));
     lines
 }
 

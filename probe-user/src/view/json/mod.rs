@@ -5,6 +5,7 @@
 //!
 //! One module per payload; what several of them use is here.
 
+mod locks;
 mod orphans;
 mod states;
 mod tree;
@@ -15,9 +16,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::model::blocked;
+use crate::model::locks::is_shared;
 use crate::model::snapshot::{Losses, Snapshot};
-use crate::model::thread::{Comm, Switches, Thread};
+use crate::model::thread::{Comm, OpenWait, Switches, Thread};
+use probe_ebpf::ledger::BlockedOn;
 
+pub use locks::{Locks, lock_id, locks};
 pub use orphans::{OrphanMark, Orphans, orphans};
 pub use states::{States, states};
 pub use tree::{ProcessJson, ThreadJson, Tree, tree};
@@ -85,8 +89,20 @@ impl From<Switches> for SwitchesJson {
     }
 }
 
+/// What a thread waits in; of a futex what a snapshot knows, which is more than the arguments say.
 fn blocked_on(thread: &Thread) -> Option<BlockedOnJson> {
-    let blocked_on = thread.blocked_on.as_ref()?;
+    let mut json = blocked_on_json(thread.blocked_on.as_ref()?)?;
+    if let Some(OpenWait { wait, .. }) = &thread.futex {
+        json.futex = Some(FutexJson {
+            address: format!("{:#x}", wait.address),
+            op: json.futex.map_or(blocked::op_name(wait.op), |futex| futex.op),
+            shared: is_shared(wait),
+        });
+    }
+    Some(json)
+}
+
+fn blocked_on_json(blocked_on: &BlockedOn) -> Option<BlockedOnJson> {
     let futex = blocked::futex(blocked_on).map(|wait| FutexJson {
         address: format!("{:#x}", wait.address),
         op: wait.op,

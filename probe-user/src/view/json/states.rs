@@ -34,10 +34,10 @@ struct StateJson {
 }
 
 #[derive(Debug, Serialize)]
-struct BucketJson {
+pub(super) struct BucketJson {
     /// `null` for the last bucket, which has no upper bound.
-    le_ns: Option<u64>,
-    count: u64,
+    pub(super) le_ns: Option<u64>,
+    pub(super) count: u64,
 }
 
 #[derive(Debug, Serialize)]

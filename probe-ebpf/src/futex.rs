@@ -1,0 +1,387 @@
+//! Futex waits: how they begin, who ends them, and what they are added up to.
+//!
+//! No hook of its own: the thread that blocks is `current` when it is switched out, the waker is `current` at
+//! `sched_waking`, and both have their system call's registers saved on their kernel stacks.
+
+use core::arch::asm;
+use core::ptr;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use probe_ebpf::histogram::{BUCKETS, bucket_of};
+use probe_ebpf::ledger::{BlockedOn, IN_FUTEX, Ledger, Wake};
+use probe_ebpf::lock::{
+    BY_OWNER, EdgeKey, EdgeStats, FutexWait, LAYOUTS, Layout, LockKey, LockStats, OUTCOMES, Outcome, SEVERAL,
+    WORDS, read_layout,
+};
+use probe_ebpf::state::State;
+use probe_ebpf::waiting::{
+    COMPAT, Class, EXIT, RESTART, SYS_FUTEX_REQUEUE, SYS_FUTEX_WAIT, SYS_FUTEX_WAITV, SYS_FUTEX_WAKE,
+    SyscallTable, TABLE_SPAN, flag, futex_flags, futex_op, op,
+};
+
+use crate::maps::{self, EDGES, LOCKS, NO_WAITS};
+use crate::task::{Registers, Task, has_registers};
+
+/// Filled in by the agent before loading; frozen afterwards.
+#[unsafe(no_mangle)]
+static SYSCALLS: SyscallTable = [0; 2 * TABLE_SPAN];
+
+/// What the agent says of a system call: a [`Class`], [`EXIT`] or [`RESTART`].
+#[inline(always)]
+pub fn class_of(syscall: i64) -> u8 {
+    if syscall < 0 {
+        return Class::PageFault as u8;
+    }
+    let table = if syscall & COMPAT == 0 { 0 } else { TABLE_SPAN };
+    let number = syscall as usize & (TABLE_SPAN - 1);
+    // SAFETY: both parts are bounded; volatile because the agent has filled the table in.
+    unsafe { ptr::read_volatile(SYSCALLS.as_ptr().add(table + number)) }
+}
+
+/// Notes what the thread that leaves the CPU waits in; it is `current`.
+#[inline(always)]
+pub fn begin(ledger: &mut Ledger, task: Task, state: State) {
+    let flags = task.flags();
+    let blocked_on = task.blocked_on(flags);
+    let mut class = class_of(blocked_on.syscall);
+    if class == RESTART && blocked_on.args == ledger.blocked_on.args {
+        // A stop or a signal without a handler came in between: the call before goes on, its arguments still in place.
+        class = class_of(ledger.blocked_on.syscall);
+    } else {
+        ledger.blocked_on = blocked_on;
+    }
+    ledger.futex.class = settle(class, state, flags);
+    if class == Class::Futex as u8 && state as u8 == State::Sleeping as u8 {
+        begin_wait(ledger, task);
+    }
+}
+
+/// The class that a stay in `state` counts as.
+#[inline(always)]
+pub fn settle(class: u8, state: State, flags: u32) -> u8 {
+    if !has_registers(flags) {
+        return Class::Kernel as u8;
+    }
+    if state as u8 == State::Uninterruptible as u8
+        && (class == Class::Read as u8 || class == Class::Write as u8)
+    {
+        return Class::File as u8;
+    }
+    if class >= EXIT { Class::Other as u8 } else { class }
+}
+
+/// A futex call that waits, as far as its registers say.
+#[inline(always)]
+pub fn decode_wait(blocked_on: &BlockedOn, regs: Registers) -> FutexWait {
+    let mut wait = FutexWait {
+        address: blocked_on.args[0],
+        ..FutexWait::default()
+    };
+    let operation = blocked_on.args[1];
+    let number = blocked_on.syscall as u64 & (TABLE_SPAN as u64 - 1);
+    match number {
+        SYS_FUTEX_WAITV => {
+            wait.op = op::WAITV;
+            wait.flags = timed(regs.arg3());
+        }
+        SYS_FUTEX_WAIT => {
+            wait.op = op::WAIT2;
+            wait.value = operation as u32;
+            wait.flags = futex_flags(regs.arg3()) | timed(regs.arg4());
+        }
+        SYS_FUTEX_WAKE | SYS_FUTEX_REQUEUE => {}
+        _ => {
+            wait.op = futex_op(operation, 0);
+            wait.value = regs.arg2() as u32;
+            wait.flags = futex_flags(operation) | timed(regs.arg3());
+        }
+    }
+    if wait.op >= op::FIRST_WAKE {
+        wait.op = op::NONE;
+    }
+    wait
+}
+
+#[inline(always)]
+fn timed(timeout: u64) -> u8 {
+    if timeout == 0 { 0 } else { flag::TIMED }
+}
+
+/// An entry of `futex_waitv(2)`'s list (`struct futex_waitv`).
+#[repr(C)]
+struct Listed {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+/// Out of line: most threads that block are in no futex.
+#[inline(never)]
+fn begin_wait(ledger: &mut Ledger, task: Task) {
+    let mut wait = decode_wait(&ledger.blocked_on, task.registers());
+    wait.class = Class::Futex as u8;
+    if wait.op == op::WAITV {
+        let mut listed = Listed {
+            value: 0,
+            address: 0,
+            flags: 0,
+            reserved: 0,
+        };
+        if read_user(&mut listed, wait.address) {
+            wait.address = listed.address;
+            wait.value = listed.value as u32;
+            wait.flags |= futex_flags(u64::from(listed.flags));
+        }
+    }
+    let mut words = [0_u32; WORDS];
+    if read_user(&mut words, wait.address) {
+        wait.flags |= flag::READ;
+    } else if read_user(&mut words[0], wait.address) {
+        // The word lies at the end of what is mapped.
+        wait.flags |= flag::READ;
+    }
+    recognise(&mut wait, &words);
+    ledger.futex = wait;
+    if wait.op != op::NONE {
+        ledger.flags |= IN_FUTEX;
+    }
+}
+
+/// Notes what the memory at a futex looks like.
+#[inline(always)]
+pub fn recognise(wait: &mut FutexWait, words: &[u32; WORDS]) {
+    wait.word = words[0];
+    wait.next = words[1];
+    if wait.flags & flag::READ != 0 {
+        let (layout, owner) = read_layout(wait.op, wait.flags, wait.value, words);
+        wait.layout = layout as u8;
+        wait.owner = owner;
+    }
+}
+
+/// Reads memory of the current process; a page that is not there is not waited for.
+#[inline(always)]
+fn read_user<T>(into: &mut T, address: u64) -> bool {
+    // SAFETY: writes `size_of::<T>()` bytes of plain data; reads user memory without faulting.
+    unsafe {
+        bpf_probe_read_user(
+            ptr::from_mut(into).cast(),
+            size_of::<T>() as u32,
+            address as *const _,
+        ) == 0
+    }
+}
+
+/// Notes what the waker is doing with a futex. `waiting_at` is where the wakee waits, as far as that is known.
+#[inline(never)]
+pub fn note_waker(wake: &mut Wake, waker: Task, waiting_at: u64) {
+    if !has_registers(waker.flags()) {
+        return;
+    }
+    let regs = waker.registers();
+    let syscall = regs.syscall();
+    let class = class_of(syscall);
+    if class == EXIT {
+        wake.op = u32::from(op::EXIT);
+        return;
+    }
+    if syscall < 0 || class != Class::Futex as u8 {
+        return;
+    }
+    let first = regs.arg0();
+    let (operation, second) = match syscall as u64 & (TABLE_SPAN as u64 - 1) {
+        SYS_FUTEX_WAKE => (count_op(regs.arg2()), first),
+        SYS_FUTEX_REQUEUE => (op::REQUEUE, first),
+        SYS_FUTEX_WAIT | SYS_FUTEX_WAITV => return,
+        _ => (futex_op(regs.arg1(), regs.arg2()), regs.arg4()),
+    };
+    if operation < op::FIRST_WAKE {
+        return;
+    }
+    wake.op = u32::from(operation);
+    let has_second = operation == op::REQUEUE || operation == op::WAKE_OP;
+    wake.futex = if has_second && second == waiting_at {
+        second
+    } else {
+        first
+    };
+}
+
+#[inline(always)]
+fn count_op(count: u64) -> u8 {
+    if count as u32 == 1 {
+        op::WAKE_ONE
+    } else {
+        op::WAKE_MANY
+    }
+}
+
+/// The thread runs again: its wait is over. Out of line, as [`begin_wait`].
+#[inline(never)]
+pub fn end(ledger: &mut Ledger, task: Task, now_ns: u64) {
+    ledger.flags &= !IN_FUTEX;
+    let wait = ledger.futex;
+    let wake = ledger.wake;
+    let mut duration_ns = 0;
+    if now_ns > ledger.turn_ns {
+        duration_ns = now_ns - ledger.turn_ns;
+    }
+    let mut lock = LockKey {
+        space: task.space(),
+        address: wait.address,
+    };
+    let (outcome, moved) = judge(&wait, &wake);
+    if moved {
+        lock.address = wake.futex;
+    }
+    if !add_to_lock(&lock, &wait, outcome, moved, duration_ns, task, now_ns) {
+        maps::count(|totals| totals.lost_locks += 1);
+        return;
+    }
+    let holder = if wait.owner != 0 && !moved {
+        wait.owner | BY_OWNER
+    } else if outcome as u8 != Outcome::Unmatched as u8 && wake.waker_tid != task.tid() {
+        wake.waker_tid
+    } else {
+        0
+    };
+    if holder != 0 {
+        let edge = EdgeKey {
+            lock,
+            waiter: task.tid(),
+            holder,
+        };
+        add_to_edge(&edge, duration_ns, now_ns);
+    }
+}
+
+/// How the wait ended, and whether the waiter had been moved to another futex meanwhile.
+///
+/// A waker in a futex call that wakes, at another address of the same address space: the waiter was requeued there. At a
+/// shared futex addresses may differ between processes, but not within a page.
+#[inline(always)]
+fn judge(wait: &FutexWait, wake: &Wake) -> (Outcome, bool) {
+    const IN_PAGE: u64 = 0xfff;
+    let operation = wake.op as u8;
+    if operation == op::EXIT {
+        return (Outcome::Exit, false);
+    }
+    if operation < op::FIRST_WAKE {
+        return (Outcome::Unmatched, false);
+    }
+    let outcome = if operation == op::WAKE_ONE || operation == op::UNLOCK_PI {
+        Outcome::WokenOne
+    } else {
+        Outcome::WokenMany
+    };
+    let same = if wait.flags & flag::PRIVATE == 0 {
+        wait.address & IN_PAGE == wake.futex & IN_PAGE
+    } else {
+        wait.address == wake.futex
+    };
+    (outcome, !same)
+}
+
+/// False if the table is full.
+#[inline(always)]
+fn add_to_lock(
+    lock: &LockKey,
+    wait: &FutexWait,
+    outcome: Outcome,
+    moved: bool,
+    duration_ns: u64,
+    task: Task,
+    now_ns: u64,
+) -> bool {
+    let Some(stats) = lock_entry(lock) else {
+        return false;
+    };
+    // SAFETY: a valid map value. Sums are atomic; the rest are samples of which the last one counts.
+    let stats = unsafe { &mut *stats };
+    add(&raw mut stats.wait_ns, duration_ns);
+    let bucket = bucket_of(duration_ns);
+    if bucket < BUCKETS {
+        increment(&raw mut stats.histogram[bucket]);
+    }
+    increment(&raw mut stats.outcomes[outcome as usize & (OUTCOMES - 1)]);
+    let layout = wait.layout as usize;
+    if layout < LAYOUTS {
+        increment(&raw mut stats.layouts[layout]);
+    }
+    if wait.flags & flag::TIMED != 0 {
+        increment(&raw mut stats.timed);
+    }
+    if moved {
+        increment(&raw mut stats.requeued);
+    }
+    if duration_ns > stats.max_ns {
+        stats.max_ns = duration_ns;
+    }
+    let tid = task.tid();
+    if stats.waiter != tid {
+        stats.waiter = if stats.waiter == 0 { tid } else { SEVERAL };
+    }
+    if outcome as u8 != Outcome::Unmatched as u8 {
+        stats.acquirer = tid;
+    }
+    stats.pid = task.pid();
+    stats.last_ns = now_ns;
+    stats.sample = *wait;
+    true
+}
+
+/// The lock's entry, made if there is none; `None` if the table is full.
+#[inline(always)]
+fn lock_entry(lock: &LockKey) -> Option<*mut LockStats> {
+    if let Some(stats) = LOCKS.get_ptr_mut(lock) {
+        return Some(stats);
+    }
+    let zeros = NO_WAITS.get(0)?;
+    // Another CPU may have made it just now, which is as good.
+    let _ = LOCKS.insert(lock, zeros, u64::from(BPF_NOEXIST));
+    LOCKS.get_ptr_mut(lock)
+}
+
+#[inline(always)]
+fn add_to_edge(key: &EdgeKey, duration_ns: u64, now_ns: u64) {
+    if let Some(stats) = EDGES.get_ptr_mut(key) {
+        // SAFETY: a valid map value; the waiter, which is here, alone writes it.
+        let stats = unsafe { &mut *stats };
+        stats.wait_ns += duration_ns;
+        stats.waits += 1;
+        stats.last_ns = now_ns;
+        if duration_ns > stats.max_ns {
+            stats.max_ns = duration_ns;
+        }
+        return;
+    }
+    let first = EdgeStats {
+        wait_ns: duration_ns,
+        waits: 1,
+        max_ns: duration_ns,
+        last_ns: now_ns,
+    };
+    if EDGES.insert(key, first, u64::from(BPF_ANY)).is_err() {
+        maps::count(|totals| totals.lost_edges += 1);
+    }
+}
+
+/// Adds atomically: two CPUs may end waits for one lock at the same moment. The target claims no atomics to rustc, since it
+/// lacks some; this one (`BPF_ATOMIC | BPF_ADD`) every kernel has.
+#[inline(always)]
+fn add(cell: *mut u64, value: u64) {
+    // SAFETY: a valid, aligned cell of a map value.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) cell, in(reg) value, options(nostack)) };
+}
+
+/// As [`add`], by one.
+#[inline(always)]
+fn increment(cell: *mut u32) {
+    // SAFETY: a valid, aligned cell of a map value.
+    unsafe { asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) cell, in(reg) 1_u64, options(nostack)) };
+}
+
+// The layout's byte indexes the counters.
+const _: () = assert!(Layout::Join as usize + 1 == LAYOUTS);

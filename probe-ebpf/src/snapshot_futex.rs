@@ -1,0 +1,124 @@
+//! The part of a snapshot that is about futex waits: what a thread waits for that nobody saw begin, and what the memory at
+//! a futex says now.
+//!
+//! Memory of another process is read with `bpf_copy_from_user_task()` (5.18), which may sleep and needs no privilege beyond
+//! that of loading the program. It costs about a microsecond, so it is done for those waits alone that the agent asks for.
+
+use core::ptr;
+
+use aya_ebpf::helpers::generated::bpf_copy_from_user_task;
+use probe_ebpf::ledger::{IN_FUTEX, Ledger};
+use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex};
+use probe_ebpf::record::{ON_CPU, Scratch, TaskRecord};
+use probe_ebpf::state::State;
+use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
+use probe_ebpf::waiting::{Class, flag, op};
+
+use crate::futex::{class_of, decode_wait, recognise, settle};
+use crate::maps::LEDGERS;
+use crate::task::{Task, has_copy_from_user_task};
+
+/// Fills in the record's futex wait; true if what memory says now is in [`Scratch::live`].
+#[inline(always)]
+pub fn read(task: Task, wanted: u64, scratch: &mut Scratch) -> bool {
+    scratch.task.futex = FutexWait::default();
+    let ledger = LEDGERS.get(task);
+    // SAFETY: null or a valid storage element for the duration of the program.
+    let noted = unsafe { ledger.as_ref() }.is_some_and(|ledger| ledger.flags & IN_FUTEX != 0);
+    if noted {
+        // SAFETY: not null, see above. `sched_switch` may be writing: `parse` tells by the ledger's own copy.
+        scratch.task.futex = unsafe { (*ledger).futex };
+    } else if !find(task, &mut scratch.task) {
+        return false;
+    }
+    let futex = scratch.task.futex;
+    let asked =
+        wanted & SNAPSHOT_FUTEXES != 0 || (wanted & SNAPSHOT_OWNERS != 0 && (futex.owner != 0 || !noted));
+    if !has_copy_from_user_task() || !asked || futex.op == op::NONE {
+        return false;
+    }
+    let live = &mut scratch.live;
+    read_around(task, futex.address, live);
+    let [ip, sp, bp] = task.registers().code();
+    live.ip = ip;
+    live.sp = sp;
+    live.bp = bp;
+    if !noted {
+        if let Some(words) = live.words_at() {
+            scratch.task.futex.flags |= flag::READ;
+            recognise(&mut scratch.task.futex, &words);
+        }
+        if wanted & SNAPSHOT_OPEN_LEDGERS != 0 {
+            keep(ledger, &scratch.task);
+        }
+    }
+    true
+}
+
+/// Tells by its registers what a blocked thread waits in; false if it is no futex.
+#[inline(always)]
+fn find(task: Task, record: &mut TaskRecord) -> bool {
+    let Some(state) = State::from_blocked_bits(record.facts.state_bits) else {
+        return false;
+    };
+    if record.flags & ON_CPU != 0 {
+        return false;
+    }
+    let class = class_of(record.blocked_on.syscall);
+    record.futex.class = settle(class, state, record.facts.task_flags);
+    if record.futex.class != Class::Futex as u8 || state as u8 != State::Sleeping as u8 {
+        return false;
+    }
+    record.futex = decode_wait(&record.blocked_on, task.registers());
+    record.futex.class = Class::Futex as u8;
+    record.futex.flags |= flag::FOUND;
+    // The list of `futex_waitv` lies in memory that is not read here.
+    record.futex.op != op::NONE && record.futex.op != op::WAITV
+}
+
+/// Gives the wait to a ledger that has not seen a switch, so that its end is booked like any other's.
+#[inline(always)]
+fn keep(ledger: *mut Ledger, record: &TaskRecord) {
+    // SAFETY: null or a valid storage element. `sched_switch` may be opening the account at the same moment: then the wait
+    // is over, and one that never was may be booked, once.
+    if let Some(ledger) = unsafe { ledger.as_mut() }
+        && ledger.birth_ns == 0
+    {
+        ledger.futex = record.futex;
+        ledger.blocked_on = record.blocked_on;
+        ledger.flags |= IN_FUTEX;
+    }
+}
+
+/// Reads the memory around a futex word, or the word alone where that is all there is.
+#[inline(always)]
+fn read_around(task: Task, address: u64, live: &mut LiveFutex) {
+    const ALL: u32 = (LIVE_WORDS * 4) as u32;
+    const AT: usize = (LIVE_BEFORE / 4) as usize;
+    live.valid = 0;
+    live.padding = 0;
+    if copy(
+        task,
+        live.words.as_mut_ptr(),
+        ALL,
+        address.wrapping_sub(LIVE_BEFORE),
+    ) {
+        live.valid = ALL;
+    } else if copy(task, (&raw mut live.words[AT]).cast(), 4, address) {
+        live.valid = 4;
+    }
+}
+
+#[inline(always)]
+fn copy(task: Task, into: *mut u32, bytes: u32, address: u64) -> bool {
+    // SAFETY: the caller's pointer is valid for `bytes` bytes; the helper checks the address.
+    unsafe {
+        bpf_copy_from_user_task(
+            into.cast(),
+            bytes,
+            ptr::with_exposed_provenance_mut::<core::ffi::c_void>(address as usize),
+            task.as_ptr(),
+            0,
+        ) == 0
+    }
+}

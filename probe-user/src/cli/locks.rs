@@ -1,0 +1,112 @@
+//! `procprobe locks`: who waits on whom, over a window; deadlocks and stalls, however old.
+
+use std::time::Duration;
+
+use super::args::{Global, LocksArgs, Output};
+use super::watching::{feed, require, watch};
+use super::{bpf_only, output, runtime};
+use crate::kernel::load::Options;
+use crate::kernel::snapshot::{Detail, Futexes};
+use crate::model::locks::report::Report;
+use crate::model::locks::window::LockWindow;
+use crate::model::locks::{Look, Tables};
+use crate::model::snapshot::{Losses, Snapshot};
+use crate::source::bpf::BpfSource;
+use crate::view;
+use crate::view::table::terminal_width;
+
+/// Snapshots of this verb read the memory of every futex that is waited at.
+const DETAIL: Detail = Detail {
+    histograms: false,
+    open_ledgers: false,
+    futexes: Futexes::All,
+};
+
+/// Between the look that shows a deadlock and the one that confirms it.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the source cannot be opened or read, or there is no such process.
+pub fn run(global: &Global, args: &LocksArgs) -> anyhow::Result<()> {
+    let options = Options {
+        max_locks: args.max_locks,
+        max_edges: args.max_edges,
+        ..Options::default()
+    };
+    let mut source = bpf_only(global, "locks", options)?;
+    let (report, snapshot, losses) = runtime()?.block_on(window(&mut source, args, global.bpf_log))?;
+    match global.output {
+        Output::Table => output::lines(&view::locks::lines(&report, &losses, look(args))),
+        Output::Dot => output::lines(&view::graph::dot(&report)),
+        Output::Mermaid => output::lines(&view::graph::mermaid(&report)),
+        Output::Json => {
+            let payload = view::json::locks(&report);
+            output::json(&view::json::Answer::new(
+                &snapshot,
+                report.window_ns,
+                &losses,
+                payload,
+            ))
+        }
+    }
+}
+
+fn look(args: &LocksArgs) -> view::locks::Look {
+    view::locks::Look {
+        limit: (args.limit > 0).then_some(args.limit),
+        width: terminal_width(),
+    }
+}
+
+async fn window(
+    source: &mut BpfSource,
+    args: &LocksArgs,
+    bpf_log: bool,
+) -> anyhow::Result<(Report, Snapshot, Losses)> {
+    if bpf_log {
+        source.probe.forward_logs().map_err(anyhow::Error::msg)?;
+    }
+    let mut events = source.start()?;
+    let (first, tables) = look_now(source)?;
+    require(&first, args.pid)?;
+    let mut window = LockWindow::begin(
+        Look {
+            snapshot: &first,
+            tables: &tables,
+        },
+        args.pid,
+    );
+    let cgroups = &mut source.cgroups;
+    watch(&mut events, args.window, first.began_ns, |event| {
+        window.event(event, cgroups);
+    })
+    .await?;
+    let (mut last, mut tables) = look_now(source)?;
+    let shown = Look {
+        snapshot: &last,
+        tables: &tables,
+    };
+    if window.needs_second_look(shown) {
+        tokio::time::sleep(SECOND_LOOK).await;
+        (last, tables) = look_now(source)?;
+    }
+    let cgroups = &mut source.cgroups;
+    feed(&mut events, first.began_ns..=last.ended_ns, |event| {
+        window.event(event, cgroups);
+    });
+    let losses = source.losses()?.since(&first.losses);
+    let look = Look {
+        snapshot: &last,
+        tables: &tables,
+    };
+    let report = window.end(look, &mut source.cgroups);
+    Ok((report, last, losses))
+}
+
+fn look_now(source: &mut BpfSource) -> anyhow::Result<(Snapshot, Tables)> {
+    let snapshot = source.snapshot(DETAIL)?;
+    let tables = source.tables(&snapshot)?;
+    Ok((snapshot, tables))
+}

@@ -1,0 +1,1 @@
+//! Running totals of lock waits per group and kind, for metrics; they outlive the locks.

@@ -1,0 +1,220 @@
+//! Who waits in a circle, or for somebody who is dead.
+//!
+//! Only edges that memory proves count: a thread waits at a lock whose memory, read just now, names the holder (or for the
+//! end of a thread, which its tid word names). One look is not enough, since memory and threads are read one after the
+//! other: what a second look does not confirm unchanged is not reported.
+
+use std::collections::{BTreeMap, HashSet};
+
+use probe_ebpf::lock::{Layout, OWNER_DIED, read_layout};
+
+use super::people::{Owner, People};
+use super::{LockId, Look, Party};
+use crate::model::thread::{OpenWait, Thread, ThreadId};
+
+/// How it came to be that nobody can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// Each waits for the next.
+    Cycle,
+    /// A thread waits for itself.
+    Itself,
+    /// The holder has ended without releasing.
+    DeadOwner,
+}
+
+impl Shape {
+    /// The name used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cycle => "cycle",
+            Self::Itself => "self",
+            Self::DeadOwner => "dead_owner",
+        }
+    }
+}
+
+/// One thread of a deadlock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    /// Who waits.
+    pub party: Party,
+    /// At which lock.
+    pub waits_for: LockId,
+    /// The lock of its own that the one before it waits for; `None` if nobody in the circle does.
+    pub holds: Option<LockId>,
+    /// Address of [`Self::waits_for`] as the thread has it.
+    pub address: u64,
+    /// Whether it waits for the end of a thread, not for a lock.
+    pub joins: bool,
+    /// Its identity.
+    id: ThreadId,
+    /// Switches until now: unchanged, it has not run since.
+    switches: u64,
+}
+
+/// Threads that wait for each other for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlock {
+    /// How.
+    pub shape: Shape,
+    /// Each waits for the next, the last for the first; of a dead owner, everybody who waits for it.
+    pub members: Vec<Member>,
+    /// Tid of a dead owner, as memory has it.
+    pub dead_owner: Option<u32>,
+    /// Nanoseconds since the last of them began to wait.
+    pub age_ns: u64,
+}
+
+/// An edge that memory proves.
+struct Proof<'a> {
+    waiter: &'a Thread,
+    open: &'a OpenWait,
+    lock: LockId,
+    owner: Owner<'a>,
+    joins: bool,
+}
+
+/// Whom an open wait is for, as memory says now; `None` if it does not.
+///
+/// Without memory (kernels before 5.18) nobody is named: the word as the wait began may long be another's.
+pub fn proven_owner<'a>(people: &People<'a>, thread: &Thread, open: &OpenWait) -> Option<(Owner<'a>, bool)> {
+    let wait = &open.wait;
+    let words = open.live.as_ref()?.words_at()?;
+    let (layout, owner) = read_layout(wait.op, wait.flags, wait.value, &words);
+    if layout == Layout::TidWord && words[0] & OWNER_DIED != 0 {
+        return None;
+    }
+    let shared = super::is_shared(wait);
+    match layout {
+        Layout::Join => Some((people.owner(thread, owner, false), true)),
+        Layout::TidWord | Layout::GlibcMutex if owner != 0 => {
+            Some((people.owner(thread, owner, shared), false))
+        }
+        _ => None,
+    }
+}
+
+/// Everything in one look that may be a deadlock.
+pub fn candidates(look: Look<'_>, people: &People<'_>) -> Vec<Deadlock> {
+    let proofs: BTreeMap<ThreadId, Proof<'_>> = look
+        .open_waits()
+        .filter_map(|(waiter, open, lock)| {
+            let (owner, joins) = proven_owner(people, waiter, open)?;
+            let proof = Proof {
+                waiter,
+                open,
+                lock,
+                owner,
+                joins,
+            };
+            Some((waiter.id, proof))
+        })
+        .collect();
+    let mut found = cycles(&proofs);
+    found.extend(dead_owners(&proofs));
+    found.sort_by_key(|deadlock| std::cmp::Reverse(deadlock.age_ns));
+    found
+}
+
+/// Follows everybody to whom it waits for. Each waits for one other at most, so every circle is walked once.
+fn cycles(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
+    let mut done: HashSet<ThreadId> = HashSet::new();
+    let mut found = Vec::new();
+    for &start in proofs.keys() {
+        let mut path: Vec<ThreadId> = Vec::new();
+        let mut at = start;
+        while let Some(proof) = proofs.get(&at) {
+            if let Some(begin) = path.iter().position(|&id| id == at) {
+                found.extend(circle(proofs, &path[begin..]));
+                break;
+            }
+            if !done.insert(at) {
+                break;
+            }
+            path.push(at);
+            let Owner::Alive(owner) = proof.owner else { break };
+            at = owner.id;
+        }
+    }
+    found
+}
+
+/// A circle as a deadlock. Threads that only join each other hold no lock, and cannot.
+fn circle(proofs: &BTreeMap<ThreadId, Proof<'_>>, ids: &[ThreadId]) -> Option<Deadlock> {
+    let ring: Vec<&Proof<'_>> = ids.iter().filter_map(|id| proofs.get(id)).collect();
+    if ring.iter().all(|proof| proof.joins) {
+        return None;
+    }
+    let before = ring.iter().cycle().skip(ring.len().checked_sub(1)?);
+    let members = ring
+        .iter()
+        .zip(before)
+        .map(|(proof, before)| member(proof, (!before.joins).then_some(before.lock)));
+    Some(Deadlock {
+        shape: if ring.len() == 1 {
+            Shape::Itself
+        } else {
+            Shape::Cycle
+        },
+        members: members.collect(),
+        dead_owner: None,
+        age_ns: ring.iter().map(|proof| proof.open.age_ns).min().unwrap_or(0),
+    })
+}
+
+/// Locks whose holder has ended, with everybody who waits for them.
+fn dead_owners(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
+    let mut by_lock: BTreeMap<LockId, (u32, Vec<&Proof<'_>>)> = BTreeMap::new();
+    for proof in proofs.values().filter(|proof| !proof.joins) {
+        if let Owner::Gone(tid) = proof.owner {
+            by_lock
+                .entry(proof.lock)
+                .or_insert((tid, Vec::new()))
+                .1
+                .push(proof);
+        }
+    }
+    by_lock
+        .into_values()
+        .map(|(tid, proofs)| Deadlock {
+            shape: Shape::DeadOwner,
+            members: proofs.iter().map(|proof| member(proof, None)).collect(),
+            dead_owner: Some(tid),
+            age_ns: proofs.iter().map(|proof| proof.open.age_ns).max().unwrap_or(0),
+        })
+        .collect()
+}
+
+fn member(proof: &Proof<'_>, holds: Option<LockId>) -> Member {
+    let switches = proof.waiter.switches;
+    Member {
+        party: Party::of(proof.waiter),
+        waits_for: proof.lock,
+        holds,
+        address: proof.open.wait.address,
+        joins: proof.joins,
+        id: proof.waiter.id,
+        switches: switches.voluntary + switches.involuntary,
+    }
+}
+
+/// Those of `now` that an earlier look has as well, member by member, nobody having run in between.
+pub fn confirmed(now: Vec<Deadlock>, earlier: &[Deadlock]) -> Vec<Deadlock> {
+    let key = |deadlock: &Deadlock| {
+        let mut members = deadlock.members.clone();
+        members.sort();
+        (deadlock.shape, deadlock.dead_owner, members)
+    };
+    let known: Vec<_> = earlier.iter().map(key).collect();
+    now.into_iter()
+        .filter(|deadlock| match deadlock.shape {
+            // More may have come to wait for the dead: those who were there before prove it.
+            Shape::DeadOwner => known.iter().any(|(shape, owner, members)| {
+                (*shape, *owner) == (deadlock.shape, deadlock.dead_owner)
+                    && members.iter().any(|member| deadlock.members.contains(member))
+            }),
+            Shape::Cycle | Shape::Itself => known.contains(&key(deadlock)),
+        })
+        .collect()
+}

@@ -1,0 +1,178 @@
+//! What is known about one lock: the sums of its waits, who took part, and the waits that are open.
+
+use std::collections::{BTreeMap, HashSet};
+
+use probe_ebpf::histogram::BUCKETS;
+use probe_ebpf::lock::{BY_OWNER, FutexWait, LAYOUTS, LockStats, OUTCOMES, Outcome, SEVERAL, WORDS};
+use probe_ebpf::waiting::flag;
+
+use super::people::{Owner, People};
+use super::{LockId, Look};
+use crate::model::thread::{OpenWait, Thread};
+
+/// Everything about one lock.
+#[derive(Clone, Debug)]
+pub struct Evidence<'a> {
+    /// Which.
+    pub id: LockId,
+    /// A process that waits or waited at it, and the address there.
+    pub pid: u32,
+    /// See [`Self::pid`].
+    pub address: u64,
+    /// Nanoseconds of waits that ended.
+    pub wait_ns: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+    /// Their durations.
+    pub histogram: [u64; BUCKETS],
+    /// Waits that ended, by [`Outcome`].
+    pub outcomes: [u64; OUTCOMES],
+    /// All waits, the open ones included, by [`probe_ebpf::lock::Layout`].
+    pub layouts: [u64; LAYOUTS],
+    /// Waits with a timeout.
+    pub timed: u64,
+    /// A wait as it began: the latest, or an open one.
+    pub sample: FutexWait,
+    /// Whether more than one thread has waited.
+    pub several_waiters: bool,
+    /// Who ran on last after a wait: the likely holder.
+    pub acquirer: u32,
+    /// Tids of those who waited.
+    pub waiters: HashSet<u32>,
+    /// Tids of those who woke.
+    pub wakers: HashSet<u32>,
+    /// Whether an owner that memory named is or was a thread that could have been it.
+    pub owner_seen: bool,
+    /// Open waits, longest first.
+    pub open: Vec<(&'a Thread, &'a OpenWait)>,
+    /// Nanoseconds waited by each waiter, ended waits.
+    pub by_waiter: BTreeMap<u32, u64>,
+}
+
+impl<'a> Evidence<'a> {
+    fn new(id: LockId, address: u64) -> Self {
+        Self {
+            id,
+            pid: 0,
+            address,
+            wait_ns: 0,
+            max_ns: 0,
+            histogram: [0; BUCKETS],
+            outcomes: [0; OUTCOMES],
+            layouts: [0; LAYOUTS],
+            timed: 0,
+            sample: FutexWait::default(),
+            several_waiters: false,
+            acquirer: 0,
+            waiters: HashSet::new(),
+            wakers: HashSet::new(),
+            owner_seen: false,
+            open: Vec::new(),
+            by_waiter: BTreeMap::new(),
+        }
+    }
+
+    fn add_stats(&mut self, stats: &LockStats) {
+        self.wait_ns += stats.wait_ns;
+        self.max_ns = self.max_ns.max(stats.max_ns);
+        for (sum, &count) in self.histogram.iter_mut().zip(&stats.histogram) {
+            *sum += u64::from(count);
+        }
+        for (sum, &count) in self.outcomes.iter_mut().zip(&stats.outcomes) {
+            *sum += u64::from(count);
+        }
+        for (sum, &count) in self.layouts.iter_mut().zip(&stats.layouts) {
+            *sum += u64::from(count);
+        }
+        self.timed += u64::from(stats.timed);
+        self.several_waiters |= stats.waiter == SEVERAL;
+        if self.pid == 0 {
+            self.pid = stats.pid;
+        }
+        self.sample = stats.sample;
+        self.acquirer = stats.acquirer;
+    }
+
+    fn add_open(&mut self, thread: &'a Thread, open: &'a OpenWait, people: &People<'_>) {
+        self.open.push((thread, open));
+        self.waiters.insert(thread.id.tid);
+        self.layouts[usize::from(open.wait.layout) % LAYOUTS] += 1;
+        self.timed += u64::from(open.wait.flags & flag::TIMED != 0);
+        if self.pid == 0 {
+            self.pid = thread.pid;
+        }
+        if self.sample.address == 0 {
+            self.sample = open.wait;
+        }
+        let shared = super::is_shared(&open.wait);
+        if open.wait.owner != 0 {
+            self.owner_seen |= matches!(people.owner(thread, open.wait.owner, shared), Owner::Alive(_));
+        }
+    }
+
+    /// Waits that ended.
+    pub fn ended(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+
+    /// Waits, the open ones included.
+    pub fn waits(&self) -> u64 {
+        self.ended() + self.open.len() as u64
+    }
+
+    /// Waits that ended one way.
+    pub fn ended_by(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    /// Those who both waited here and woke others here: what threads that take turns do.
+    pub fn take_turns(&self) -> usize {
+        self.waiters.intersection(&self.wakers).count()
+    }
+
+    /// The futex word and those behind it as they are now, if an open wait's were read.
+    pub fn live(&self) -> Option<[u32; WORDS]> {
+        self.open
+            .iter()
+            .find_map(|(_, open)| open.live.as_ref()?.words_at())
+    }
+}
+
+/// Gathers what is known about every lock of a look. `known` says whether a tid that memory named belonged to a thread of
+/// that process, now or before.
+pub fn gather<'a>(
+    look: Look<'a>,
+    people: &People<'a>,
+    known: impl Fn(u32, u32) -> bool,
+) -> BTreeMap<LockId, Evidence<'a>> {
+    let mut all: BTreeMap<LockId, Evidence<'a>> = BTreeMap::new();
+    for (key, stats) in &look.tables.locks {
+        let id = look.tables.id(*key);
+        let entry = all.entry(id).or_insert_with(|| Evidence::new(id, key.address));
+        entry.add_stats(stats);
+    }
+    for (key, stats) in &look.tables.edges {
+        let id = look.tables.id(key.lock);
+        let Some(entry) = all.get_mut(&id) else { continue };
+        entry.waiters.insert(key.waiter);
+        *entry.by_waiter.entry(key.waiter).or_default() += stats.wait_ns;
+        if key.holder & BY_OWNER != 0 {
+            entry.owner_seen |= known(key.waiter, key.holder & !BY_OWNER);
+        } else if key.holder != 0 {
+            entry.wakers.insert(key.holder);
+        }
+    }
+    for (thread, open, id) in look.open_waits() {
+        let entry = all
+            .entry(id)
+            .or_insert_with(|| Evidence::new(id, open.wait.address));
+        entry.add_open(thread, open, people);
+    }
+    for entry in all.values_mut() {
+        entry.several_waiters |= entry.waiters.len() > 1;
+        entry
+            .open
+            .sort_by_key(|(thread, open)| (std::cmp::Reverse(open.age_ns), thread.id));
+    }
+    all
+}

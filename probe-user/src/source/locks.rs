@@ -1,0 +1,125 @@
+//! The kernel's tables of locks, with the locks of several processes told: the kernel side keys them by address space and
+//! address, which differ between processes; here the mapping says which file and byte an address means.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use probe_ebpf::lock::{LockKey, LockStats};
+use procfs::process::{MMapPath, MemoryMap, Process};
+
+use super::bpf::BpfSource;
+use crate::kernel::tables::TableError;
+use crate::model::locks::{LockId, Tables, is_shared, key_of};
+use crate::model::snapshot::Snapshot;
+
+/// What was found out about keys of shared locks; `None`: it is private after all.
+pub struct Mappings {
+    root: PathBuf,
+    known: HashMap<LockKey, Option<LockId>>,
+}
+
+impl Mappings {
+    /// Nothing known yet; `root` is where /proc is mounted.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Tells what each of `wanted` (key and process) is, and forgets the others.
+    fn tell(&mut self, wanted: &HashMap<LockKey, u32>) -> HashMap<LockKey, LockId> {
+        self.known.retain(|key, _| wanted.contains_key(key));
+        let mut by_process: HashMap<u32, Vec<LockKey>> = HashMap::new();
+        for (&key, &pid) in wanted {
+            if !self.known.contains_key(&key) {
+                by_process.entry(pid).or_default().push(key);
+            }
+        }
+        for (pid, keys) in by_process {
+            // A process that has ended has no mappings: what was not found out is private.
+            let maps = maps_of(&self.root, pid).unwrap_or_default();
+            for key in keys {
+                self.known.insert(key, shared_id(&maps, key.address));
+            }
+        }
+        let shared = self.known.iter().filter_map(|(&key, id)| Some((key, (*id)?)));
+        shared.collect()
+    }
+}
+
+fn maps_of(root: &Path, pid: u32) -> Option<Vec<MemoryMap>> {
+    let process = Process::new_with_root(root.join(pid.to_string())).ok()?;
+    Some(process.maps().ok()?.into_iter().collect())
+}
+
+/// The file and byte behind an address; `None` if it is memory of the process's own.
+///
+/// The kernel goes by the mapping, not by the flag (`get_futex_key()` in kernel/futex/core.c): in private memory a "shared"
+/// futex is known to one address space as well.
+fn shared_id(maps: &[MemoryMap], address: u64) -> Option<LockId> {
+    let map = maps
+        .iter()
+        .find(|map| (map.address.0..map.address.1).contains(&address))?;
+    let shared = map.perms.contains(procfs::process::MMPermissions::SHARED);
+    if !shared || map.inode == 0 || map.pathname == MMapPath::Anonymous {
+        return None;
+    }
+    let (major, minor) = map.dev;
+    Some(LockId::Shared {
+        device: u64::from(major.unsigned_abs()) << 32 | u64::from(minor.unsigned_abs()),
+        inode: map.inode,
+        offset: map.offset + (address - map.address.0),
+    })
+}
+
+impl BpfSource {
+    /// Reads the tables, and tells which of the snapshot's locks several processes share.
+    ///
+    /// # Errors
+    /// [`TableError`] if a table cannot be read.
+    pub fn tables(&mut self, snapshot: &Snapshot) -> Result<Tables, TableError> {
+        let locks = self.probe.locks.read()?;
+        let edges = self.probe.edges.read()?;
+        let mut wanted: HashMap<LockKey, u32> = HashMap::new();
+        for (key, stats) in &locks {
+            if is_shared(&stats.sample) {
+                wanted.insert(*key, stats.pid);
+            }
+        }
+        for thread in &snapshot.threads {
+            if let Some(open) = thread.futex.as_ref().filter(|open| is_shared(&open.wait)) {
+                wanted.insert(key_of(thread, open), thread.pid);
+            }
+        }
+        Ok(Tables {
+            locks,
+            edges,
+            shared: self.mappings.tell(&wanted),
+        })
+    }
+
+    /// Makes room: deletes locks of address spaces that are gone, and those nobody has waited at for `idle_ns`.
+    ///
+    /// # Errors
+    /// [`TableError`] if a table cannot be written.
+    pub fn prune(&mut self, snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Result<(), TableError> {
+        let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
+        let now_ns = snapshot.ended_ns;
+        let over = |key: &LockKey, last_ns: u64| {
+            !spaces.contains(&key.space) || now_ns.saturating_sub(last_ns) > idle_ns
+        };
+        let locks = tables.locks.iter();
+        let locks: Vec<LockKey> = locks
+            .filter(|(key, stats): &&(LockKey, LockStats)| over(key, stats.last_ns))
+            .map(|(key, _)| *key)
+            .collect();
+        let edges = tables.edges.iter();
+        let edges: Vec<_> = edges
+            .filter(|(key, stats)| over(&key.lock, stats.last_ns))
+            .map(|(key, _)| *key)
+            .collect();
+        self.probe.locks.delete(&locks)?;
+        self.probe.edges.delete(&edges)
+    }
+}

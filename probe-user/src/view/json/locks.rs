@@ -1,0 +1,291 @@
+//! Payload of `locks`: contention, who waits on whom, deadlocks, stalls.
+
+use probe_ebpf::histogram::upper_bound_ns;
+use serde::Serialize;
+
+use super::states::BucketJson;
+use super::{BlockedOnJson, blocked_on_json};
+use crate::model::locks::deadlock::{Deadlock, Member};
+use crate::model::locks::report::{Code, Edge, Holder, Lock, Parallelism, Report};
+use crate::model::locks::stall::Stall;
+use crate::model::locks::{LockId, Party};
+use crate::model::thread::Comm;
+
+/// Payload of `locks`.
+#[derive(Debug, Serialize)]
+pub struct Locks {
+    locks: Vec<LockJson>,
+    edges: Vec<EdgeJson>,
+    deadlocks: Vec<DeadlockJson>,
+    stalls: Vec<StallJson>,
+    not_contention: Vec<IdleJson>,
+    processes: Vec<ProcessJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct LockJson {
+    id: String,
+    pid: u32,
+    comm: Option<String>,
+    address: String,
+    symbol: Option<String>,
+    kind: &'static str,
+    shared: bool,
+    waiters_now: u64,
+    waits: u64,
+    wait_ns_total: u64,
+    wait_ns_max: u64,
+    holder: Option<HolderJson>,
+    pattern: Option<&'static str>,
+    code: Option<CodeJson>,
+    histogram: Vec<BucketJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct CodeJson {
+    frames: Vec<String>,
+    cut: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct HolderJson {
+    pid: Option<u32>,
+    tid: u32,
+    comm: Option<String>,
+    evidence: &'static str,
+    /// `null` if it does not hold the lock now.
+    state: Option<&'static str>,
+    state_ns: Option<u64>,
+    blocked_on: Option<BlockedOnJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct PartyJson {
+    pid: Option<u32>,
+    tid: u32,
+    comm: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct EdgeJson {
+    waiter: PartyJson,
+    holder: PartyJson,
+    lock: String,
+    waits: u64,
+    wait_ns_total: u64,
+    evidence: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct DeadlockJson {
+    kind: &'static str,
+    since_ns: u64,
+    threads: Vec<MemberJson>,
+    /// Tid of a holder that has ended, as its mutex has it.
+    dead_owner: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberJson {
+    pid: u32,
+    tid: u32,
+    comm: Option<String>,
+    waits_for: String,
+    holds: Option<String>,
+    address: String,
+}
+
+#[derive(Debug, Serialize)]
+struct StallJson {
+    pid: u32,
+    since_ns: u64,
+    other_threads: u64,
+    threads: Vec<StalledJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct StalledJson {
+    tid: u32,
+    comm: Option<String>,
+    waits_for: String,
+    wait_ns: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct IdleJson {
+    id: String,
+    pid: u32,
+    comm: Option<String>,
+    address: String,
+    kind: &'static str,
+    shared: bool,
+    waiters_now: u64,
+    waits: u64,
+    wait_ns_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessJson {
+    pid: u32,
+    comm: Option<String>,
+    threads: u64,
+    running: f64,
+    runnable: f64,
+    lock_blocked: f64,
+    futex_blocked: f64,
+}
+
+/// A finished window.
+pub fn locks(report: &Report) -> Locks {
+    Locks {
+        locks: report.locks.iter().map(lock).collect(),
+        edges: report.edges.iter().map(edge).collect(),
+        deadlocks: report.deadlocks.iter().map(deadlock).collect(),
+        stalls: report.stalls.iter().map(stall).collect(),
+        not_contention: report.idle.iter().map(idle).collect(),
+        processes: report.processes.iter().map(process).collect(),
+    }
+}
+
+/// How locks are named: by process-local address, or by file and byte.
+pub fn lock_id(id: LockId) -> String {
+    match id {
+        LockId::Private(space, address) => format!("{space:x}:{address:#x}"),
+        LockId::Shared {
+            device,
+            inode,
+            offset,
+        } => format!("{}:{}:{inode}+{offset:#x}", device >> 32, device & 0xffff_ffff),
+    }
+}
+
+fn name(comm: Comm) -> Option<String> {
+    (!comm.bytes().is_empty()).then(|| comm.to_string())
+}
+
+fn known(pid: u32) -> Option<u32> {
+    (pid != 0).then_some(pid)
+}
+
+fn lock(lock: &Lock) -> LockJson {
+    let histogram = lock.histogram.iter().enumerate();
+    LockJson {
+        id: lock_id(lock.id),
+        pid: lock.pid,
+        comm: name(lock.comm),
+        address: format!("{:#x}", lock.address),
+        symbol: lock.symbol.clone(),
+        kind: lock.kind.name(),
+        shared: lock.shared,
+        waiters_now: lock.waiters.len() as u64,
+        waits: lock.waits,
+        wait_ns_total: lock.wait_ns,
+        wait_ns_max: lock.max_ns,
+        holder: lock.holder.as_ref().map(holder),
+        pattern: lock.pattern.map(crate::model::locks::report::Pattern::name),
+        code: lock.code.as_ref().map(|Code { frames, cut }| CodeJson {
+            frames: frames.clone(),
+            cut: *cut,
+        }),
+        histogram: histogram
+            .filter(|(_, count)| **count > 0)
+            .map(|(bucket, &count)| BucketJson {
+                le_ns: upper_bound_ns(bucket),
+                count,
+            })
+            .collect(),
+    }
+}
+
+fn holder(holder: &Holder) -> HolderJson {
+    let doing = holder.doing.as_ref();
+    HolderJson {
+        pid: known(holder.party.pid),
+        tid: holder.party.tid,
+        comm: name(holder.party.comm),
+        evidence: holder.grade.name(),
+        state: doing.map(|doing| doing.condition.name()),
+        state_ns: doing.and_then(|doing| doing.ns),
+        blocked_on: doing
+            .and_then(|doing| doing.blocked_on.as_ref())
+            .and_then(blocked_on_json),
+    }
+}
+
+fn party(party: &Party) -> PartyJson {
+    PartyJson {
+        pid: known(party.pid),
+        tid: party.tid,
+        comm: name(party.comm),
+    }
+}
+
+fn edge(edge: &Edge) -> EdgeJson {
+    EdgeJson {
+        waiter: party(&edge.waiter),
+        holder: party(&edge.holder),
+        lock: lock_id(edge.lock),
+        waits: edge.waits,
+        wait_ns_total: edge.wait_ns,
+        evidence: edge.grade.name(),
+    }
+}
+
+fn deadlock(deadlock: &Deadlock) -> DeadlockJson {
+    let member = |member: &Member| MemberJson {
+        pid: member.party.pid,
+        tid: member.party.tid,
+        comm: name(member.party.comm),
+        waits_for: lock_id(member.waits_for),
+        holds: member.holds.map(lock_id),
+        address: format!("{:#x}", member.address),
+    };
+    DeadlockJson {
+        kind: deadlock.shape.name(),
+        since_ns: deadlock.age_ns,
+        threads: deadlock.members.iter().map(member).collect(),
+        dead_owner: deadlock.dead_owner,
+    }
+}
+
+fn stall(stall: &Stall) -> StallJson {
+    let threads = stall.waits.iter().map(|wait| StalledJson {
+        tid: wait.party.tid,
+        comm: name(wait.party.comm),
+        waits_for: lock_id(wait.lock),
+        wait_ns: wait.age_ns,
+    });
+    StallJson {
+        pid: stall.pid,
+        since_ns: stall.age_ns,
+        other_threads: stall.others,
+        threads: threads.collect(),
+    }
+}
+
+fn idle(lock: &Lock) -> IdleJson {
+    IdleJson {
+        id: lock_id(lock.id),
+        pid: lock.pid,
+        comm: name(lock.comm),
+        address: format!("{:#x}", lock.address),
+        kind: lock.kind.name(),
+        shared: lock.shared,
+        waiters_now: lock.waiters.len() as u64,
+        waits: lock.waits,
+        wait_ns_total: lock.wait_ns,
+    }
+}
+
+fn process(process: &Parallelism) -> ProcessJson {
+    let rounded = |value: f64| (value * 1_000.0).round() / 1_000.0;
+    ProcessJson {
+        pid: process.pid,
+        comm: name(process.comm),
+        threads: process.threads,
+        running: rounded(process.running),
+        runnable: rounded(process.runnable),
+        lock_blocked: rounded(process.lock_blocked),
+        futex_blocked: rounded(process.futex_blocked),
+    }
+}

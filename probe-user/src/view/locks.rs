@@ -1,0 +1,321 @@
+//! Who waits on whom, for a terminal: the answer first, then the evidence.
+
+use probe_ebpf::state::State;
+
+use super::histogram;
+use super::number::{count, duration, plural};
+use super::states::lost;
+use super::table::{Align, Table, cut};
+use crate::model::blocked::syscall_name;
+use crate::model::locks::deadlock::{Deadlock, Shape};
+use crate::model::locks::report::{Code, Doing, Edge, Holder, Lock, Parallelism, Pattern, Report};
+use crate::model::locks::stall::Stall;
+use crate::model::locks::{Kind, LockId, Party};
+use crate::model::snapshot::Losses;
+use crate::model::thread::Condition;
+
+/// What to show.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Rows at most; `None` for all.
+    pub limit: Option<usize>,
+    /// Columns of the terminal; `None` if the output is no terminal.
+    pub width: Option<usize>,
+}
+
+/// Edges of a lock that are listed.
+const EDGES: usize = 5;
+/// Threads of a deadlock or stall that are listed.
+const MEMBERS: usize = 20;
+
+/// The lines of a finished window.
+pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
+    let mut lines = Vec::new();
+    for deadlock in &report.deadlocks {
+        lines.extend(deadlock_lines(deadlock, report));
+        lines.push(String::new());
+    }
+    for stall in &report.stalls {
+        lines.extend(stall_lines(stall, report));
+        lines.push(String::new());
+    }
+    lines.push(headline(report, losses));
+    if !report.locks.is_empty() {
+        lines.push(String::new());
+        lines.extend(table(report, look));
+        lines.push(String::new());
+        lines.extend(
+            report
+                .locks
+                .first()
+                .map(|worst| detail(worst, report))
+                .unwrap_or_default(),
+        );
+    }
+    if !report.processes.is_empty() {
+        lines.push(String::new());
+        lines.extend(report.processes.iter().take(EDGES).map(parallelism));
+    }
+    lines.push(String::new());
+    lines.push(idle(report));
+    lines.into_iter().map(|line| cut(&line, look.width)).collect()
+}
+
+fn deadlock_lines(deadlock: &Deadlock, report: &Report) -> Vec<String> {
+    let process = deadlock
+        .members
+        .first()
+        .map(|member| process_name(report, member.party))
+        .unwrap_or_default();
+    let age = duration(Some(deadlock.age_ns));
+    let threads = plural(deadlock.members.len() as u64, "thread");
+    let what = match deadlock.shape {
+        Shape::Cycle => format!("{threads}, each waits for the next"),
+        Shape::Itself => "a thread waits for itself".to_owned(),
+        Shape::DeadOwner => {
+            let owner = deadlock.dead_owner.unwrap_or(0);
+            format!("{threads} for a lock whose holder, thread {owner}, has ended")
+        }
+    };
+    let mut lines = vec![format!("DEADLOCK in {process} for {age}: {what}")];
+    let members = deadlock.members.len();
+    for (position, member) in deadlock.members.iter().enumerate().take(MEMBERS) {
+        let next = deadlock.members[(position + 1) % members].party;
+        let held = match deadlock.shape {
+            Shape::DeadOwner => "a thread that has ended".to_owned(),
+            Shape::Cycle | Shape::Itself => party(next),
+        };
+        let waits = party(member.party);
+        lines.push(if member.joins {
+            format!("  {waits}  waits for the end of  {held}")
+        } else {
+            let lock = lock_phrase(report, member.waits_for, member.address);
+            format!("  {waits}  waits for  {lock}  held by  {held}")
+        });
+    }
+    if members > MEMBERS {
+        lines.push(format!("  … and {} more", members - MEMBERS));
+    }
+    lines
+}
+
+fn stall_lines(stall: &Stall, report: &Report) -> Vec<String> {
+    let process = stall
+        .waits
+        .first()
+        .map(|wait| process_name(report, wait.party))
+        .unwrap_or_default();
+    let mut lines = vec![format!(
+        "STALL in {process} for {}: {} for locks whose holders are not known; nobody else in it has run since",
+        duration(Some(stall.age_ns)),
+        plural(stall.waits.len() as u64, "thread")
+    )];
+    for wait in stall.waits.iter().take(MEMBERS) {
+        lines.push(format!(
+            "  {}  has waited {} for  {}",
+            party(wait.party),
+            duration(Some(wait.age_ns)),
+            lock_phrase(report, wait.lock, wait.address)
+        ));
+    }
+    lines
+}
+
+/// The process's name, from its leader or, failing that, the thread's.
+fn process_name(report: &Report, member: Party) -> String {
+    let known = report.locks.iter().find(|lock| lock.pid == member.pid);
+    let comm = known.map_or(member.comm, |lock| lock.comm);
+    format!("{comm} {}", member.pid)
+}
+
+fn party(party: Party) -> String {
+    if party.comm.bytes().is_empty() {
+        format!("thread {}", party.tid)
+    } else {
+        format!("{} {}", party.comm, party.tid)
+    }
+}
+
+/// `mutex accounts_mu` or `mutex 0x5654ae586088`.
+fn lock_phrase(report: &Report, id: LockId, address: u64) -> String {
+    let lock = report.locks.iter().find(|lock| lock.id == id);
+    let kind = lock.map_or(Kind::Mutex, |lock| lock.kind).name();
+    match lock.and_then(|lock| lock.symbol.as_ref()) {
+        Some(symbol) => format!("{kind} {symbol} {address:#x}"),
+        None => format!("{kind} {address:#x}"),
+    }
+}
+
+fn headline(report: &Report, losses: &Losses) -> String {
+    let total: u64 = report.locks.iter().map(|lock| lock.wait_ns).sum();
+    let window = duration(Some(report.window_ns));
+    if report.locks.is_empty() {
+        return format!("no lock contended in {window} · {}", lost(losses));
+    }
+    let mut threads: Vec<u32> = report.edges.iter().map(|edge| edge.waiter.tid).collect();
+    threads.extend(
+        report
+            .locks
+            .iter()
+            .flat_map(|lock| lock.waiters.iter().map(|(waiter, _)| waiter.tid)),
+    );
+    threads.sort_unstable();
+    threads.dedup();
+    format!(
+        "{} contended · {} waited {} in {window} · {}",
+        plural(report.locks.len() as u64, "lock"),
+        plural(threads.len() as u64, "thread"),
+        duration(Some(total)),
+        lost(losses)
+    )
+}
+
+fn table(report: &Report, look: Look) -> Vec<String> {
+    let mut table = Table::new(&[
+        ("LOCK", Align::Left),
+        ("KIND", Align::Left),
+        ("WAITING", Align::Right),
+        ("WAITS", Align::Right),
+        ("TOTAL", Align::Right),
+        ("MAX", Align::Right),
+        ("HELD BY (evidence), WHAT IT DOES", Align::Left),
+    ]);
+    let shown = look.limit.unwrap_or(usize::MAX).min(report.locks.len());
+    for lock in &report.locks[..shown] {
+        table.row(vec![
+            format!("{} {}", cut(&lock.comm.to_string(), Some(11)), short(lock)),
+            lock.kind.name().to_owned(),
+            count(lock.waiters.len() as u64),
+            count(lock.waits),
+            duration(Some(lock.wait_ns)),
+            duration(Some(lock.max_ns)),
+            lock.holder.as_ref().map_or_else(|| "–".to_owned(), holder),
+        ]);
+    }
+    let mut lines = table.lines(look.width);
+    lines.extend(super::states::rest(report.locks.len() - shown));
+    lines
+}
+
+/// A lock's name, or the end of its address: within a process that tells it from others.
+fn short(lock: &Lock) -> String {
+    match &lock.symbol {
+        Some(symbol) => cut(symbol, Some(20)),
+        None => format!("…{:04x}", lock.address & 0xffff),
+    }
+}
+
+/// "worker-3 4127 (owner), asleep in fdatasync for 380 ms".
+pub fn holder(holder: &Holder) -> String {
+    let who = format!("{} ({})", party(holder.party), holder.grade.name());
+    match &holder.doing {
+        Some(doing) => format!("{who}, {}", self::doing(doing)),
+        None => who,
+    }
+}
+
+/// What a thread is doing, as a participle.
+fn doing(doing: &Doing) -> String {
+    let time = duration(doing.ns);
+    let inside = doing
+        .blocked_on
+        .as_ref()
+        .and_then(syscall_name)
+        .map_or_else(String::new, |name| format!(" in {name}"));
+    match doing.condition {
+        Condition::Alive(State::Running) => format!("running for {time}"),
+        Condition::Alive(State::Runnable) => format!("runnable, without a CPU for {time}"),
+        Condition::Alive(State::Sleeping) => match doing.waits_for {
+            Some(LockId::Private(_, address)) => {
+                format!("waiting itself for …{:04x} for {time}", address & 0xffff)
+            }
+            _ => format!("asleep{inside} for {time}"),
+        },
+        Condition::Alive(State::Uninterruptible) => format!("in uninterruptible sleep{inside} for {time}"),
+        Condition::Alive(State::Stopped) => format!("stopped for {time}"),
+        Condition::Alive(State::Traced) => format!("stopped by its tracer for {time}"),
+        Condition::Alive(State::Idle | State::Parked) => format!("idle for {time}"),
+        Condition::Zombie | Condition::Dead => "has ended".to_owned(),
+    }
+}
+
+/// More on the worst lock.
+fn detail(lock: &Lock, report: &Report) -> Vec<String> {
+    let name = match &lock.symbol {
+        Some(symbol) => format!("{symbol} {:#x}", lock.address),
+        None => format!("{:#x}", lock.address),
+    };
+    let pattern = match lock.pattern {
+        Some(Pattern::Convoy) => "; a convoy: two or more wait all the time",
+        Some(Pattern::HandOver) => "; two threads hand it to and fro",
+        None => "",
+    };
+    let mut lines = vec![format!(
+        "{} {} {} {name}: {}, {}{pattern}",
+        lock.comm,
+        lock.pid,
+        lock.kind.name(),
+        plural(lock.waits, "wait"),
+        duration(Some(lock.wait_ns))
+    )];
+    lines.extend(histogram::lines(&lock.histogram));
+    let edges: Vec<&Edge> = report.edges.iter().filter(|edge| edge.lock == lock.id).collect();
+    for edge in edges.iter().take(EDGES) {
+        lines.push(format!(
+            "  {} waited {} for {}, {} ({})",
+            party(edge.waiter),
+            duration(Some(edge.wait_ns)),
+            party(edge.holder),
+            plural(edge.waits, "time"),
+            edge.grade.name()
+        ));
+    }
+    if edges.len() > EDGES {
+        lines.push(format!("  … and {} more pairs", edges.len() - EDGES));
+    }
+    lines.extend(lock.code.as_ref().map(code));
+    lines
+}
+
+fn code(code: &Code) -> String {
+    let cut = if code.cut { " ← … (stack cut here)" } else { "" };
+    format!("  waits in {}{cut}", code.frames.join(" ← "))
+}
+
+fn parallelism(process: &Parallelism) -> String {
+    format!(
+        "{} {}: {}; on average {:.2} running, {:.2} runnable, {:.2} waiting for locks",
+        process.comm,
+        process.pid,
+        plural(process.threads, "thread"),
+        process.running,
+        process.runnable,
+        process.lock_blocked
+    )
+}
+
+/// What waits without being contention, in one line.
+fn idle(report: &Report) -> String {
+    let sum = |kind: Kind| -> u64 {
+        let of_kind = report.idle.iter().filter(|lock| lock.kind == kind);
+        of_kind.map(|lock| lock.waiters.len() as u64).sum()
+    };
+    let phrases = [
+        (Kind::Condvar, "idle on condition variables"),
+        (Kind::Parker, "parked"),
+        (Kind::Join, "joining others"),
+        (Kind::Semaphore, "at semaphores"),
+        (Kind::Barrier, "at barriers"),
+        (Kind::Unknown, "at futexes of unknown kind"),
+    ];
+    let parts: Vec<String> = phrases
+        .iter()
+        .map(|&(kind, phrase)| (sum(kind), phrase))
+        .filter(|(threads, _)| *threads > 0)
+        .map(|(threads, phrase)| format!("{} {phrase}", count(threads)))
+        .collect();
+    if parts.is_empty() {
+        return "not contention: nothing".to_owned();
+    }
+    format!("not contention, threads: {}", parts.join(", "))
+}
