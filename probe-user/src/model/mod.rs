@@ -15,12 +15,14 @@
 //! | [`lives`] | who was born to whom, died of what, lost its parent |
 //! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
+//! | [`label_map`] | rules that rename or drop units |
 
 pub mod account;
 pub mod ancestry;
 pub mod blocked;
 pub mod books;
 pub mod event;
+pub mod label_map;
 pub mod lives;
 pub mod orphans;
 pub mod snapshot;
