@@ -8,9 +8,10 @@
 //!
 //! Data flows one way. [`kernel`] loads the programs and reads their records; [`source`] turns those, or /proc, into the
 //! model's input; [`model`] draws the conclusions and touches nothing outside; [`view`] and [`export`] show them;
-//! [`cli`] has one file per verb and ties the rest together.
+//! [`cli`] has one file per verb and ties the rest together; [`config`] is what it reads from files.
 
 pub mod cli;
+pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;

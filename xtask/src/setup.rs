@@ -27,13 +27,16 @@ const COMPILER_SETS: [[&str; 3]; 2] = [
 ];
 
 /// What the tests start: load, the kernel's view of our programs, workloads.
-const TEST_NEEDS: [Need; 6] = [
+const TEST_NEEDS: [Need; 9] = [
     Need::program("linux-perf", "perf"),
     Need::program("bpftool", "bpftool"),
     Need::program("python3", "python3"),
     Need::program("gcc", "gcc"),
     Need::file("libc6-dev", "/usr/include/stdio.h"),
     Need::program("procps", "ps"),
+    Need::program("util-linux", "setpriv"),
+    Need::program("curl", "curl"),
+    Need::program("openssl", "openssl"),
 ];
 
 #[derive(Args, Clone, Copy)]

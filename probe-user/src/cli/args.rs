@@ -1,10 +1,12 @@
 //! Every argument, documented once: `--help`, the man pages and the completions come from here.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::parse_duration as duration;
 use crate::model::window::By;
 
 /// What every process and thread is doing, for how long, and what it waits for.
@@ -129,23 +131,45 @@ pub enum Command {
     Doctor,
 }
 
-/// Arguments of `agent`.
-#[derive(Debug, Args)]
+/// Arguments of `agent`. What is not given is as the configuration says.
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   procprobe agent
-  procprobe agent --listen 0.0.0.0:9982 --max-groups 500
-  curl -s http://127.0.0.1:9982/metrics")]
+  procprobe agent --listen 0.0.0.0:9982 --web-config /etc/procprobe/web.yml
+  procprobe agent --config procprobe.toml --check-config
+  curl -s http://127.0.0.1:9982/metrics
+
+SIGHUP reads the files again and says what needs a restart. Once its programs are attached, the agent gives up every
+capability that it does not need any more; `procprobe doctor` lists them.")]
 pub struct AgentArgs {
-    /// Address and port to serve on; port 0 takes a free one and logs it.
-    #[arg(long, default_value = "127.0.0.1:9982")]
-    pub listen: SocketAddr,
-    /// Groups (unit and process name) with series of their own; the rest adds up in comm="(other)".
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub max_groups: u32,
-    /// How long dead processes are remembered, so that orphans keep their ancestry.
-    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
-    pub retention: Duration,
+    /// Configuration file; flags go before what it says [default: /etc/procprobe/procprobe.toml, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say whether the configuration and the files it names are right, and end.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Address and port to serve on; port 0 takes a free one and logs it [default: 127.0.0.1:9982].
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// TLS and passwords: a web configuration file as Prometheus exporters share it.
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+    /// Show command lines in the HTTP API; they may hold secrets [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub expose_cmdline: Option<bool>,
+    /// Groups (unit and process name) with series of their own; the rest adds up in comm="(other)" [default: 200].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_groups: Option<u32>,
+    /// Locks that are told apart at a time [default: 8192].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_locks: Option<u32>,
+    /// Pairs of waiter and holder that are told apart at a time [default: 16384].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_edges: Option<u32>,
+    /// How long dead processes are remembered, so that orphans keep their ancestry [default: 10m].
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub retention: Option<Duration>,
 }
 
 /// Arguments of `tree`.
@@ -272,19 +296,6 @@ pub struct EventsArgs {
     pub window: Option<Duration>,
 }
 
-/// A humantime duration that is worth waiting for.
-fn duration(text: &str) -> Result<Duration, String> {
-    let example = "try 10s, 500ms, 2m";
-    let duration = humantime::parse_duration(text).map_err(|_| format!("not a duration ({example})"))?;
-    if duration.is_zero() {
-        return Err(format!("no time at all ({example})"));
-    }
-    if duration > Duration::from_secs(7 * 86_400) {
-        return Err("more than a week".to_owned());
-    }
-    Ok(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -294,16 +305,5 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_say_what_is_wrong() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(
-            duration("10x").unwrap_err(),
-            "not a duration (try 10s, 500ms, 2m)"
-        );
-        assert_eq!(duration("0s").unwrap_err(), "no time at all (try 10s, 500ms, 2m)");
-        assert!(duration("-1s").is_err() && duration("").is_err() && duration("99999w").is_err());
     }
 }

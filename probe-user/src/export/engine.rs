@@ -13,6 +13,7 @@ use crate::kernel::events::Events;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::model::books::Books;
 use crate::model::event::Event;
+use crate::model::label_map::LabelMap;
 use crate::model::lives::{Happening, Lives, Retention};
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
@@ -229,6 +230,12 @@ impl Engine {
         self.windows.remove(&id);
     }
 
+    /// Sets how units are called from here on.
+    pub fn set_label_map(&mut self, label_map: LabelMap) {
+        self.source.cgroups.set_label_map(label_map);
+        self.books.units_changed();
+    }
+
     /// The lives of processes.
     pub fn lives(&self) -> &Lives {
         self.watch.lives()
@@ -276,10 +283,11 @@ impl CostSampler {
     fn begin(&mut self, before: Vec<ProgramCost>) {
         let setting = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").unwrap_or_default();
         self.always_on = setting.trim() == "1";
+        let Some(on) = cost::statistics() else { return };
         for cost in &before {
             self.totals.entry(cost.program.clone()).or_default();
         }
-        self.running = cost::statistics().map(|on| Sample {
+        self.running = Some(Sample {
             began: Instant::now(),
             before,
             _on: on,

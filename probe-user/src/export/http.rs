@@ -3,7 +3,9 @@
 //! Every look at the engine runs on a thread that may block, so a slow scraper or a long snapshot delays nobody else's
 //! connection.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +20,10 @@ use serde::Deserialize;
 use super::engine::Engine;
 use super::{catalog, collector};
 use crate::model::ancestry::with_ancestry;
+use crate::model::snapshot::Snapshot;
 use crate::model::window::By;
 use crate::model::{orphans, tree, zombies};
-use crate::source::describe::{describe, describe_some};
+use crate::source::describe::{Description, describe, describe_some};
 use crate::source::limits::pid_limit;
 use crate::view;
 
@@ -29,6 +32,7 @@ use crate::view;
 pub struct Shared {
     engine: Arc<Mutex<Engine>>,
     registry: Registry,
+    expose_cmdline: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -37,7 +41,23 @@ impl Shared {
         Self {
             engine: Arc::new(Mutex::new(engine)),
             registry,
+            expose_cmdline: Arc::default(),
         }
+    }
+
+    /// Whether the API shows command lines, which may hold secrets.
+    pub fn expose_cmdline(&self, shown: bool) {
+        self.expose_cmdline.store(shown, Ordering::Relaxed);
+    }
+
+    fn descriptions(&self, snapshot: &Snapshot) -> HashMap<u32, Description> {
+        let mut descriptions = describe(Path::new(PROC), snapshot);
+        if !self.expose_cmdline.load(Ordering::Relaxed) {
+            for description in descriptions.values_mut() {
+                description.cmdline.clear();
+            }
+        }
+        descriptions
     }
 
     /// The engine. A handler that panicked leaves it usable: every look begins with a fresh snapshot.
@@ -150,7 +170,7 @@ async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> R
             (snapshot, shown)
         };
         let shown = shown.as_ref().unwrap_or(&snapshot);
-        let descriptions = describe(Path::new(PROC), &snapshot);
+        let descriptions = shared.descriptions(&snapshot);
         let nodes = tree::layout(shown, query.pid);
         if nodes.is_empty() {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
@@ -243,7 +263,11 @@ struct WindowGuard {
 
 impl Drop for WindowGuard {
     fn drop(&mut self) {
-        self.shared.engine().drop_window(self.id);
+        // Not here: the engine may be busy, and this is the thread that everybody's connections share.
+        let (shared, id) = (self.shared.clone(), self.id);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || shared.engine().drop_window(id));
+        }
     }
 }
 

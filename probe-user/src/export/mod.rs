@@ -6,8 +6,15 @@
 //! | [`engine`] | owns the running picture: source, event ring, books |
 //! | [`collector`] | one look at the engine as metric families; no series outlives its group |
 //! | [`http`] | /metrics, /healthz, /readyz, /api/v1 |
+//! | [`guard`] | what stands before those: passwords, sizes, turns |
+//! | [`auth`], [`tls`] | passwords, certificates |
+//! | [`serve`] | connections and their limits |
 
+pub mod auth;
 pub mod catalog;
 pub mod collector;
 pub mod engine;
+pub mod guard;
 pub mod http;
+pub mod serve;
+pub mod tls;

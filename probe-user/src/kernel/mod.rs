@@ -19,6 +19,7 @@ pub mod load;
 pub mod log;
 pub mod offsets;
 pub mod preflight;
+pub mod privileges;
 pub mod snapshot;
 pub mod tables;
 

@@ -7,7 +7,7 @@ use caps::{CapSet, Capability};
 
 use super::btf::Btf;
 use super::load::BTF_PATH;
-use super::offsets;
+use super::{offsets, privileges};
 
 /// How an item turned out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,14 @@ pub fn missing_privilege() -> Option<String> {
     }
 }
 
+const NO_LOOK: &str = "CAP_SYS_PTRACE is missing: no executable of other users' processes";
+
+/// What works only in part for want of a privilege that loading does not need.
+pub fn limits() -> Option<&'static str> {
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    (!effective.contains(&privileges::LOOK)).then_some(NO_LOOK)
+}
+
 /// Looks at everything that does not need a program to be loaded.
 pub fn items() -> Vec<Item> {
     vec![
@@ -75,6 +83,7 @@ pub fn items() -> Vec<Item> {
         members(),
         capabilities(),
         ptrace(),
+        held(),
         lockdown(),
         pid_namespace(),
         hidepid(),
@@ -158,8 +167,27 @@ fn ptrace() -> Item {
     Item::new(
         "other users' processes",
         Verdict::Limited,
-        "CAP_SYS_PTRACE is missing: no executable of other users' processes",
-        "run it with sudo",
+        NO_LOOK,
+        "run it with sudo, or give the service CAP_SYS_PTRACE",
+    )
+}
+
+fn held() -> Item {
+    let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let list = if held.len() > 8 {
+        format!("all {}", held.len())
+    } else {
+        privileges::names(&held)
+    };
+    let keep = [privileges::LOOK, privileges::MEASURE]
+        .into_iter()
+        .filter(|capability| held.contains(capability));
+    let keep = privileges::names(&keep.collect());
+    Item::new(
+        "capabilities",
+        Verdict::Ok,
+        format!("held: {list}; the agent keeps of them, once attached: {keep}"),
+        "",
     )
 }
 
@@ -228,12 +256,21 @@ fn hidepid() -> Item {
 
 fn bpf_stats() -> Item {
     let on = read("/proc/sys/kernel/bpf_stats_enabled").is_some_and(|value| value == "1");
-    let found = if on {
-        "on: run times of eBPF programs are always counted"
-    } else {
-        "off: counted while sampled"
-    };
-    Item::new("run-time statistics", Verdict::Ok, found, "")
+    let name = "run-time statistics";
+    if on {
+        let found = "on: run times of eBPF programs are always counted";
+        return Item::new(name, Verdict::Ok, found, "");
+    }
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    if effective.contains(&privileges::MEASURE) {
+        return Item::new(name, Verdict::Ok, "off: counted while sampled", "");
+    }
+    Item::new(
+        name,
+        Verdict::Limited,
+        "off, and sampling takes CAP_SYS_ADMIN: no procprobe_bpf_program_* metrics",
+        "sysctl kernel.bpf_stats_enabled=1 keeps them on (about 50 ns a run); or do without",
+    )
 }
 
 #[cfg(test)]

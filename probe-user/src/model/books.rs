@@ -197,6 +197,12 @@ impl Books {
         group.switches.add(growth.switches);
     }
 
+    /// Asks again for the unit of every cgroup: they are called otherwise from here on. What was counted stays where it is,
+    /// so no counter falls.
+    pub fn units_changed(&mut self) {
+        self.keys.clear();
+    }
+
     fn group_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
         let full = self.groups.len() >= self.max_groups;
         let key = match self.keys.entry((name.cgroup_id, name.comm)) {

@@ -16,12 +16,14 @@
 //! | [`locks`] | who waits on whom: contention, deadlocks, stalls |
 //! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
+//! | [`label_map`] | rules that rename or drop units |
 
 pub mod account;
 pub mod ancestry;
 pub mod blocked;
 pub mod books;
 pub mod event;
+pub mod label_map;
 pub mod lives;
 pub mod locks;
 pub mod orphans;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::model::label_map::LabelMap;
 use crate::model::tracker::Units;
 use crate::model::unit::unit_of;
 
@@ -32,6 +33,7 @@ pub struct Cgroups {
     root: Option<PathBuf>,
     known: HashMap<u64, Named>,
     walked: Option<Instant>,
+    label_map: LabelMap,
     none: Arc<str>,
 }
 
@@ -48,7 +50,16 @@ impl Cgroups {
             root,
             known: HashMap::new(),
             walked: None,
+            label_map: LabelMap::default(),
             none: "".into(),
+        }
+    }
+
+    /// Sets how units are called from here on.
+    pub fn set_label_map(&mut self, label_map: LabelMap) {
+        self.label_map = label_map;
+        for named in self.known.values_mut() {
+            named.unit = self.label_map.apply(unit_of(&named.path)).into();
         }
     }
 
@@ -80,7 +91,7 @@ impl Cgroups {
             };
             let path = directory.strip_prefix(&root).unwrap_or(&directory);
             let path = format!("/{}", crate::model::escape(path.as_os_str().as_encoded_bytes()));
-            let unit = unit_of(&path).into();
+            let unit = self.label_map.apply(unit_of(&path)).into();
             self.known.insert(
                 metadata.ino(),
                 Named {

@@ -2,39 +2,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::common::agent::Agent;
 use crate::common::probe::{self, Running};
+use crate::common::reachable::Reachable;
 use crate::common::workload::Workload;
 use crate::common::{Live, eventually};
 
-/// Nobody, as most systems number it.
-const NOBODY: u32 = 65_534;
 /// More than any kernel gives out.
 const NO_PID: &str = "4194305";
-
-/// The binary where everybody can reach it.
-struct Reachable {
-    directory: tempfile::TempDir,
-}
-
-impl Reachable {
-    fn new(live: &Live) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("opening it");
-        fs::copy(&live.binary, directory.path().join("procprobe")).expect("copying the binary");
-        Self { directory }
-    }
-
-    fn as_nobody(&self, arguments: &[&str]) -> probe::Outcome {
-        let mut command = Command::new(self.directory.path().join("procprobe"));
-        // std drops the supplementary groups as well.
-        probe::finish(command.args(arguments).uid(NOBODY).gid(NOBODY))
-    }
-}
 
 #[test]
 fn without_privileges_one_line_says_what_is_missing_and_what_works() {

@@ -10,6 +10,7 @@ use super::{Answer, BlockedOnJson, SwitchesJson, blocked_on};
 use crate::model::orphans::Orphan;
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::{ReadFrom, Thread, state_name};
+use crate::model::tracker::Units;
 use crate::model::tree::{Node, Process};
 use crate::source::cgroup::Cgroups;
 use crate::source::describe::Description;
@@ -99,7 +100,7 @@ fn process(
     let leader = process.leader;
     let description = descriptions.get(&leader.pid);
     let cgroup = cgroups.path(leader.cgroup_id);
-    let unit = crate::model::unit::unit_of(cgroup.as_deref().unwrap_or_default());
+    let unit = cgroups.unit(leader.cgroup_id);
     ProcessJson {
         pid: leader.pid,
         ppid: leader.ppid,
@@ -114,7 +115,7 @@ fn process(
             .chain(leader.ns_tids.iter().copied())
             .collect(),
         cgroup: cgroup.map(|path| path.to_string()),
-        unit: (!unit.is_empty()).then_some(unit),
+        unit: (!unit.is_empty()).then(|| unit.to_string()),
         state: leader.condition.name(),
         nice: leader.nice,
         policy: policy_name(leader.policy),

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,8 +29,16 @@ impl Agent {
     /// If it does not.
     pub fn start(live: &Live, arguments: &[&str]) -> Self {
         let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
+        command.args(arguments);
+        Self::begin(command)
+    }
+
+    /// The same with a command of the caller's.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    pub fn begin(mut command: Command) -> Self {
         command
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -42,7 +50,7 @@ impl Agent {
         std::thread::spawn(move || {
             for line in errors.lines().map_while(Result::ok) {
                 let address = line
-                    .split_once("http://")
+                    .split_once("://")
                     .and_then(|(_, rest)| rest.split_once("/metrics"));
                 if let Some((address, _)) = address {
                     let _ = sender.send(address.to_owned());

@@ -7,6 +7,7 @@
 //! | [`agent`] | keeps an agent running and asks it over HTTP |
 //! | [`exposition`] | reads `/metrics` |
 //! | [`procfs`] | what the kernel itself says in /proc |
+//! | [`reachable`] | the binary where any user can run it |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
 //! | [`tools`] | programs of others: promtool, prometheus, bpftool |
@@ -16,6 +17,7 @@ pub mod exposition;
 pub mod json;
 pub mod probe;
 pub mod procfs;
+pub mod reachable;
 pub mod stream;
 pub mod tools;
 pub mod workload;

@@ -1,0 +1,283 @@
+//! Clients that are many, slow, silent or huge: none of them costs the others anything, and nothing stays behind.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::agent::{Agent, try_get};
+use crate::common::workload::Workload;
+use crate::common::{Live, eventually, note, procfs};
+
+/// No health check may take longer, whatever else goes on: far more than it should, far less than any limit below.
+const HEALTHY: Duration = Duration::from_secs(2);
+/// What the agent may grow by while it is pestered, kB.
+const GROWTH_KB: u64 = 64 << 10;
+const TEN_MB: usize = 10 << 20;
+/// Answers that a slow reader asks for, each of a megabyte: more than any socket's buffers hold.
+const REQUESTS: usize = 40;
+
+/// A configuration with short limits, where the agent can read it.
+fn short_limits(directory: &Path, more: &str) -> String {
+    let path = directory.join("procprobe.toml");
+    let text = format!("[http]\nheader_timeout = \"1s\"\nwrite_timeout = \"1s\"\n{more}\n");
+    fs::write(&path, text).expect("writing a configuration");
+    path.to_str().expect("a path in UTF-8").to_owned()
+}
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its descriptors")
+        .count()
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connecting");
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).expect("a timeout");
+    stream.set_write_timeout(patience).expect("a timeout");
+    stream
+}
+
+/// Everything up to the end of the connection, which has to come, be it in order or not.
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut chunk = [0; 16384];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return all,
+            Ok(length) => all.extend_from_slice(&chunk[..length]),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                return all;
+            }
+            Err(error) => panic!("the connection does not end: {error}"),
+        }
+    }
+}
+
+/// The status of the answer that comes on a connection.
+fn status(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            outcome => panic!("{outcome:?} after {:?}", String::from_utf8_lossy(&head)),
+        }
+    }
+    let line = String::from_utf8(head).expect("a status line");
+    line.split(' ').nth(1).expect("a status").to_owned()
+}
+
+/// Asks for the agent's health over and over; how often, and the longest it took.
+struct Pulse {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(u32, Duration)>,
+}
+
+impl Pulse {
+    fn start(address: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (address, told) = (address.to_owned(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let (mut count, mut longest) = (0, Duration::ZERO);
+            while !told.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let body = try_get(&address, "/healthz").expect("its health");
+                assert_eq!(body, "ok\n");
+                longest = longest.max(began.elapsed());
+                count += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            (count, longest)
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self, what: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, longest) = self.thread.join().expect("health checks");
+        note(&format!("{what}: {count} health checks, the longest {longest:?}"));
+        assert!(count > 0 && longest < HEALTHY, "{what}: {longest:?}");
+    }
+}
+
+/// What is counted before and after: nothing may stay behind.
+struct Before {
+    pid: u32,
+    descriptors: usize,
+    rss_kb: u64,
+}
+
+impl Before {
+    fn of(agent: &Agent) -> Self {
+        // Everything that is done once has been done: buffers, threads, command lines.
+        for path in ["/metrics", "/api/v1/tree", "/api/v1/states?for=10ms"] {
+            agent.get(path);
+        }
+        let pid = agent.pid();
+        Self {
+            pid,
+            descriptors: descriptors(pid),
+            rss_kb: procfs::status_kb(pid, "VmRSS").expect("its memory"),
+        }
+    }
+
+    fn nothing_stays(&self, what: &str) {
+        eventually(&format!("{what}: descriptors to be closed"), || {
+            descriptors(self.pid) <= self.descriptors
+        });
+        let now = procfs::status_kb(self.pid, "VmRSS").expect("its memory");
+        note(&format!(
+            "{what}: {} kB resident before, {now} kB after",
+            self.rss_kb
+        ));
+        assert!(
+            now < self.rss_kb + GROWTH_KB,
+            "{what}: {} kB, then {now} kB",
+            self.rss_kb
+        );
+    }
+}
+
+#[test]
+fn four_scrapers_at_once_delay_no_health_check() {
+    let Some(live) = Live::begin("four scrapers") else {
+        return;
+    };
+    let _threads = Workload::start(&["threads", "2000"]);
+    let agent = Agent::start(&live, &[]);
+    let before = Before::of(&agent);
+    let pulse = Pulse::start(&agent.address);
+    let scrapers = [0; 4].map(|_| {
+        let address = agent.address.clone();
+        std::thread::spawn(move || {
+            for _ in 0..15 {
+                let scrape = try_get(&address, "/metrics").expect("a scrape");
+                assert!(scrape.contains("procprobe_build_info"), "{scrape}");
+            }
+        })
+    });
+    for scraper in scrapers {
+        scraper.join().expect("a scraper");
+    }
+    pulse.stop("four scrapers");
+    before.nothing_stays("four scrapers");
+    agent.stop();
+}
+
+/// Clients that ask for a lot, one thing after the other, and read nothing.
+fn slow_readers(address: &str) -> Vec<TcpStream> {
+    let request = b"GET /api/v1/tree HTTP/1.1\r\nhost: x\r\n\r\n".repeat(REQUESTS);
+    let reader = |_| {
+        let mut reader = connect(address);
+        reader.write_all(&request).expect("asking");
+        reader
+    };
+    (0..4).map(reader).collect()
+}
+
+#[test]
+fn who_reads_slowly_or_says_nothing_is_cut_off_and_delays_nobody() {
+    let Some(live) = Live::begin("slow readers") else {
+        return;
+    };
+    let _threads = Workload::start(&["threads", "2000"]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = short_limits(directory.path(), "");
+    let agent = Agent::start(&live, &["--config", &config]);
+    let before = Before::of(&agent);
+    let pulse = Pulse::start(&agent.address);
+    let mut readers = slow_readers(&agent.address);
+    let mut silent = connect(&agent.address);
+    let mut halfway = connect(&agent.address);
+    halfway
+        .write_all(b"GET /metrics HTTP/1.1\r\nho")
+        .expect("half a request");
+    for _ in 0..5 {
+        agent.metrics();
+    }
+    assert_eq!(rest(&mut silent), b"");
+    let answer = rest(&mut halfway);
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"),
+        "{answer:?}"
+    );
+    // The agent's ends are closed although the readers still hold theirs.
+    before.nothing_stays("slow readers");
+    pulse.stop("slow readers");
+    for reader in &mut readers {
+        let answers = rest(reader);
+        let count = answers
+            .windows(12)
+            .filter(|bytes| bytes == b"HTTP/1.1 200")
+            .count();
+        assert!(
+            count < REQUESTS,
+            "it took all {count} answers: nothing was ever held up"
+        );
+    }
+    agent.stop();
+}
+
+#[test]
+fn huge_requests_are_refused_unread() {
+    let Some(live) = Live::begin("huge requests") else {
+        return;
+    };
+    let agent = Agent::start(&live, &[]);
+    let before = Before::of(&agent);
+    let pulse = Pulse::start(&agent.address);
+    let sized = format!("POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: {TEN_MB}\r\n\r\n");
+    let chunked = "GET /metrics HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\na00000\r\n";
+    let header = "GET /metrics HTTP/1.1\r\nhost: x\r\nx-a: ";
+    for (head, expected) in [(sized.as_str(), "413"), (chunked, "413"), (header, "431")] {
+        let mut stream = connect(&agent.address);
+        stream.write_all(head.as_bytes()).expect("the head");
+        let mut writer = stream.try_clone().expect("a second handle");
+        // Refused at once, so the end of these ten megabytes is written to a closed connection, if at all.
+        let filler = std::thread::spawn(move || {
+            let block = vec![b'a'; 1 << 16];
+            (0..TEN_MB / block.len()).all(|_| writer.write_all(&block).is_ok())
+        });
+        if expected == "413" {
+            // Before the body has come: nobody waited for it.
+            assert_eq!(status(&mut stream), expected, "{head}");
+        }
+        drop(stream);
+        let _ = filler.join().expect("writing");
+    }
+    let mut long = connect(&agent.address);
+    long.write_all(format!("{header}{}", "a".repeat(20_000)).as_bytes())
+        .expect("a long header");
+    assert_eq!(status(&mut long), "431");
+    drop(long);
+    pulse.stop("huge requests");
+    before.nothing_stays("huge requests");
+    agent.stop();
+}
+
+#[test]
+fn too_many_connections_are_refused_and_the_rest_goes_on() {
+    let Some(live) = Live::begin("too many connections") else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = short_limits(directory.path(), "max_connections = 4");
+    let agent = Agent::start(&live, &["--config", &config]);
+    let before = Before::of(&agent);
+    let mut idle: Vec<TcpStream> = (0..4).map(|_| connect(&agent.address)).collect();
+    // Accepted in the order of connecting; the first four keep theirs for a second.
+    let mut refused = connect(&agent.address);
+    assert_eq!(status(&mut refused), "503");
+    for stream in &mut idle {
+        assert_eq!(rest(stream), b"");
+    }
+    eventually("room for another", || try_get(&agent.address, "/metrics").is_ok());
+    drop((idle, refused));
+    before.nothing_stays("too many connections");
+    agent.stop();
+}

@@ -1,0 +1,252 @@
+//! As a service: as a user of its own with the unit's capabilities and no more, and in touch with the service manager.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::common::agent::Agent;
+use crate::common::json::{list, process, text};
+use crate::common::probe;
+use crate::common::reachable::{NOBODY, Reachable};
+use crate::common::workload::Workload;
+use crate::common::{Live, eventually, tools};
+
+/// The unit as it is shipped.
+const UNIT: &str = include_str!("../../../xtask/dist/procprobe.service");
+
+/// The capabilities that the unit gives, by name without `CAP_`.
+fn capabilities() -> Vec<String> {
+    let given = |key: &str| -> Vec<String> {
+        let line = UNIT.lines().find_map(|line| line.strip_prefix(key));
+        let names = line.expect("the unit limits capabilities").split(' ');
+        names
+            .map(|name| name.strip_prefix("CAP_").expect("a capability").to_lowercase())
+            .collect()
+    };
+    let ambient = given("AmbientCapabilities=");
+    assert_eq!(ambient, given("CapabilityBoundingSet="));
+    ambient
+}
+
+/// The agent's command line as nobody with just these capabilities.
+fn confined(setpriv: &PathBuf, binary: &Reachable, capabilities: &[String]) -> Command {
+    let set = |sign: &str| {
+        let names = capabilities.iter().map(|name| format!(",{sign}{name}"));
+        format!("-all{}", names.collect::<String>())
+    };
+    let mut command = Command::new(setpriv);
+    command
+        .arg(format!("--reuid={NOBODY}"))
+        .arg(format!("--regid={NOBODY}"))
+        .args(["--clear-groups", "--no-new-privs"])
+        .arg(format!("--inh-caps={}", set("+")))
+        .arg(format!("--ambient-caps={}", set("+")))
+        .arg(format!("--bounding-set={}", set("+")))
+        .arg(binary.path())
+        .env_remove("PROCPROBE_LOG");
+    command
+}
+
+/// The capabilities of every thread of a process, from `status`, which are all the same.
+fn held(pid: u32, set: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let masks: BTreeSet<String> = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
+        .map(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix(set));
+            line.expect("a set of capabilities").trim().to_owned()
+        })
+        .collect();
+    assert_eq!(masks.len(), 1, "{set} {masks:?}");
+    let mask = masks.first().expect("checked just now");
+    u64::from_str_radix(mask, 16).expect("a mask")
+}
+
+const SYS_PTRACE: u64 = 1 << 19;
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// What the agent has left once attached, on every thread. Nothing can bring the others back.
+fn keeps_only_what_it_needs(pid: u32) {
+    for set in ["CapEff:", "CapPrm:"] {
+        assert_eq!(held(pid, set), SYS_PTRACE, "{set}");
+    }
+    for set in ["CapInh:", "CapAmb:"] {
+        assert_eq!(held(pid, set), 0, "{set}");
+    }
+    assert_eq!(held(pid, "NoNewPrivs:"), 1);
+}
+
+#[test]
+fn as_a_user_with_the_units_capabilities_everything_works() {
+    let Some(live) = Live::begin("the unit's capabilities") else {
+        return;
+    };
+    let Some(setpriv) = tools::find("the unit's capabilities", "setpriv") else {
+        return;
+    };
+    let scene = Workload::start(&["zombie"]);
+    let family = Workload::start(&["threads", "3"]);
+    let exe = fs::read_link(format!("/proc/{}/exe", family.pid)).expect("its executable");
+    let binary = Reachable::new(&live);
+    let mut command = confined(&setpriv, &binary, &capabilities());
+    command.args(["agent", "--listen", "127.0.0.1:0"]);
+    let agent = Agent::begin(command);
+    eventually("the zombie", || {
+        let zombies = agent.zombies();
+        list(&zombies, "parents")
+            .iter()
+            .any(|parent| parent["pid"] == scene.pid && text(parent, "exe") == exe.to_str().expect("UTF-8"))
+    });
+    let tree = agent.tree();
+    assert_eq!(tree["source"], "bpf");
+    assert_eq!(tree["complete"], true, "{}", tree["lost"]);
+    assert_eq!(
+        text(process(&tree, family.pid), "exe"),
+        exe.to_str().expect("UTF-8")
+    );
+    let metrics = agent.metrics();
+    assert!(metrics.sum("procprobe_context_switches_total", &[]) > 0.0);
+    assert!(metrics.sum("procprobe_processes", &[("state", "zombie")]) >= 1.0);
+    keeps_only_what_it_needs(agent.pid());
+    assert!(!agent.log().contains("missing"), "{}", agent.log());
+    agent.stop();
+}
+
+#[test]
+fn with_one_capability_less_it_says_which() {
+    let Some(live) = Live::begin("a capability less") else {
+        return;
+    };
+    let Some(setpriv) = tools::find("a capability less", "setpriv") else {
+        return;
+    };
+    let binary = Reachable::new(&live);
+    let all = capabilities();
+    for missing in &all {
+        let rest: Vec<String> = all.iter().filter(|name| *name != missing).cloned().collect();
+        let name = format!("CAP_{} is missing", missing.to_uppercase());
+        let doctor = probe::finish(confined(&setpriv, &binary, &rest).arg("doctor"));
+        assert!(doctor.stdout.contains(&name), "{name}: {doctor:?}");
+        let mut command = confined(&setpriv, &binary, &rest);
+        command.args(["agent", "--listen", "127.0.0.1:0"]);
+        if missing == "sys_ptrace" {
+            // The one that it can do without: less is known, and it says so.
+            let agent = Agent::begin(command);
+            assert!(agent.log().contains(&name), "{}", agent.log());
+            assert!(!list(&agent.tree(), "processes").is_empty());
+            agent.stop();
+        } else {
+            let outcome = probe::finish(&mut command);
+            assert!(outcome.complaint(1).contains(&name), "{name}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn root_keeps_only_what_it_uses() {
+    let Some(live) = Live::begin("root's capabilities") else {
+        return;
+    };
+    let agent = Agent::start(&live, &[]);
+    assert_eq!(held(agent.pid(), "CapEff:"), SYS_PTRACE | SYS_ADMIN);
+    assert_eq!(held(agent.pid(), "CapPrm:"), SYS_PTRACE | SYS_ADMIN);
+    let doctor = live.text(&["doctor"]);
+    assert!(
+        doctor.contains("the agent keeps of them, once attached: CAP_SYS_ADMIN CAP_SYS_PTRACE"),
+        "{doctor}"
+    );
+    agent.stop();
+}
+
+/// The service manager's end of the line.
+struct Manager {
+    socket: UnixDatagram,
+    heard: Vec<String>,
+}
+
+impl Manager {
+    /// Waits for a message that has a line.
+    fn expect(&mut self, line: &str) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self
+                .socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("no {line}: {error}; heard {:?}", self.heard));
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            self.heard.push(message.clone());
+            if message.lines().any(|found| found == line) {
+                return message;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_everything() {
+    let Some(live) = Live::begin("the service manager") else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a timeout");
+    let mut manager = Manager {
+        socket,
+        heard: Vec::new(),
+    };
+    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let agent = Agent::begin(command);
+    manager.expect("READY=1");
+    for _ in 0..3 {
+        manager.expect("WATCHDOG=1");
+    }
+    agent.running.signal(libc::SIGHUP);
+    let reloading = manager.expect("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.expect("READY=1");
+    agent.stop();
+    manager.expect("STOPPING=1");
+}
+
+#[test]
+fn a_hangup_renames_units_and_says_what_needs_a_restart() {
+    let Some(live) = Live::begin("renaming units") else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("procprobe.toml");
+    let write = |text: &str| fs::write(&path, text).expect("writing a configuration");
+    write("[[label_map]]\nunit = '.*'\nrename = \"first\"\n");
+    let scene = Workload::start(&["threads", "3"]);
+    let agent = Agent::start(&live, &["--config", path.to_str().expect("UTF-8")]);
+    let known = process(&agent.tree(), scene.pid)["cgroup"].is_string();
+    assert!(known, "the host has no unified cgroups");
+    let unit = |agent: &Agent| process(&agent.tree(), scene.pid)["unit"].clone();
+    assert_eq!(unit(&agent), "first");
+    let switches = |unit: &str| {
+        agent
+            .metrics()
+            .sum("procprobe_context_switches_total", &[("unit", unit)])
+    };
+    let before = switches("first");
+    write("max_groups = 50\n[[label_map]]\nunit = '.*'\nrename = \"second\"\n");
+    agent.running.signal(libc::SIGHUP);
+    eventually("the new name", || unit(&agent) == "second");
+    eventually("counters under the new name", || switches("second") > 0.0);
+    assert!(switches("first") >= before, "a counter fell");
+    eventually("a hint", || {
+        agent.log().contains("a restart is needed for max_groups")
+    });
+    write("[[label_map]]\nunit = '.*'\ndrop = true\n");
+    agent.running.signal(libc::SIGHUP);
+    eventually("no unit", || unit(&agent).is_null());
+    agent.stop();
+}
