@@ -10,13 +10,14 @@ use core::ptr;
 use aya_ebpf::bindings::{seq_file, task_struct};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
-use probe_ebpf::lock::LiveFutex;
+use probe_ebpf::lock::{FutexWait, LiveFutex};
 use probe_ebpf::record::{
     HISTOGRAMS, LEDGER, LIVE_FUTEX, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
 
+use crate::futex::{class_of, settle};
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
 use crate::snapshot_futex as futexes;
 use crate::task::{Task, has_registers};
@@ -81,6 +82,8 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.lifetime_runnable_ns = task.lifetime_runnable_ns();
     task.read_facts(&mut record.facts);
     record.blocked_on = task.blocked_on(record.facts.task_flags);
+    record.futex = FutexWait::default();
+    record.futex.class = class_now(record);
     record.space = if has_registers(record.facts.task_flags) {
         task.space()
     } else {
@@ -88,6 +91,20 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     };
     // SAFETY: no arguments, no failure.
     record.now_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// What the thread waits in, or did until it was woken just now.
+#[inline(always)]
+fn class_now(record: &TaskRecord) -> u8 {
+    let state = match State::from_blocked_bits(record.facts.state_bits) {
+        Some(state) => state,
+        None => State::Sleeping,
+    };
+    settle(
+        class_of(record.blocked_on.syscall),
+        state,
+        record.facts.task_flags,
+    )
 }
 
 /// Makes a ledger for a thread that has none and notes what the thread is in: when it first switches, that is where its
@@ -111,6 +128,7 @@ fn open_ledger(task: Task, record: &TaskRecord) -> *const Ledger {
             }
         };
         ledger.found_state = state as u8 + 1;
+        ledger.futex.class = record.futex.class;
     }
     ledger
 }

@@ -8,20 +8,19 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_copy_from_user_task;
 use probe_ebpf::ledger::{IN_FUTEX, Ledger};
-use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex};
+use probe_ebpf::lock::{LIVE_BEFORE, LIVE_WORDS, LiveFutex};
 use probe_ebpf::record::{ON_CPU, Scratch, TaskRecord};
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
 use probe_ebpf::waiting::{Class, flag, op};
 
-use crate::futex::{class_of, decode_wait, recognise, settle};
+use crate::futex::{decode_wait, recognise};
 use crate::maps::LEDGERS;
 use crate::task::{Task, has_copy_from_user_task};
 
 /// Fills in the record's futex wait; true if what memory says now is in [`Scratch::live`].
 #[inline(always)]
 pub fn read(task: Task, wanted: u64, scratch: &mut Scratch) -> bool {
-    scratch.task.futex = FutexWait::default();
     let ledger = LEDGERS.get(task);
     // SAFETY: null or a valid storage element for the duration of the program.
     let noted = unsafe { ledger.as_ref() }.is_some_and(|ledger| ledger.flags & IN_FUTEX != 0);
@@ -64,8 +63,6 @@ fn find(task: Task, record: &mut TaskRecord) -> bool {
     if record.flags & ON_CPU != 0 {
         return false;
     }
-    let class = class_of(record.blocked_on.syscall);
-    record.futex.class = settle(class, state, record.facts.task_flags);
     if record.futex.class != Class::Futex as u8 || state as u8 != State::Sleeping as u8 {
         return false;
     }

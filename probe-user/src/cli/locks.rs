@@ -1,29 +1,26 @@
 //! `procprobe locks`: who waits on whom, over a window; deadlocks and stalls, however old.
 
-use std::time::Duration;
-
 use super::args::{Global, LocksArgs, Output};
 use super::watching::{feed, require, watch};
 use super::{bpf_only, output, runtime};
 use crate::kernel::load::Options;
 use crate::kernel::snapshot::{Detail, Futexes};
+use crate::model::locks::Look;
 use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
-use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::source::bpf::BpfSource;
+use crate::source::locks::SECOND_LOOK;
+use crate::source::symbols;
 use crate::view;
 use crate::view::table::terminal_width;
 
 /// Snapshots of this verb read the memory of every futex that is waited at.
-const DETAIL: Detail = Detail {
+pub(crate) const DETAIL: Detail = Detail {
     histograms: false,
     open_ledgers: false,
     futexes: Futexes::All,
 };
-
-/// Between the look that shows a deadlock and the one that confirms it.
-const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the verb.
 ///
@@ -36,7 +33,8 @@ pub fn run(global: &Global, args: &LocksArgs) -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut source = bpf_only(global, "locks", options)?;
-    let (report, snapshot, losses) = runtime()?.block_on(window(&mut source, args, global.bpf_log))?;
+    let (mut report, snapshot, losses) = runtime()?.block_on(window(&mut source, args, global.bpf_log))?;
+    symbols::name(&mut report, &snapshot);
     match global.output {
         Output::Table => output::lines(&view::locks::lines(&report, &losses, look(args))),
         Output::Dot => output::lines(&view::graph::dot(&report)),
@@ -69,7 +67,7 @@ async fn window(
         source.probe.forward_logs().map_err(anyhow::Error::msg)?;
     }
     let mut events = source.start()?;
-    let (first, tables) = look_now(source)?;
+    let (first, tables) = source.look(DETAIL)?;
     require(&first, args.pid)?;
     let mut window = LockWindow::begin(
         Look {
@@ -83,14 +81,14 @@ async fn window(
         window.event(event, cgroups);
     })
     .await?;
-    let (mut last, mut tables) = look_now(source)?;
+    let (mut last, mut tables) = source.look(DETAIL)?;
     let shown = Look {
         snapshot: &last,
         tables: &tables,
     };
     if window.needs_second_look(shown) {
         tokio::time::sleep(SECOND_LOOK).await;
-        (last, tables) = look_now(source)?;
+        (last, tables) = source.look(DETAIL)?;
     }
     let cgroups = &mut source.cgroups;
     feed(&mut events, first.began_ns..=last.ended_ns, |event| {
@@ -103,10 +101,4 @@ async fn window(
     };
     let report = window.end(look, &mut source.cgroups);
     Ok((report, last, losses))
-}
-
-fn look_now(source: &mut BpfSource) -> anyhow::Result<(Snapshot, Tables)> {
-    let snapshot = source.snapshot(DETAIL)?;
-    let tables = source.tables(&snapshot)?;
-    Ok((snapshot, tables))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::args::{Format, Global, TreeArgs};
 use super::{open_source, output};
-use crate::kernel::snapshot::Detail;
+use crate::kernel::snapshot::{Detail, Futexes};
 use crate::model::snapshot::Snapshot;
 use crate::model::{orphans, tree};
 use crate::source::describe::describe;
@@ -21,7 +21,10 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
         return from_agent(global, args);
     }
     let mut source = open_source(global)?;
-    let snapshot = source.snapshot(Detail::default())?;
+    let snapshot = source.snapshot(Detail {
+        futexes: Futexes::Owned,
+        ..Detail::default()
+    })?;
     let descriptions = describe(Path::new("/proc"), &snapshot);
     let nodes = tree::layout(&snapshot, args.pid);
     if let (Some(pid), true) = (args.pid, nodes.is_empty()) {

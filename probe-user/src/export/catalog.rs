@@ -7,6 +7,7 @@ use probe_ebpf::histogram::{BUCKETS, upper_bound_ns};
 use prometheus::proto::MetricType;
 
 use crate::model::books::{LOST, OTHER};
+use crate::model::locks;
 use crate::model::snapshot::Losses;
 use crate::model::thread::Condition;
 
@@ -85,6 +86,16 @@ catalog! {
         "Length of the stays in a state that ended.";
     SWITCHES = "context_switches_total" Counter &["unit", "comm", "kind"],
         "Context switches of the threads of a group: voluntary (it waited) and involuntary (it was preempted).";
+    BLOCKED_SECONDS = "blocked_seconds_total" Counter &["unit", "comm", "on"],
+        "Time the threads of a group were sleeping or in uninterruptible sleep, by what they waited in; `on` is listed below.";
+    LOCK_WAIT = "lock_wait_seconds" Histogram &["unit", "comm", "kind"],
+        "Length of the futex waits that ended, by what was waited at; only `mutex`, `pi_mutex` and `rwlock` are locks for certain.";
+    LOCK_WAITERS = "lock_waiters" Gauge &["unit", "comm", "kind"],
+        "Threads that wait at a futex now, by what they wait at.";
+    DEADLOCKS = "deadlocks" Gauge GROUP,
+        "Deadlocks there are now: circles of waits that the locks' memory proves, confirmed by a second look.";
+    DEADLOCKED_THREADS = "deadlocked_threads" Gauge GROUP,
+        "Threads in these deadlocks.";
     FORKS = "forks_total" Counter &[],
         "Processes born.";
     THREADS_CREATED = "threads_created_total" Counter &[],
@@ -169,9 +180,17 @@ pub fn reference() -> String {
         .iter()
         .map(|condition| format!("`{}`", condition.name()))
         .collect();
+    let listed = |names: Vec<&str>| -> String {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
+    let kinds = listed(locks::Kind::ALL.iter().map(|kind| kind.name()).collect());
+    let on = listed(crate::model::waits::labels().collect());
     let _ = writeln!(
         out,
-        "{}.\n\n`kind`: `voluntary`, `involuntary`.\n\n\
+        "{}.\n\n`kind` of context switches: `voluntary`, `involuntary`.\n\n`kind` of waits: {kinds}.\n\n`on`: {on}. `read` and `write` are \
+         those whose descriptor is no pipe, socket, terminal or file, or was not asked for in time; `file` is also everything else about \
+         file systems, `page_fault` any wait outside of system calls, `kernel` threads of the kernel's own.\n\n\
          `reason` of exits: `success` (exit code 0), `failure` (another), `signal`, `core_dump`, `oom`.\n\n\
          `adopter`: `init`, `subreaper`, `pidns_init`.\n",
         states.join(", ")
@@ -189,7 +208,7 @@ pub fn reference() -> String {
         .collect();
     let _ = writeln!(
         out,
-        "\n## Buckets\n\n`procprobe_state_duration_seconds` has a bound at every second power of two of a nanosecond count, \
+        "\n## Buckets\n\n`procprobe_state_duration_seconds` and `procprobe_lock_wait_seconds` have a bound at every second power of two of a nanosecond count, \
          which the kernel side's log2 buckets fall into without remainder: {} seconds. States that no interval of the \
          group has ended in have no series.",
         bounds.join(", ")

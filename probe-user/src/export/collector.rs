@@ -3,6 +3,7 @@
 //! Families are built anew for every scrape from what the engine shows, so there is no registry that grows and no series
 //! that outlives its group.
 
+use probe_ebpf::histogram::BUCKETS;
 use probe_ebpf::state::State;
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as 
 
 use super::catalog::{self, Kind, Metric};
 use super::engine::View;
-use crate::model::books::{GroupTotals, OTHER};
+use crate::model::books::OTHER;
 use crate::model::event::Reason;
 use crate::model::lives::AdopterKind;
 use crate::model::thread::{Condition, state_name};
@@ -31,6 +32,7 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     )];
     families.extend(host(view));
     families.extend(groups(view));
+    families.extend(waits(view));
     families.extend(blame(view));
     families.extend(own(view));
     families
@@ -80,7 +82,9 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
                 seconds.push(point(catalog::STATE_SECONDS, &labels, time_ns as f64 / 1e9));
             }
             if group.usage.count(state) > 0 {
-                durations.push(duration(&labels, group, state));
+                let cells = &group.usage.histograms[state.index()];
+                let sum_ns = group.usage.closed_ns[state.index()];
+                durations.push(histogram(catalog::STATE_DURATION, &labels, cells, sum_ns));
             }
         }
         let counts = [
@@ -96,6 +100,42 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::STATE_SECONDS, seconds),
         family(catalog::STATE_DURATION, durations),
         family(catalog::SWITCHES, switches),
+    ]
+}
+
+/// What groups waited in, and at which locks.
+fn waits(view: &View<'_>) -> Vec<MetricFamily> {
+    let mut blocked = Vec::new();
+    let mut durations = Vec::new();
+    let mut waiters = Vec::new();
+    let mut deadlocks = Vec::new();
+    let mut deadlocked = Vec::new();
+    for (key, group) in view.books.groups() {
+        let labels: [&str; 2] = [&key.unit, &key.comm];
+        for (on, ns) in group.waits.on() {
+            blocked.push(point(
+                catalog::BLOCKED_SECONDS,
+                &with(labels, on),
+                ns as f64 / 1e9,
+            ));
+        }
+        for (kind, at) in &group.waits.kinds {
+            let labels = with(labels, kind.name());
+            durations.push(histogram(catalog::LOCK_WAIT, &labels, &at.histogram, at.wait_ns));
+            waiters.push(point(catalog::LOCK_WAITERS, &labels, at.waiters as f64));
+        }
+        if group.waits.deadlocks > 0 {
+            deadlocks.push(point(catalog::DEADLOCKS, &labels, group.waits.deadlocks as f64));
+            let threads = group.waits.deadlocked_threads as f64;
+            deadlocked.push(point(catalog::DEADLOCKED_THREADS, &labels, threads));
+        }
+    }
+    vec![
+        family(catalog::BLOCKED_SECONDS, blocked),
+        family(catalog::LOCK_WAIT, durations),
+        family(catalog::LOCK_WAITERS, waiters),
+        family(catalog::DEADLOCKS, deadlocks),
+        family(catalog::DEADLOCKED_THREADS, deadlocked),
     ]
 }
 
@@ -255,8 +295,7 @@ fn point(metric: Metric, labels: &[&str], value: f64) -> Point {
     point
 }
 
-fn duration(labels: &[&str], group: &GroupTotals, state: State) -> Point {
-    let cells = &group.usage.histograms[state.index()];
+fn histogram(metric: Metric, labels: &[&str], cells: &[u64; BUCKETS], sum_ns: u64) -> Point {
     let mut histogram = Histogram::default();
     let buckets = catalog::duration_bounds().map(|(below, bound)| {
         let mut bucket = Bucket::default();
@@ -266,8 +305,8 @@ fn duration(labels: &[&str], group: &GroupTotals, state: State) -> Point {
     });
     histogram.set_bucket(buckets.collect());
     histogram.set_sample_count(cells.iter().sum());
-    histogram.set_sample_sum(group.usage.closed_ns[state.index()] as f64 / 1e9);
-    let mut point = labelled(catalog::STATE_DURATION, labels);
+    histogram.set_sample_sum(sum_ns as f64 / 1e9);
+    let mut point = labelled(metric, labels);
     point.set_histogram(histogram);
     point
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use probe_ebpf::totals::Totals;
 use prometheus::Histogram;
 
+use super::locks::OpenLockWindow;
 use crate::kernel::cost::{self, ProgramCost};
 use crate::kernel::events::Events;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
@@ -15,19 +16,22 @@ use crate::model::books::Books;
 use crate::model::event::Event;
 use crate::model::label_map::LabelMap;
 use crate::model::lives::{Happening, Lives, Retention};
+use crate::model::locks::books::LockBooks;
+use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
 use crate::source::happened;
 use crate::source::limits::pid_limit;
+use crate::source::locks::SECOND_LOOK;
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
 const DETAIL: Detail = Detail {
     histograms: true,
     open_ledgers: false,
-    futexes: Futexes::None,
+    futexes: Futexes::Owned,
 };
 
 /// The running picture.
@@ -45,6 +49,9 @@ pub struct Engine {
     /// Windows that API requests have open.
     windows: BTreeMap<u64, OpenWindow>,
     next_window: u64,
+    lock_books: LockBooks,
+    /// Windows on locks that API requests have open.
+    pub(super) lock_windows: BTreeMap<u64, OpenLockWindow>,
 }
 
 struct OpenWindow {
@@ -114,6 +121,8 @@ impl Engine {
             orphaned: [0; 3],
             windows: BTreeMap::new(),
             next_window: 0,
+            lock_books: LockBooks::default(),
+            lock_windows: BTreeMap::new(),
         })
     }
 
@@ -128,6 +137,8 @@ impl Engine {
             watch,
             reap_delays,
             orphaned,
+            lock_books,
+            lock_windows,
             ..
         } = self;
         events.drain(|raw| {
@@ -135,7 +146,11 @@ impl Engine {
             // Older than the first snapshot: part of what is not counted.
             if event.at_ns >= *began_ns {
                 books.event(&event, &mut source.cgroups);
+                lock_books.event(&event);
                 note(&watch.event(&event), reap_delays, orphaned);
+            }
+            for open in lock_windows.values_mut() {
+                open.event(&event, &mut source.cgroups);
             }
             for open in windows.values_mut().filter(|open| event.at_ns >= open.began_ns) {
                 open.window.event(&event, &mut source.cgroups);
@@ -148,17 +163,40 @@ impl Engine {
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn refresh(&mut self) -> Result<Snapshot, SnapshotError> {
-        let snapshot = self.source.snapshot(DETAIL)?;
-        self.durations.observe(snapshot.took.as_secs_f64());
+        let (snapshot, tables) = self.look()?;
         // Events after the reading, then the reading: see `crate::model::tracker`.
         self.drain();
-        self.books.snapshot(&snapshot, &mut self.source.cgroups);
+        let BpfSource {
+            cgroups, descriptors, ..
+        } = &mut self.source;
+        self.books.snapshot(&snapshot, cgroups, descriptors);
+        let look = Look {
+            snapshot: &snapshot,
+            tables: &tables,
+        };
+        self.books.locks(&self.lock_books.advance(look), cgroups);
+        self.source.make_room(&snapshot, &tables)?;
         note(
             &self.watch.snapshot(&snapshot),
             &self.reap_delays,
             &mut self.orphaned,
         );
         Ok(snapshot)
+    }
+
+    /// Threads and tables; a second time if the first shows a deadlock that has to be confirmed.
+    fn look(&mut self) -> Result<(Snapshot, Tables), SnapshotError> {
+        let (snapshot, tables) = self.source.look(DETAIL)?;
+        self.durations.observe(snapshot.took.as_secs_f64());
+        let look = Look {
+            snapshot: &snapshot,
+            tables: &tables,
+        };
+        if !self.lock_books.needs_second_look(look) {
+            return Ok((snapshot, tables));
+        }
+        std::thread::sleep(SECOND_LOOK);
+        self.source.look(DETAIL)
     }
 
     /// Reads every thread and shows the result.
@@ -195,8 +233,7 @@ impl Engine {
     pub fn open_window(&mut self, by: By, pid: Option<u32>) -> Result<u64, SnapshotError> {
         let snapshot = self.refresh()?;
         let window = Window::begin(&snapshot, by, pid);
-        let id = self.next_window;
-        self.next_window += 1;
+        let id = self.new_window();
         self.windows.insert(
             id,
             OpenWindow {
@@ -206,6 +243,12 @@ impl Engine {
             },
         );
         Ok(id)
+    }
+
+    /// A number for another window.
+    pub(super) fn new_window(&mut self) -> u64 {
+        self.next_window += 1;
+        self.next_window
     }
 
     /// Closes a window; `None` if it is not open.
@@ -228,6 +271,7 @@ impl Engine {
     /// Forgets a window whose asker has left.
     pub fn drop_window(&mut self, id: u64) {
         self.windows.remove(&id);
+        self.lock_windows.remove(&id);
     }
 
     /// Sets how units are called from here on.

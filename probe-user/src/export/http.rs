@@ -19,12 +19,14 @@ use serde::Deserialize;
 
 use super::engine::Engine;
 use super::{catalog, collector};
+use crate::kernel::snapshot::SnapshotError;
 use crate::model::ancestry::with_ancestry;
 use crate::model::snapshot::Snapshot;
 use crate::model::window::By;
 use crate::model::{orphans, tree, zombies};
 use crate::source::describe::{Description, describe, describe_some};
 use crate::source::limits::pid_limit;
+use crate::source::symbols;
 use crate::view;
 
 /// What the handlers share.
@@ -78,6 +80,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/tree", get(tree))
         .route("/api/v1/states", get(states))
+        .route("/api/v1/locks", get(locks))
         .route("/api/v1/zombies", get(zombies_report))
         .route("/api/v1/orphans", get(orphans_report))
         .with_state(shared)
@@ -87,6 +90,7 @@ const PROC: &str = "/proc";
 const INDEX: &str = "<!doctype html><title>procprobe</title><h1>procprobe</h1>\
 <ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/api/v1/tree\">/api/v1/tree</a>\
 <li><a href=\"/api/v1/states\">/api/v1/states</a>\
+<li><a href=\"/api/v1/locks\">/api/v1/locks</a>\
 <li><a href=\"/api/v1/zombies\">/api/v1/zombies</a><li><a href=\"/api/v1/orphans\">/api/v1/orphans</a>\
 <li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n";
 
@@ -272,16 +276,65 @@ impl Drop for WindowGuard {
 }
 
 async fn states(State(shared): State<Shared>, Query(query): Query<StatesQuery>) -> Response {
-    let asked = humantime::parse_duration(&query.window)
-        .ok()
-        .filter(|window| *window <= LONGEST_WINDOW);
     let by = By::from_name(&query.by);
-    let (Some(window), Some(by)) = (asked, by) else {
+    let (Some(window), Some(by)) = (window_of(&query.window), by) else {
         let text = "for= takes a duration up to 60s, by= one of thread, process, comm, unit\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
+    let open = move |engine: &mut Engine| engine.open_window(by, query.pid);
+    over_window(shared, window, open, |shared, id| {
+        let Some((report, snapshot, losses)) = shared.engine().close_window(id)? else {
+            anyhow::bail!("the window is gone")
+        };
+        let payload = view::json::states(&report, true);
+        let answer = view::json::Answer::new(&snapshot, report.window_ns, &losses, payload);
+        Ok(serde_json::to_vec(&answer)?)
+    })
+    .await
+}
+
+/// Parameters of `/api/v1/locks`.
+#[derive(Deserialize)]
+struct LocksQuery {
+    #[serde(rename = "for", default = "one_second")]
+    window: String,
+    pid: Option<u32>,
+}
+
+async fn locks(State(shared): State<Shared>, Query(query): Query<LocksQuery>) -> Response {
+    let Some(window) = window_of(&query.window) else {
+        return (StatusCode::BAD_REQUEST, "for= takes a duration up to 60s\n").into_response();
+    };
+    let open = move |engine: &mut Engine| engine.open_lock_window(query.pid);
+    over_window(shared, window, open, |shared, id| {
+        let closed = shared.engine().close_lock_window(id)?;
+        let Some((mut report, snapshot, losses)) = closed else {
+            anyhow::bail!("the window is gone")
+        };
+        // Takes a while: nobody else should wait for that.
+        symbols::name(&mut report, &snapshot);
+        let payload = view::json::locks(&report);
+        let answer = view::json::Answer::new(&snapshot, report.window_ns, &losses, payload);
+        Ok(serde_json::to_vec(&answer)?)
+    })
+    .await
+}
+
+fn window_of(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|window| *window <= LONGEST_WINDOW)
+}
+
+/// Opens a window, waits, closes it, and answers with the JSON that closing gives.
+async fn over_window(
+    shared: Shared,
+    window: Duration,
+    open: impl FnOnce(&mut Engine) -> Result<u64, SnapshotError> + Send + 'static,
+    close: impl FnOnce(&Shared, u64) -> anyhow::Result<Vec<u8>> + Send + 'static,
+) -> Response {
     let engine = shared.clone();
-    let opened = tokio::task::spawn_blocking(move || engine.engine().open_window(by, query.pid)).await;
+    let opened = tokio::task::spawn_blocking(move || open(&mut engine.engine())).await;
     let guard = match opened {
         Ok(Ok(id)) => WindowGuard { shared, id },
         Ok(Err(error)) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -289,17 +342,7 @@ async fn states(State(shared): State<Shared>, Query(query): Query<StatesQuery>) 
     };
     tokio::time::sleep(window).await;
     blocking(move || {
-        let closed = guard.shared.engine().close_window(guard.id)?;
-        let Some((report, snapshot, losses)) = closed else {
-            anyhow::bail!("the window is gone")
-        };
-        let payload = view::json::states(&report, true);
-        let body = serde_json::to_vec(&view::json::Answer::new(
-            &snapshot,
-            report.window_ns,
-            &losses,
-            payload,
-        ))?;
+        let body = close(&guard.shared, guard.id)?;
         Ok(([(header::CONTENT_TYPE, "application/json")], body))
     })
     .await

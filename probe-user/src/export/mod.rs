@@ -16,5 +16,6 @@ pub mod collector;
 pub mod engine;
 pub mod guard;
 pub mod http;
+pub mod locks;
 pub mod serve;
 pub mod tls;

@@ -165,6 +165,7 @@ pub struct Probe {
     live_since_ns: u64,
     clock_offset: ClockOffset,
     snapshot_flags: u64,
+    options: Options,
     /// Waits by lock.
     pub locks: Locks,
     /// Waits by waiter and holder.
@@ -215,6 +216,7 @@ impl Probe {
             clock_offset: ClockOffset::NotMeasured,
             live_since_ns: 0,
             snapshot_flags: 0,
+            options,
             locks,
             edges,
         })
@@ -262,6 +264,11 @@ impl Probe {
         let measured = clock::measure_offset(self)?;
         self.clock_offset = ClockOffset::Measured(measured);
         Ok(measured)
+    }
+
+    /// How it was loaded.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// CLOCK_MONOTONIC when the accounting began, 0 if it has not.

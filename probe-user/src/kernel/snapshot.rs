@@ -61,6 +61,9 @@ pub enum SnapshotError {
     /// The iterator could not be opened.
     #[error(transparent)]
     Open(#[from] LoadError),
+    /// A table could not be read.
+    #[error(transparent)]
+    Table(#[from] super::tables::TableError),
     /// Reading failed.
     #[error("cannot read the task iterator: {0} (try again; if it persists, `procprobe doctor`)")]
     Read(#[from] io::Error),

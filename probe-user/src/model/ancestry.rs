@@ -92,6 +92,7 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
         condition_ns: death.map(|death| now_ns.saturating_sub(death.at_ns)),
         is_lower_bound: false,
         blocked_on: None,
+        descriptor: None,
         futex: None,
         space: 0,
         pid_namespace: 0,

@@ -4,17 +4,21 @@
 //! once the bound is reached, whatever is new is added up in `comm="(other)"`, so sums over all groups stay exact and
 //! no counter ever falls.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use probe_ebpf::state::State;
+use probe_ebpf::waiting::Class;
 
 use super::account::Usage;
 use super::event::{Event, EventKind};
+use super::locks::Kind;
+use super::locks::books::News;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches};
 use super::tracker::{Growth, ProcessName, Tracker, Units};
+use super::waits::{Files, Waits};
 
 /// Name of the group that takes what exceeds the bound.
 pub const OTHER: &str = "(other)";
@@ -59,6 +63,8 @@ pub struct GroupTotals {
     pub short_lived_running_ns: u64,
     /// Threads in each condition at the last snapshot, in the order of [`Condition::ALL`].
     pub threads: [u64; 10],
+    /// What its threads waited in.
+    pub waits: Waits,
 }
 
 /// Processes and threads by condition, of the whole host.
@@ -80,6 +86,8 @@ pub struct Books {
     folded: std::collections::HashSet<(u64, Comm)>,
     host: HostCounts,
     began_ns: u64,
+    /// Processes that ended since the last look at locks: what they waited there is still to come.
+    departed: HashMap<u32, ProcessName>,
 }
 
 impl Books {
@@ -93,6 +101,7 @@ impl Books {
             folded: std::collections::HashSet::new(),
             host: HostCounts::default(),
             began_ns: 0,
+            departed: HashMap::new(),
         }
     }
 
@@ -103,13 +112,19 @@ impl Books {
     }
 
     /// Books what every thread gained since the last snapshot, and recounts who is in which condition.
-    pub fn snapshot(&mut self, snapshot: &Snapshot, units: &mut dyn Units) {
+    pub fn snapshot(&mut self, snapshot: &Snapshot, units: &mut dyn Units, files: &mut dyn Files) {
         for group in self.groups.values_mut() {
             group.threads = [0; 10];
         }
         self.host = HostCounts::default();
         let mut tracker = std::mem::take(&mut self.tracker);
-        tracker.advance(snapshot, |_, name, growth| self.add(name, &growth, units));
+        tracker.advance(snapshot, |thread, name, growth| {
+            let reads_ns = growth.usage.blocked_ns[Class::Read as usize]
+                + growth.usage.blocked_ns[Class::Write as usize];
+            let descriptor = thread.descriptor.filter(|_| reads_ns > 0);
+            let kind = descriptor.and_then(|descriptor| files.kind(thread.pid, descriptor));
+            self.add(name, &growth, kind, units);
+        });
         for thread in &snapshot.threads {
             let Some(position) = Condition::ALL
                 .iter()
@@ -130,8 +145,11 @@ impl Books {
     /// Books an event; an exit brings the last of what its thread did.
     pub fn event(&mut self, event: &Event, units: &mut dyn Units) {
         self.count(event, units);
+        if matches!(&event.kind, EventKind::Exit(exit) if exit.last) {
+            self.departed.insert(event.pid, self.tracker.process_of(event));
+        }
         if let Some((name, growth)) = self.tracker.event(event) {
-            self.add(name, &growth, units);
+            self.add(name, &growth, None, units);
         }
     }
 
@@ -191,8 +209,47 @@ impl Books {
         self.folded.len()
     }
 
-    fn add(&mut self, name: ProcessName, growth: &Growth, units: &mut dyn Units) {
+    /// Books what happened at locks since the last look at them.
+    pub fn locks(&mut self, news: &News, units: &mut dyn Units) {
+        for group in self.groups.values_mut() {
+            group.waits.begin_look();
+        }
+        let mut lately: HashMap<GroupKey, BTreeMap<Kind, u64>> = HashMap::new();
+        for (&(pid, kind), waited) in &news.waited {
+            let key = self.group_of_pid(pid, units);
+            *lately.entry(key.clone()).or_default().entry(kind).or_default() += waited.lately_ns;
+            self.groups.entry(key).or_default().waits.add_kind(kind, waited);
+        }
+        for deadlock in &news.deadlocks {
+            let pid = deadlock.members.first().map_or(0, |member| member.party.pid);
+            let key = self.group_of_pid(pid, units);
+            let waits = &mut self.groups.entry(key).or_default().waits;
+            waits.deadlocks += 1;
+            waits.deadlocked_threads += deadlock.members.len() as u64;
+        }
+        for (key, group) in &mut self.groups {
+            group.waits.divide(lately.get(key).unwrap_or(&BTreeMap::new()));
+        }
+        self.departed.clear();
+    }
+
+    fn group_of_pid(&mut self, pid: u32, units: &mut dyn Units) -> GroupKey {
+        let name = self.tracker.process(pid);
+        match name.or_else(|| self.departed.get(&pid).copied()) {
+            Some(name) => self.key_of(name, units),
+            None => GroupKey::named(LOST),
+        }
+    }
+
+    fn add(
+        &mut self,
+        name: ProcessName,
+        growth: &Growth,
+        descriptor: Option<&'static str>,
+        units: &mut dyn Units,
+    ) {
         let group = self.group_of(name, units);
+        group.waits.add(&growth.usage.blocked_ns, descriptor);
         group.usage.add(&growth.usage);
         group.switches.add(growth.switches);
     }
@@ -204,8 +261,13 @@ impl Books {
     }
 
     fn group_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
+        let key = self.key_of(name, units);
+        self.groups.entry(key).or_default()
+    }
+
+    fn key_of(&mut self, name: ProcessName, units: &mut dyn Units) -> GroupKey {
         let full = self.groups.len() >= self.max_groups;
-        let key = match self.keys.entry((name.cgroup_id, name.comm)) {
+        match self.keys.entry((name.cgroup_id, name.comm)) {
             Entry::Occupied(known) => known.get().clone(),
             Entry::Vacant(new) => {
                 let key = GroupKey {
@@ -219,7 +281,6 @@ impl Books {
                     new.insert(key).clone()
                 }
             }
-        };
-        self.groups.entry(key).or_default()
+        }
     }
 }

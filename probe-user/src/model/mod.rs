@@ -14,6 +14,7 @@
 //! | [`ancestry`] | the tree with the dead ancestors of the living |
 //! | [`lives`] | who was born to whom, died of what, lost its parent |
 //! | [`locks`] | who waits on whom: contention, deadlocks, stalls |
+//! | [`waits`] | what groups waited in, by cause |
 //! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
 //! | [`label_map`] | rules that rename or drop units |
@@ -32,6 +33,7 @@ pub mod thread;
 pub mod tracker;
 pub mod tree;
 pub mod unit;
+pub mod waits;
 pub mod window;
 pub mod zombies;
 

@@ -207,6 +207,8 @@ pub struct Thread {
     pub is_lower_bound: bool,
     /// What it waits in, if it is blocked in a system call.
     pub blocked_on: Option<BlockedOn>,
+    /// The descriptor that its latest read or write was about, if that was what it last waited in.
+    pub descriptor: Option<u64>,
     /// The futex it waits at, if that is what it does.
     pub futex: Option<OpenWait>,
     /// Address space, by a number that no other has; 0 if unknown or none.

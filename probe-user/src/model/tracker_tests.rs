@@ -46,6 +46,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         condition_ns: Some(0),
         is_lower_bound: false,
         blocked_on: None,
+        descriptor: None,
         futex: None,
         space: 0,
         pid_namespace: 0,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use probe_ebpf::totals::Totals;
 
 use super::cgroup::Cgroups;
+use super::descriptors::Descriptors;
 use super::locks::Mappings;
 use super::proc;
 use super::resolve::{self, Clocks};
@@ -29,6 +30,8 @@ pub struct BpfSource {
     pub probe: Probe,
     /// Names units.
     pub cgroups: Cgroups,
+    /// Tells what descriptors stand for.
+    pub descriptors: Descriptors,
     /// Which locks several processes share.
     pub(super) mappings: Mappings,
     /// How many threads the last snapshot had.
@@ -49,6 +52,7 @@ impl BpfSource {
         Ok(Self {
             probe,
             cgroups: Cgroups::new(Path::new(PROC)),
+            descriptors: Descriptors::new(Path::new(PROC)),
             mappings: Mappings::new(Path::new(PROC)),
             threads: 0,
             hidden: Vec::new(),

@@ -1,18 +1,14 @@
 //! Command lines and executables.
 //!
-//! `/proc/PID/cmdline` takes the process's `mmap_lock`. When that is held by a thread in uninterruptible sleep, the
-//! reader sleeps too; that is how `ps` hangs on the very hosts it is needed on. So: processes with such a thread are not
-//! asked at all, everything is read by a thread of its own, and after a deadline we go on without what is missing.
+//! Read with [`super::patience`]: a process that is stuck must not make us wait.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use probe_ebpf::state::State;
-
+use super::patience::{stuck, within};
 use crate::model::escape;
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::Condition;
@@ -42,12 +38,7 @@ pub fn describe_some(
     snapshot: &Snapshot,
     wanted: impl Fn(u32) -> bool,
 ) -> HashMap<u32, Description> {
-    let stuck: std::collections::HashSet<u32> = snapshot
-        .threads
-        .iter()
-        .filter(|thread| thread.condition == Condition::Alive(State::Uninterruptible))
-        .map(|thread| thread.pid)
-        .collect();
+    let stuck = stuck(snapshot);
     let pids: Vec<u32> = snapshot
         .threads
         .iter()
@@ -55,29 +46,15 @@ pub fn describe_some(
         .map(|thread| thread.pid)
         .filter(|pid| !stuck.contains(pid) && wanted(*pid))
         .collect();
-    let (sender, receiver) = mpsc::channel();
     let root: PathBuf = root.to_owned();
-    let reader = std::thread::Builder::new()
-        .name("describe".to_owned())
-        .spawn(move || {
-            for pid in pids {
-                if sender.send((pid, read(&root, pid))).is_err() {
-                    return;
-                }
+    let found = within("describe", DEADLINE, move |sender| {
+        for pid in pids {
+            if sender.send((pid, read(&root, pid))).is_err() {
+                return;
             }
-        });
-    let mut found = HashMap::new();
-    if reader.is_err() {
-        return found;
-    }
-    let deadline = Instant::now() + DEADLINE;
-    // Ends when the reader is done and has dropped its end, or at the deadline with the reader left behind.
-    while let Ok((pid, description)) =
-        receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-    {
-        found.insert(pid, description);
-    }
-    found
+        }
+    });
+    found.into_iter().collect()
 }
 
 fn read(root: &Path, pid: u32) -> Description {

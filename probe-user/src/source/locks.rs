@@ -3,11 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use probe_ebpf::lock::{LockKey, LockStats};
 use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::bpf::BpfSource;
+use super::patience::{stuck, within};
+use crate::kernel::snapshot::{Detail, SnapshotError};
 use crate::kernel::tables::TableError;
 use crate::model::locks::{LockId, Tables, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
@@ -28,25 +31,43 @@ impl Mappings {
     }
 
     /// Tells what each of `wanted` (key and process) is, and forgets the others.
-    fn tell(&mut self, wanted: &HashMap<LockKey, u32>) -> HashMap<LockKey, LockId> {
+    fn tell(&mut self, wanted: &HashMap<LockKey, u32>, stuck: &HashSet<u32>) -> HashMap<LockKey, LockId> {
         self.known.retain(|key, _| wanted.contains_key(key));
         let mut by_process: HashMap<u32, Vec<LockKey>> = HashMap::new();
         for (&key, &pid) in wanted {
-            if !self.known.contains_key(&key) {
+            if !self.known.contains_key(&key) && !stuck.contains(&pid) {
                 by_process.entry(pid).or_default().push(key);
             }
         }
-        for (pid, keys) in by_process {
-            // A process that has ended has no mappings: what was not found out is private.
-            let maps = maps_of(&self.root, pid).unwrap_or_default();
-            for key in keys {
-                self.known.insert(key, shared_id(&maps, key.address));
-            }
+        if !by_process.is_empty() {
+            self.ask(by_process);
         }
         let shared = self.known.iter().filter_map(|(&key, id)| Some((key, (*id)?)));
         shared.collect()
     }
+
+    /// Reads the mappings of processes. One that has ended has none, and one that is stuck does not answer: what is not found
+    /// out counts as private.
+    fn ask(&mut self, by_process: HashMap<u32, Vec<LockKey>>) {
+        let keys = by_process.values().flatten();
+        self.known.extend(keys.map(|key| (*key, None)));
+        let root = self.root.clone();
+        let found = within("mappings", PATIENCE, move |sender| {
+            for (pid, keys) in by_process {
+                let maps = maps_of(&root, pid).unwrap_or_default();
+                for key in keys {
+                    if sender.send((key, shared_id(&maps, key.address))).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        self.known.extend(found);
+    }
 }
+
+/// How long to wait for all mappings together.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 fn maps_of(root: &Path, pid: u32) -> Option<Vec<MemoryMap>> {
     let process = Process::new_with_root(root.join(pid.to_string())).ok()?;
@@ -73,12 +94,41 @@ fn shared_id(maps: &[MemoryMap], address: u64) -> Option<LockId> {
     })
 }
 
+/// Between a look that shows a deadlock and the one that confirms it.
+pub const SECOND_LOOK: Duration = Duration::from_millis(20);
+/// Locks nobody has waited at for so long are forgotten …
+const IDLE_NS: u64 = 600 * 1_000_000_000;
+/// … much sooner when the tables run full.
+const IDLE_WHEN_FULL_NS: u64 = 10 * 1_000_000_000;
+
 impl BpfSource {
+    /// Threads and tables.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if either cannot be read.
+    pub fn look(&mut self, detail: Detail) -> Result<(Snapshot, Tables), SnapshotError> {
+        let snapshot = self.snapshot(detail)?;
+        let tables = self.tables(&snapshot)?;
+        Ok((snapshot, tables))
+    }
+
+    /// Keeps the tables from running full.
+    ///
+    /// # Errors
+    /// [`TableError`] if a table cannot be written.
+    pub fn make_room(&mut self, snapshot: &Snapshot, tables: &Tables) -> Result<(), TableError> {
+        let options = self.probe.options();
+        let crowded = |entries: usize, most: u32| entries * 4 > most as usize * 3;
+        let full =
+            crowded(tables.locks.len(), options.max_locks) || crowded(tables.edges.len(), options.max_edges);
+        self.prune(snapshot, tables, if full { IDLE_WHEN_FULL_NS } else { IDLE_NS })
+    }
+
     /// Reads the tables, and tells which of the snapshot's locks several processes share.
     ///
     /// # Errors
     /// [`TableError`] if a table cannot be read.
-    pub fn tables(&mut self, snapshot: &Snapshot) -> Result<Tables, TableError> {
+    fn tables(&mut self, snapshot: &Snapshot) -> Result<Tables, TableError> {
         let locks = self.probe.locks.read()?;
         let edges = self.probe.edges.read()?;
         let mut wanted: HashMap<LockKey, u32> = HashMap::new();
@@ -95,7 +145,7 @@ impl BpfSource {
         Ok(Tables {
             locks,
             edges,
-            shared: self.mappings.tell(&wanted),
+            shared: self.mappings.tell(&wanted, &stuck(snapshot)),
         })
     }
 
@@ -103,7 +153,7 @@ impl BpfSource {
     ///
     /// # Errors
     /// [`TableError`] if a table cannot be written.
-    pub fn prune(&mut self, snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Result<(), TableError> {
+    fn prune(&mut self, snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Result<(), TableError> {
         let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
         let now_ns = snapshot.ended_ns;
         let over = |key: &LockKey, last_ns: u64| {

@@ -7,19 +7,25 @@
 //! | [`resolve`] | what a raw record means: which state a thread is in, since when, how long so far |
 //! | [`happened`] | what an event of the ring means |
 //! | [`cgroup`] | cgroup ids to paths to units |
+//! | [`symbols`] | names of locks, and of the code that waits |
+//! | [`patience`] | reading what may never answer |
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
 //! | [`locks`] | tables of lock waits, and which locks several processes share |
 //! | [`limits`] | how many pids there can be |
+//! | [`descriptors`] | pipes, sockets, terminals, files |
 //! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
 
 pub mod bpf;
 pub mod cgroup;
 pub mod describe;
+pub mod descriptors;
 pub mod happened;
 pub mod limits;
 pub mod locks;
+pub mod patience;
 pub mod proc;
 pub mod resolve;
+pub mod symbols;
 pub mod watch;
 
 use crate::kernel::snapshot::Detail;

@@ -188,6 +188,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        descriptor: None,
         futex: None,
         space: 0,
         pid_namespace: 0,

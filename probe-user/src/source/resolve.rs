@@ -10,7 +10,7 @@
 use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
 use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, STATES, State, TASK_DEAD};
-use probe_ebpf::waiting::{CLASSES, op};
+use probe_ebpf::waiting::{CLASSES, Class, op};
 
 use crate::kernel::snapshot::RawTask;
 use crate::model::account::{Account, AccountId, Histograms};
@@ -50,6 +50,7 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
         condition_ns: since.ns.map(|ns| record.now_ns.saturating_sub(ns)),
         is_lower_bound: since.is_lower_bound,
         blocked_on: (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on),
+        descriptor: descriptor(record, ledger),
         futex: open_wait(task, ledger, since, clocks),
         lifetime_running_ns: Some(record.lifetime_running_ns),
         last_wait_ns: task
@@ -60,6 +61,16 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
         space: record.space,
         ..describe(facts)
     }
+}
+
+/// The first argument of the system call it last waited in, if that reads or writes.
+fn descriptor(record: &TaskRecord, ledger: Option<&Ledger>) -> Option<u64> {
+    let (class, blocked_on) = match ledger {
+        Some(ledger) => (ledger.futex.class, ledger.blocked_on),
+        None => (record.futex.class, record.blocked_on),
+    };
+    let reads = class == Class::Read as u8 || class == Class::Write as u8;
+    reads.then_some(blocked_on.args[0])
 }
 
 /// The futex wait the thread is in, until it runs again.
@@ -113,6 +124,7 @@ fn describe(facts: &Facts) -> Thread {
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        descriptor: None,
         futex: None,
         space: 0,
         pid_namespace: facts.pid_namespace,

@@ -1,11 +1,13 @@
 //! Time in each state, for a terminal.
 
 use probe_ebpf::state::State;
+use probe_ebpf::waiting::Class;
 
 use super::number::{UNKNOWN, bar, count, duration, plural};
 use super::table::{Align, Table, cut};
 use crate::model::snapshot::Losses;
 use crate::model::thread::{Condition, state_name};
+use crate::model::waits::class_name;
 use crate::model::window::{By, Group, Report};
 
 /// What to show.
@@ -46,6 +48,7 @@ pub fn lines(report: &Report, cpus: usize, losses: &Losses, look: Look) -> Vec<S
             lines.extend(histogram(group, state, look.by));
         }
     }
+    lines.extend(waited_in(report, look));
     lines.push(String::new());
     lines.push(cut(&transitions(report), look.width));
     lines
@@ -233,6 +236,34 @@ fn histogram(group: &Group, state: State, by: By) -> Vec<String> {
     let total = duration(Some(group.usage.time_ns[state.index()]));
     let mut lines = vec![format!("{key} {what}: {times}, {total}")];
     lines.extend(super::histogram::lines(cells));
+    lines
+}
+
+/// Groups whose waits are told apart.
+const TOLD: usize = 5;
+
+/// What the busiest groups waited in.
+fn waited_in(report: &Report, look: Look) -> Vec<String> {
+    let mut lines = Vec::new();
+    for group in &report.groups {
+        let classes = Class::ALL.into_iter().zip(group.usage.blocked_ns);
+        let mut waits: Vec<(Class, u64)> = classes
+            .filter(|(class, ns)| *ns > 0 && *class != Class::Kernel)
+            .collect();
+        waits.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
+        if waits.is_empty() || lines.len() >= TOLD {
+            continue;
+        }
+        let parts = waits
+            .into_iter()
+            .map(|(class, ns)| format!("{} {}", class_name(class), duration(Some(ns))));
+        let parts: Vec<String> = parts.collect();
+        let key = key_cell(group, 28);
+        lines.push(cut(&format!("{key} waited in: {}", parts.join(", ")), look.width));
+    }
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
     lines
 }
 

@@ -8,6 +8,7 @@ use probe_ebpf::state::State;
 use super::number::{UNKNOWN, at_least, percent, plural};
 use super::table::{Align, Table};
 use super::waiting::{ended, waiting_on};
+use crate::model::locks::people::People;
 use crate::model::orphans::Orphan;
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::{Comm, Condition, Thread};
@@ -47,6 +48,7 @@ pub fn lines(
     let mut styles = vec![Style::new().bold()];
     let orphans: HashMap<u32, &Orphan<'_>> =
         orphans.iter().map(|orphan| (orphan.thread.pid, orphan)).collect();
+    let people = People::new(snapshot);
     let mut branches = Branches::default();
     let mut hidden = Vec::new();
     for (position, node) in nodes.iter().enumerate() {
@@ -62,6 +64,7 @@ pub fn lines(
         }
         table.row(row(
             snapshot,
+            &people,
             leader,
             &node.process.threads,
             format!("{prefix}{command}"),
@@ -77,7 +80,7 @@ pub fn lines(
                 let is_last = number + 1 == threads.len() && !has_children;
                 let prefix = branches.thread_prefix(node.depth, is_last);
                 let name = format!("{prefix}{{{}}}", thread.comm);
-                table.row(row(snapshot, thread, &[thread], name));
+                table.row(row(snapshot, &people, thread, &[thread], name));
                 styles.push(style(thread.condition));
             }
         }
@@ -101,7 +104,13 @@ fn is_worth_showing(thread: &Thread) -> bool {
         )
 }
 
-fn row(snapshot: &Snapshot, thread: &Thread, all: &[&Thread], command: String) -> Vec<String> {
+fn row(
+    snapshot: &Snapshot,
+    people: &People<'_>,
+    thread: &Thread,
+    all: &[&Thread],
+    command: String,
+) -> Vec<String> {
     let age_ns = snapshot.boottime_ns.saturating_sub(thread.id.start_ns);
     let cpu_ns: Option<u64> = all.iter().map(|thread| thread.lifetime_running_ns).sum();
     let cpu = match thread.condition {
@@ -113,7 +122,7 @@ fn row(snapshot: &Snapshot, thread: &Thread, all: &[&Thread], command: String) -
         thread.condition.letter().to_string(),
         at_least(thread.condition_ns, thread.is_lower_bound),
         cpu,
-        waiting_on(thread),
+        waiting_on(thread, Some(people)),
         command,
     ]
 }

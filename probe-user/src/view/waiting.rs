@@ -5,10 +5,15 @@ use probe_ebpf::state::State;
 use super::number::UNKNOWN;
 use crate::model::blocked;
 use crate::model::event::{exit_code, exit_signal};
-use crate::model::thread::{Condition, Thread};
+use crate::model::locks::Kind;
+use crate::model::locks::classify::look_of;
+use crate::model::locks::deadlock::proven_owner;
+use crate::model::locks::people::{Owner, People};
+use crate::model::thread::{Condition, OpenWait, Thread};
 
-/// The words for the column WAITING ON.
-pub fn waiting_on(thread: &Thread) -> String {
+/// The words for the column WAITING ON. `people` tells who holds a lock.
+pub fn waiting_on(thread: &Thread, people: Option<&People<'_>>) -> String {
+    let at_futex = thread.futex.as_ref().zip(people);
     match thread.condition {
         Condition::Alive(State::Running) | Condition::Dead => UNKNOWN.to_owned(),
         Condition::Alive(State::Runnable) => "a CPU (runnable)".to_owned(),
@@ -22,12 +27,36 @@ pub fn waiting_on(thread: &Thread) -> String {
             || format!("its parent {}", thread.ppid),
             |tracer| format!("its tracer {tracer}"),
         ),
+        Condition::Alive(State::Sleeping) if at_futex.is_some() => {
+            at_futex.map_or_else(String::new, |(open, people)| at_a_futex(thread, open, people))
+        }
         Condition::Alive(_) => thread
             .blocked_on
             .as_ref()
             .and_then(blocked::syscall_name)
             .unwrap_or_else(|| UNKNOWN.to_owned()),
     }
+}
+
+/// What one wait alone says of the futex.
+fn at_a_futex(thread: &Thread, open: &OpenWait, people: &People<'_>) -> String {
+    match proven_owner(people, thread, open) {
+        Some((Owner::Alive(owner), true)) => return format!("the end of {}", owner.id.tid),
+        Some((Owner::Alive(owner), false)) if owner.id == thread.id => {
+            return "a lock it holds itself".to_owned();
+        }
+        Some((Owner::Alive(owner), false)) => return format!("lock held by {}", owner.id.tid),
+        Some((Owner::Gone(tid), false)) => return format!("lock of {tid}, which ended"),
+        _ => {}
+    }
+    let shape = match look_of(&open.wait) {
+        Kind::Mutex | Kind::PiMutex | Kind::Rwlock => "a lock",
+        Kind::Condvar => "a condition",
+        Kind::Semaphore => "a semaphore",
+        Kind::Join => "the end of a thread",
+        Kind::Barrier | Kind::Parker | Kind::Unknown => "futex",
+    };
+    shape.to_owned()
 }
 
 /// How a dead thread ended: "exited 1", "killed by SIGKILL".

@@ -109,8 +109,10 @@ fn state(thread: &Thread) -> String {
     let (what, place) = match thread.condition {
         Condition::Alive(State::Running) => ("running", None),
         Condition::Alive(State::Runnable) => ("runnable, waiting for a CPU,", None),
-        Condition::Alive(State::Sleeping) => ("asleep", Some(waiting_on(thread))),
-        Condition::Alive(State::Uninterruptible) => ("in uninterruptible sleep", Some(waiting_on(thread))),
+        Condition::Alive(State::Sleeping) => ("asleep", Some(waiting_on(thread, None))),
+        Condition::Alive(State::Uninterruptible) => {
+            ("in uninterruptible sleep", Some(waiting_on(thread, None)))
+        }
         Condition::Alive(State::Stopped) => ("stopped (SIGSTOP)", None),
         Condition::Alive(State::Traced) => ("stopped by its tracer", None),
         Condition::Alive(State::Idle) => ("idle", None),

@@ -1,1 +1,119 @@
-//! Running totals of lock waits per group and kind, for metrics; they outlive the locks.
+//! What happened at locks since the last look, process by process: what the running totals of metrics are made of.
+
+use std::collections::{BTreeMap, HashMap};
+
+use probe_ebpf::lock::LockKey;
+
+use super::classify::classify;
+use super::deadlock::{self, Deadlock};
+use super::evidence::gather;
+use super::growth::Mark;
+use super::people::{Names, People};
+use super::window::known;
+use super::{Kind, LockId, Look, key_of};
+use crate::model::account::Histogram;
+use crate::model::event::Event;
+
+/// Follows locks from look to look.
+#[derive(Default)]
+pub struct LockBooks {
+    mark: Mark,
+    names: Names,
+    suspects: Vec<Deadlock>,
+}
+
+/// What one process waited at things of one kind since the last look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// Waits that ended, by duration.
+    pub histogram: Histogram,
+    /// Nanoseconds of waits that ended.
+    pub ended_ns: u64,
+    /// Nanoseconds waited since the last look: open waits as far as they lie in between.
+    pub lately_ns: u64,
+    /// Threads that wait now.
+    pub waiters: u64,
+}
+
+/// Since the last look.
+#[derive(Debug, Default)]
+pub struct News {
+    /// By process and kind.
+    pub waited: BTreeMap<(u32, Kind), Waited>,
+    /// Deadlocks there are now, confirmed.
+    pub deadlocks: Vec<Deadlock>,
+}
+
+impl LockBooks {
+    /// Takes an event into account.
+    pub fn event(&mut self, event: &Event) {
+        self.names.event(event);
+    }
+
+    /// Whether a look shows a deadlock that no look before it has shown, so that another is needed to confirm it.
+    pub fn needs_second_look(&mut self, look: Look<'_>) -> bool {
+        let now = deadlock::candidates(look, &People::new(look.snapshot));
+        let confirmed = deadlock::confirmed(now.clone(), &self.suspects).len();
+        let more = confirmed < now.len();
+        self.suspects = now;
+        more
+    }
+
+    /// Tells what happened since the last look. The first look tells what there was before it.
+    pub fn advance(&mut self, look: Look<'_>) -> News {
+        self.names.learn(look.snapshot);
+        let people = People::new(look.snapshot);
+        let gained = self.mark.gained(look.tables);
+        let lately = Look {
+            tables: &gained,
+            ..look
+        };
+        let known = |waiter: u32, owner: u32| known(&people, &self.names, waiter, owner);
+        let whole = gather(look, &people, known);
+        let part = gather(lately, &people, known);
+        let window_ns = look.snapshot.began_ns.saturating_sub(self.mark.at_ns);
+        let kinds: HashMap<LockId, Kind> = part
+            .iter()
+            .map(|(id, part)| {
+                let whole = whole.get(id).unwrap_or(part);
+                (*id, classify(whole, part, window_ns).kind)
+            })
+            .collect();
+        let kind_of = |id: LockId| kinds.get(&id).copied().unwrap_or(Kind::Unknown);
+        let candidates = deadlock::candidates(look, &people);
+        let news = News {
+            waited: self.waited(lately, kind_of),
+            deadlocks: deadlock::confirmed(candidates.clone(), &self.suspects),
+        };
+        self.suspects = candidates;
+        self.mark = Mark::new(look);
+        news
+    }
+
+    fn waited(&self, lately: Look<'_>, kind_of: impl Fn(LockId) -> Kind) -> BTreeMap<(u32, Kind), Waited> {
+        let mut all: BTreeMap<(u32, Kind), Waited> = BTreeMap::new();
+        // Since the last look by key: waits that ended and open ones, less what of them lay before it.
+        let mut by_key: HashMap<LockKey, (u32, Kind, u64)> = HashMap::new();
+        for (key, stats) in &lately.tables.locks {
+            let kind = kind_of(lately.tables.id(*key));
+            let entry = all.entry((stats.pid, kind)).or_default();
+            for (sum, &count) in entry.histogram.iter_mut().zip(&stats.histogram) {
+                *sum += u64::from(count);
+            }
+            entry.ended_ns += stats.wait_ns;
+            by_key.insert(*key, (stats.pid, kind, stats.wait_ns));
+        }
+        for (thread, open, id) in lately.open_waits() {
+            let kind = kind_of(id);
+            all.entry((thread.pid, kind)).or_default().waiters += 1;
+            let key = key_of(thread, open);
+            by_key.entry(key).or_insert((thread.pid, kind, 0)).2 += open.counted_ns;
+        }
+        for (key, (pid, kind, ns)) in by_key {
+            let before = self.mark.open.get(&key).copied().unwrap_or(0);
+            let entry = all.entry((pid, kind)).or_default();
+            entry.lately_ns += ns.saturating_sub(before);
+        }
+        all
+    }
+}

@@ -6,7 +6,7 @@
 //! `library/std/src/sys/sync` of Rust (mutexes wait with `FUTEX_WAIT_BITSET` for the value 2, readers-writer locks for a word
 //! with the bits 30 or 31, a parked thread for -1).
 
-use probe_ebpf::lock::{Layout, Outcome};
+use probe_ebpf::lock::{FutexWait, Layout, Outcome};
 use probe_ebpf::waiting::{flag, op};
 
 use super::Kind;
@@ -70,16 +70,10 @@ fn certain(evidence: &Evidence<'_>) -> Option<Verdict> {
 /// By the calls of glibc's condition variables, semaphores, readers-writer locks and barriers.
 fn glibc(evidence: &Evidence<'_>) -> Option<Verdict> {
     let sample = &evidence.sample;
-    let family = sample.op == op::WAIT_BITSET && sample.flags & flag::REALTIME != 0;
-    if family && sample.flags & flag::TIMED == 0 {
-        // __wrphase_futex and __writers_futex: PTHREAD_RWLOCK_FUTEX_USED is 2.
-        if matches!(sample.value, 2 | 3) && sample.word == sample.value {
-            return Some(lock(Kind::Rwlock));
-        }
-        if sample.value == 0 && sample.word == 0 && (1..=0xffff).contains(&sample.next) {
-            // The value in the lower half, the number of waiters in the upper.
-            return Some(idle(Kind::Semaphore));
-        }
+    match calls_of_glibc(sample) {
+        Some(Kind::Rwlock) => return Some(lock(Kind::Rwlock)),
+        Some(kind) => return Some(idle(kind)),
+        None => {}
     }
     let wakes_all = evidence.ended_by(Outcome::WokenMany) * 2 > evidence.ended();
     let plain = sample.op == op::WAIT && sample.flags & flag::TIMED == 0;
@@ -111,6 +105,35 @@ fn by_behaviour(evidence: &Evidence<'_>, lately: &Evidence<'_>, window_ns: u64) 
         return lock(if kind == Kind::Unknown { Kind::Mutex } else { kind });
     }
     idle(kind)
+}
+
+/// What a single wait looks like, with nothing known of others.
+pub fn look_of(wait: &FutexWait) -> Kind {
+    let layout = Layout::from_byte(wait.layout);
+    let family = wait.op == op::WAIT_BITSET && wait.flags & flag::REALTIME != 0;
+    match (wait.op, layout) {
+        (op::LOCK_PI, _) => Kind::PiMutex,
+        (op::WAIT_REQUEUE_PI, _) => Kind::Condvar,
+        (_, Layout::TidWord | Layout::GlibcMutex) => Kind::Mutex,
+        (_, Layout::Join) => Kind::Join,
+        _ if family => calls_of_glibc(wait).unwrap_or(Kind::Condvar),
+        _ => Kind::Unknown,
+    }
+}
+
+/// Told by the values that glibc's readers-writer locks and semaphores wait for.
+fn calls_of_glibc(wait: &FutexWait) -> Option<Kind> {
+    let family = wait.op == op::WAIT_BITSET && wait.flags & flag::REALTIME != 0;
+    if !family || wait.flags & flag::TIMED != 0 {
+        return None;
+    }
+    // __wrphase_futex and __writers_futex: PTHREAD_RWLOCK_FUTEX_USED is 2.
+    if matches!(wait.value, 2 | 3) && wait.word == wait.value {
+        return Some(Kind::Rwlock);
+    }
+    // A semaphore: the value in the lower half, the number of waiters in the upper.
+    let waiters = 1..=0xffff;
+    (wait.value == 0 && wait.word == 0 && waiters.contains(&wait.next)).then_some(Kind::Semaphore)
 }
 
 /// What an idle thing looks like.

@@ -11,6 +11,7 @@
 //! | [`deadlock`] | who waits in a circle |
 //! | [`stall`] | who waits while nobody is left to end it |
 //! | [`teller`] | how that is told |
+//! | [`growth`] | what was gained since an earlier look |
 //! | [`window`] | what was waited between two moments |
 //! | [`report`] | all of it, as views show it |
 //! | [`books`] | running totals per group, for metrics |
@@ -19,6 +20,7 @@ pub mod books;
 pub mod classify;
 pub mod deadlock;
 pub mod evidence;
+pub mod growth;
 pub mod people;
 pub mod report;
 pub mod stall;

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use probe_ebpf::histogram::upper_bound_ns;
-use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::Class;
 
 use super::classify::{Verdict, classify};
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
+use super::growth::Mark;
 use super::people::{Names, Owner, People};
 use super::report::{Lock, Parallelism, Report};
 use super::teller::Teller;
-use super::{Grade, Kind, LockId, Look, Tables, key_of, stall};
+use super::{Grade, Kind, LockId, Look, Tables, stall};
 use crate::model::event::Event;
 use crate::model::tracker::Units;
 use crate::model::window::{By, Window};
@@ -21,11 +20,7 @@ use crate::model::window::{By, Window};
 /// Gathers a window: begin with a look, feed events, end with a look.
 pub struct LockWindow {
     pid: Option<u32>,
-    began_ns: u64,
-    locks: HashMap<LockKey, LockStats>,
-    edges: HashMap<EdgeKey, EdgeStats>,
-    /// Nanoseconds of the waits that were open when it began, as far as they will be booked.
-    open: HashMap<LockKey, u64>,
+    mark: Mark,
     names: Names,
     candidates: Vec<Deadlock>,
     usage: Window,
@@ -34,20 +29,11 @@ pub struct LockWindow {
 impl LockWindow {
     /// Begins at a look; with `pid` only locks that concern that process are reported.
     pub fn begin(look: Look<'_>, pid: Option<u32>) -> Self {
-        let mut open = HashMap::new();
-        for thread in &look.snapshot.threads {
-            if let Some(wait) = &thread.futex {
-                *open.entry(key_of(thread, wait)).or_default() += wait.counted_ns;
-            }
-        }
         let mut names = Names::default();
         names.learn(look.snapshot);
         Self {
             pid,
-            began_ns: look.snapshot.began_ns,
-            locks: look.tables.locks.iter().copied().collect(),
-            edges: look.tables.edges.iter().copied().collect(),
-            open,
+            mark: Mark::new(look),
             names,
             candidates: deadlock::candidates(look, &People::new(look.snapshot)),
             usage: Window::begin(look.snapshot, By::Process, pid),
@@ -74,8 +60,8 @@ impl LockWindow {
     pub fn end(mut self, look: Look<'_>, units: &mut dyn Units) -> Report {
         self.names.learn(look.snapshot);
         let people = People::new(look.snapshot);
-        let window_ns = look.snapshot.began_ns.saturating_sub(self.began_ns);
-        let gained = self.gained(look.tables);
+        let window_ns = look.snapshot.began_ns.saturating_sub(self.mark.at_ns);
+        let gained = self.mark.gained(look.tables);
         let known = |waiter: u32, owner: u32| known(&people, &self.names, waiter, owner);
         let whole = gather(look, &people, known);
         let part = gather(
@@ -119,7 +105,7 @@ impl LockWindow {
             if lock.kind == Kind::Unknown && proven.contains(id) {
                 lock.kind = Kind::Mutex;
             }
-            lock.wait_ns = lock.wait_ns.saturating_sub(self.open_before(look.tables, *id));
+            lock.wait_ns = lock.wait_ns.saturating_sub(self.mark.open_at(look.tables, *id));
             if contended.contains(id) {
                 report.locks.push(lock);
             } else {
@@ -136,34 +122,6 @@ impl LockWindow {
         report.processes = self.parallelism(look, &gained, &contended, units);
         narrow(&mut report, self.pid);
         report
-    }
-
-    /// What the tables gained in the window.
-    fn gained(&self, tables: &Tables) -> Tables {
-        let locks = tables.locks.iter().filter_map(|(key, now)| {
-            let gained = self.locks.get(key).map_or(*now, |before| since(now, before));
-            (gained.histogram.iter().any(|&count| count > 0)).then_some((*key, gained))
-        });
-        let edges = tables.edges.iter().filter_map(|(key, now)| {
-            let before = self.edges.get(key).copied().unwrap_or_default();
-            let gained = EdgeStats {
-                wait_ns: now.wait_ns.saturating_sub(before.wait_ns),
-                waits: now.waits.saturating_sub(before.waits),
-                ..*now
-            };
-            (gained.waits > 0).then_some((*key, gained))
-        });
-        Tables {
-            locks: locks.collect(),
-            edges: edges.collect(),
-            shared: tables.shared.clone(),
-        }
-    }
-
-    /// Nanoseconds of a lock's waits that lay before the window.
-    fn open_before(&self, tables: &Tables, id: LockId) -> u64 {
-        let before = self.open.iter().filter(|(key, _)| tables.id(**key) == id);
-        before.map(|(_, ns)| ns).sum()
     }
 
     /// How parallel the processes were that wait at contended locks, or the one that was asked for.
@@ -191,7 +149,7 @@ impl LockWindow {
             .iter()
             .map(|thread| (thread.space, thread.pid))
             .collect();
-        for (key, ns) in &self.open {
+        for (key, ns) in &self.mark.open {
             let pid = pid_of.get(&key.space);
             if let Some(sum) = pid.and_then(|pid| blocked.get_mut(pid)) {
                 *sum = sum.saturating_sub(*ns);
@@ -227,7 +185,7 @@ impl LockWindow {
 }
 
 /// Whether a tid that `waiter`'s memory named is or was a thread that could own its lock.
-fn known(people: &People<'_>, names: &Names, waiter: u32, owner: u32) -> bool {
+pub(super) fn known(people: &People<'_>, names: &Names, waiter: u32, owner: u32) -> bool {
     let alive = people
         .get(waiter)
         .map(|thread| people.owner(thread, owner, false));
@@ -268,27 +226,4 @@ fn narrow(report: &mut Report, pid: Option<u32>) {
         .deadlocks
         .retain(|deadlock| deadlock.members.iter().any(|member| member.party.pid == pid));
     report.stalls.retain(|stall| stall.pid == pid);
-}
-
-/// What a lock gained. Counts are 32 bits wide and may wrap.
-fn since(now: &LockStats, before: &LockStats) -> LockStats {
-    let mut gained = *now;
-    gained.wait_ns = now.wait_ns.saturating_sub(before.wait_ns);
-    for (count, before) in gained.histogram.iter_mut().zip(before.histogram) {
-        *count = count.wrapping_sub(before);
-    }
-    for (count, before) in gained.outcomes.iter_mut().zip(before.outcomes) {
-        *count = count.wrapping_sub(before);
-    }
-    for (count, before) in gained.layouts.iter_mut().zip(before.layouts) {
-        *count = count.wrapping_sub(before);
-    }
-    gained.timed = now.timed.wrapping_sub(before.timed);
-    if now.max_ns == before.max_ns {
-        // The longest may have been before: bounded by the longest bucket that gained.
-        let top = gained.histogram.iter().rposition(|&count| count > 0);
-        let bound = top.and_then(upper_bound_ns).unwrap_or(now.max_ns);
-        gained.max_ns = now.max_ns.min(bound);
-    }
-    gained
 }

@@ -19,7 +19,9 @@ use crate::model::blocked;
 use crate::model::locks::is_shared;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::{Comm, OpenWait, Switches, Thread};
+use crate::model::waits::class_name;
 use probe_ebpf::ledger::BlockedOn;
+use probe_ebpf::waiting::{CLASSES, Class};
 
 pub use locks::{Locks, lock_id, locks};
 pub use orphans::{OrphanMark, Orphans, orphans};
@@ -112,6 +114,15 @@ fn blocked_on_json(blocked_on: &BlockedOn) -> Option<BlockedOnJson> {
         syscall: blocked::syscall_name(blocked_on)?,
         futex,
     })
+}
+
+/// Blocked time by what was waited in; what did not happen is left out.
+fn blocked_ns(sums: &[u64; CLASSES]) -> BTreeMap<&'static str, u64> {
+    let classes = Class::ALL.into_iter().zip(sums);
+    classes
+        .filter(|(_, ns)| **ns > 0)
+        .map(|(class, &ns)| (class_name(class), ns))
+        .collect()
 }
 
 /// A process by pid and name.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use probe_ebpf::histogram::upper_bound_ns;
 use serde::Serialize;
 
-use super::SwitchesJson;
+use super::{SwitchesJson, blocked_ns};
 use crate::model::account::Histogram;
 use crate::model::thread::Condition;
 use crate::model::window::{Group, Report, Transition};
@@ -23,6 +23,8 @@ struct GroupJson {
     threads: u64,
     states: BTreeMap<&'static str, StateJson>,
     switches: Option<SwitchesJson>,
+    /// Time sleeping and in uninterruptible sleep by what was waited in.
+    blocked_ns: Option<BTreeMap<&'static str, u64>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +85,7 @@ fn group(group: &Group, known: bool) -> GroupJson {
         threads: group.threads,
         states: states.collect(),
         switches: known.then(|| group.switches.into()),
+        blocked_ns: known.then(|| blocked_ns(&group.usage.blocked_ns)),
     }
 }
 

@@ -6,7 +6,7 @@ use probe_ebpf::state::State;
 use serde::Serialize;
 
 use super::orphans::{OrphanMark, orphan_mark};
-use super::{Answer, BlockedOnJson, SwitchesJson, blocked_on};
+use super::{Answer, BlockedOnJson, SwitchesJson, blocked_ns, blocked_on};
 use crate::model::orphans::Orphan;
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::{ReadFrom, Thread, state_name};
@@ -55,6 +55,8 @@ pub struct ThreadJson {
     state_ns_is_lower_bound: bool,
     blocked_on: Option<BlockedOnJson>,
     times_ns: Option<BTreeMap<&'static str, u64>>,
+    /// Time sleeping and in uninterruptible sleep by what it waited in.
+    blocked_ns: Option<BTreeMap<&'static str, u64>>,
     switches: SwitchesJson,
     cpu_ns: Option<u64>,
     exit_status: Option<u32>,
@@ -152,6 +154,10 @@ fn thread(thread: &Thread) -> ThreadJson {
                 .map(|state| (state_name(state), account.time_ns[state.index()]))
                 .collect()
         }),
+        blocked_ns: thread
+            .account
+            .as_ref()
+            .map(|account| blocked_ns(&account.blocked_ns)),
         switches: thread.switches.into(),
         cpu_ns: thread.lifetime_running_ns,
         exit_status: thread.exit_status,

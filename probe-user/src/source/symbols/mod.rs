@@ -1,0 +1,127 @@
+//! Names for locks and for the code that waits at them, looked up when somebody wants to see them.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`statics`] | which variable an address is in |
+//! | [`stack`] | which functions a blocked thread came through |
+
+mod image;
+mod stack;
+mod statics;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use blazesym::symbolize::source::{Process, Source};
+use blazesym::symbolize::{Input, Symbolizer};
+use probe_ebpf::lock::LiveFutex;
+
+use super::patience::{stuck, within};
+use crate::model::escape;
+use crate::model::locks::LockId;
+use crate::model::locks::report::{Code, Report};
+use crate::model::snapshot::Snapshot;
+use image::Image;
+
+/// Locks that are named: those a person looks at.
+const NAMED: usize = 20;
+/// How long that may take for all of them together.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// A lock to be named.
+struct Wanted {
+    id: LockId,
+    pid: u32,
+    address: u64,
+    /// Registers of a thread that waits at it.
+    waiter: Option<(u32, LiveFutex)>,
+}
+
+/// What was found out.
+struct Named {
+    id: LockId,
+    symbol: Option<String>,
+    code: Option<Code>,
+}
+
+/// Names the locks at the top of a report, as far as that can be done in time.
+pub fn name(report: &mut Report, snapshot: &Snapshot) {
+    let stuck = stuck(snapshot);
+    let locks = report.locks.iter().take(NAMED);
+    let wanted: Vec<Wanted> = locks
+        .filter(|lock| !stuck.contains(&lock.pid))
+        .map(|lock| Wanted {
+            id: lock.id,
+            pid: lock.pid,
+            address: lock.address,
+            waiter: waiter(snapshot, lock.waiters.first().map(|(party, _)| party.tid)),
+        })
+        .collect();
+    let named = within("symbols", DEADLINE, move |sender| {
+        let mut images = HashMap::new();
+        let symbolizer = Symbolizer::builder().enable_demangling(false).build();
+        for lock in wanted {
+            let image = images
+                .entry(lock.pid)
+                .or_insert_with(|| Image::read(Path::new("/proc"), lock.pid));
+            let Some(image) = image else { continue };
+            let named = Named {
+                id: lock.id,
+                symbol: statics::variable(image, lock.address),
+                code: lock
+                    .waiter
+                    .map(|(pid, live)| code(image, &symbolizer, pid, &live)),
+            };
+            if sender.send(named).is_err() {
+                return;
+            }
+        }
+    });
+    for named in named {
+        if let Some(lock) = report.locks.iter_mut().find(|lock| lock.id == named.id) {
+            lock.symbol = named.symbol;
+            lock.code = named.code.filter(|code| !code.frames.is_empty());
+        }
+    }
+}
+
+/// Process and registers of a thread that waits.
+fn waiter(snapshot: &Snapshot, tid: Option<u32>) -> Option<(u32, LiveFutex)> {
+    let threads = snapshot.threads.iter();
+    let thread = threads.into_iter().find(|thread| Some(thread.id.tid) == tid)?;
+    let live = thread.futex.as_ref()?.live.as_ref()?;
+    Some((thread.pid, **live))
+}
+
+/// A symbol as it was written. Only names that say they are mangled are: C++ would take a function `w` for the type `wchar_t`.
+fn readable(symbol: &str) -> String {
+    let name = if symbol.starts_with("_R") || symbol.starts_with("_ZN") && symbol.contains("17h") {
+        format!("{:#}", rustc_demangle::demangle(symbol))
+    } else if symbol.starts_with("_Z") {
+        let parsed = cpp_demangle::Symbol::new(symbol).ok();
+        parsed
+            .and_then(|parsed| parsed.demangle().ok())
+            .unwrap_or_else(|| symbol.to_owned())
+    } else {
+        symbol.to_owned()
+    };
+    escape(name.as_bytes())
+}
+
+/// The functions by name; where there is none, the module and the offset in it.
+fn code(image: &Image, symbolizer: &Symbolizer, pid: u32, live: &LiveFutex) -> Code {
+    let walked = stack::walk(image, live);
+    let mut source = Process::new(pid.into());
+    source.debug_syms = false;
+    let named = symbolizer.symbolize(&Source::Process(source), Input::AbsAddr(&walked.addresses));
+    let named = named.unwrap_or_default();
+    let frames = walked.addresses.iter().enumerate().map(|(at, &address)| {
+        let symbol = named.get(at).and_then(|symbol| symbol.as_sym());
+        symbol.map_or_else(|| image.place(address), |symbol| readable(&symbol.name))
+    });
+    Code {
+        frames: frames.collect(),
+        cut: walked.cut,
+    }
+}
