@@ -1,0 +1,155 @@
+//! Scenes for what has bounds: very many locks, and very many threads that are moved from one futex to another.
+
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::arena::{self, Flavour, PthreadMutex, address, futex, in_futex, nap, nap_until};
+use crate::{command, say, sys};
+
+fn myself() -> i64 {
+    i64::from(std::process::id())
+}
+
+/// Locks that each see one wait: pairs of threads go through as many as they are told to, all different.
+pub fn many_locks() {
+    const PAIRS: usize = 10;
+    sys::set_name(b"pp-many");
+    say("ready", &[("pid", myself())]);
+    while let Some(line) = command() {
+        let count: usize = line.parse().expect("a number");
+        let (waits, wait_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..PAIRS {
+                scope.spawn(|| {
+                    let waited = pair(count / PAIRS);
+                    waits.fetch_add((count / PAIRS) as u64, SeqCst);
+                    wait_ns.fetch_add(u64::try_from(waited.as_nanos()).expect("it fits"), SeqCst);
+                });
+            }
+        });
+        let number = |value: &AtomicU64| i64::try_from(value.load(SeqCst)).expect("a count");
+        say(
+            "done",
+            &[("waits", number(&waits)), ("wait_ns", number(&wait_ns))],
+        );
+    }
+}
+
+/// A thread that waits once for each of so many locks, which the calling one holds until it does. Returns how long.
+fn pair(count: usize) -> Duration {
+    let locks: Vec<&'static PthreadMutex> = (0..count).map(|_| PthreadMutex::leak(Flavour::Plain)).collect();
+    let (tid, turn, done) = (AtomicI32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            tid.store(sys::gettid(), SeqCst);
+            let mut waited = Duration::ZERO;
+            for (number, lock) in (1..).zip(&locks) {
+                nap_until(|| turn.load(SeqCst) == number);
+                let began = Instant::now();
+                lock.lock();
+                waited += began.elapsed();
+                lock.unlock();
+                done.store(number, SeqCst);
+            }
+            waited
+        });
+        for (number, lock) in (1..).zip(&locks) {
+            lock.lock();
+            turn.store(number, SeqCst);
+            nap_until(|| in_futex(tid.load(SeqCst)));
+            // Long against what the calls themselves take, which the two measures count differently.
+            nap(400);
+            lock.unlock();
+            nap_until(|| done.load(SeqCst) == number);
+        }
+        waiter.join().expect("it does not panic")
+    })
+}
+
+/// Threads of [`requeue`].
+const CROWD: usize = 200;
+
+/// Where they wait, and where they are moved; as the mutex of a condition variable would be.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+static SECOND: AtomicU32 = AtomicU32::new(0);
+static TIDS: [AtomicI32; CROWD] = [const { AtomicI32::new(0) }; CROWD];
+/// Rounds begun, waits that ended well, and calls that never slept.
+static ROUND: AtomicU32 = AtomicU32::new(0);
+static WAITS: AtomicU32 = AtomicU32::new(0);
+static AWAKE: AtomicU32 = AtomicU32::new(0);
+
+/// Two hundred threads that wait at one address. Lines: `block` has them all wait, `requeue` moves them to another
+/// address without waking any, as a broadcast does, and `release` wakes the first, which wakes the next, and so on.
+pub fn requeue() {
+    sys::set_name(b"pp-requeue");
+    for tid in &TIDS {
+        arena::thread("pp-crowd", || {
+            tid.store(sys::gettid(), SeqCst);
+            crowd();
+        });
+    }
+    nap_until(|| TIDS.iter().all(|tid| tid.load(SeqCst) > 0));
+    say(
+        "ready",
+        &[
+            ("pid", myself()),
+            ("threads", i64::try_from(CROWD).expect("a few")),
+            ("first", address(&FIRST)),
+            ("second", address(&SECOND)),
+        ],
+    );
+    while let Some(line) = command() {
+        let moved = match line.as_str() {
+            "block" => {
+                FIRST.fetch_add(1, SeqCst);
+                ROUND.fetch_add(1, SeqCst);
+                nap_until(|| TIDS.iter().all(|tid| in_futex(tid.load(SeqCst))));
+                0
+            }
+            "requeue" => requeue_all(),
+            _ => {
+                futex_wake(&SECOND);
+                let all = ROUND.load(SeqCst) * u32::try_from(CROWD).expect("a few");
+                nap_until(|| WAITS.load(SeqCst) + AWAKE.load(SeqCst) == all);
+                0
+            }
+        };
+        let [waits, awake] = [&WAITS, &AWAKE].map(|count| i64::from(count.load(SeqCst)));
+        say("done", &[("moved", moved), ("waits", waits), ("awake", awake)]);
+    }
+}
+
+fn crowd() {
+    for round in 1.. {
+        while ROUND.load(SeqCst) < round {
+            nap(5_000);
+        }
+        let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let outcome = futex(FIRST.as_ptr(), operation, round, std::ptr::null());
+        let count = if outcome == 0 { &WAITS } else { &AWAKE };
+        futex_wake(&SECOND);
+        count.fetch_add(1, SeqCst);
+    }
+}
+
+fn futex_wake(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    futex(word.as_ptr(), operation, 1, std::ptr::null());
+}
+
+/// Moves all who wait at the first address to the second. Returns how many.
+fn requeue_all() -> i64 {
+    let operation = libc::FUTEX_CMP_REQUEUE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: two words that live for ever; wakes nobody and moves everybody.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            FIRST.as_ptr(),
+            operation,
+            0,
+            i32::MAX,
+            SECOND.as_ptr(),
+            FIRST.load(SeqCst),
+        )
+    }
+}
