@@ -89,6 +89,12 @@ impl Knot {
             arena::thread(&format!("pp-knot-{place}"), move || self.tie(place, places));
         }
     }
+
+    fn start_hostile_threads(&'static self) {
+        for (place, name) in HOSTILE.into_iter().enumerate() {
+            arena::thread(name, move || self.tie(place, HOSTILE.len()));
+        }
+    }
 }
 
 /// A cycle of so many threads; a single one locks its mutex twice.
@@ -97,6 +103,17 @@ pub fn cycle(count: usize) {
     let knot = Knot::new(&memory::<Knot>(), Flavour::Plain);
     knot.start_threads(count);
     knot.report(count);
+}
+
+/// Names that could break a drawing.
+const HOSTILE: [&str; 3] = ["\"]; a -> b; \\", "x\n--> end|{y}", "<b>&quot;#35;"];
+
+/// A cycle of three threads with such names.
+pub fn cycle_of_the_hostile() {
+    sys::set_name(b"pp-\"hostile\"");
+    let knot = Knot::new(&memory::<Knot>(), Flavour::Plain);
+    knot.start_hostile_threads();
+    knot.report(HOSTILE.len());
 }
 
 /// Two processes with a mutex each, in memory that they see at different addresses.
@@ -130,9 +147,9 @@ pub fn cycle_in_namespace() {
 
 /// A thread ended with a mutex that another one wants.
 pub fn dead_owner() {
+    static TIDS: [AtomicI32; 2] = [const { AtomicI32::new(0) }; 2];
     sys::set_name(b"pp-abandoned");
     let mutex = PthreadMutex::leak(Flavour::Plain);
-    static TIDS: [AtomicI32; 2] = [const { AtomicI32::new(0) }; 2];
     arena::thread("pp-dead", || {
         mutex.lock();
         TIDS[0].store(sys::gettid(), SeqCst);

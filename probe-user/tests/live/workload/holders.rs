@@ -2,7 +2,7 @@
 //! for the disk.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -108,9 +108,11 @@ pub fn on_disk(directory: &str) {
     let path = PathBuf::from(directory).join("journal");
     let keep = move || {
         let mut file = File::create(path).expect("a file");
-        let page = vec![b'x'; 16 * 1024];
+        let pages = vec![b'x'; 256 * 1024];
         while began.elapsed() < LIMIT {
-            file.write_all(&page).expect("writing to it");
+            // The same place again: enough to keep the disk busy, and no more of it than that.
+            file.rewind().expect("going back");
+            file.write_all(&pages).expect("writing to it");
             file.sync_all().expect("syncing it");
         }
     };

@@ -140,9 +140,9 @@ fn consumers() {
 
 /// The same on glibc's mutex and condition variable, each item signalled once the mutex is given up.
 fn pthread_consumers() {
+    static ITEMS: AtomicI32 = AtomicI32::new(0);
     sys::set_name(b"pp-consumers");
     let (mutex, condvar) = (PthreadMutex::leak(Flavour::Plain), PthreadCondvar::leak());
-    static ITEMS: AtomicI32 = AtomicI32::new(0);
     let mut crew = Crew::new();
     for _ in 0..4 {
         crew.add("pp-consumer", || {

@@ -72,6 +72,7 @@ fn main() {
         "many-locks" => limits::many_locks(),
         "requeue" => limits::requeue(),
         "cycle" => deadlocks::cycle(count()),
+        "cycle-of-the-hostile" => deadlocks::cycle_of_the_hostile(),
         "cycle-across-processes" => deadlocks::cycle_across_processes(),
         "cycle-in-namespace" => deadlocks::cycle_in_namespace(),
         "cycle-without-owners" => deadlocks::cycle_without_owners(),
