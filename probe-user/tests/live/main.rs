@@ -27,6 +27,7 @@ mod http;
 mod idle;
 mod leftovers;
 mod lock_limits;
+mod lock_metrics;
 mod many;
 mod names;
 mod orphans;
