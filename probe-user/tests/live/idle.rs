@@ -153,9 +153,9 @@ fn four_threads_of_python_are_one_that_runs_and_a_lock() {
     let (most, all) = (waits_ns.iter().max().copied(), waits_ns.iter().sum::<u64>());
     let most = most.unwrap_or_else(|| panic!("no lock: {answer}"));
     assert!(most * 100 >= all * 80, "one dominates: {contended:?}");
-    // Three of the four wait for it at any time.
+    // Three of the four wait for it most of the time; on a busy machine, for a CPU after that.
     let window_ns = number(&answer, "window_ns");
-    assert!(most >= window_ns * 2, "{most} of {window_ns}: {contended:?}");
+    assert!(most * 2 >= window_ns * 3, "{most} of {window_ns}: {contended:?}");
     let process = entry(&answer, "processes", pid).unwrap_or_else(|| panic!("no process {pid}: {answer}"));
     let average = |key: &str| {
         process[key]
@@ -163,8 +163,8 @@ fn four_threads_of_python_are_one_that_runs_and_a_lock() {
             .unwrap_or_else(|| panic!("no {key}: {process}"))
     };
     assert!(number(process, "threads") >= 4, "{process}");
-    assert!((0.7..=1.3).contains(&average("running")), "{process}");
-    assert!((2.0..=4.0).contains(&average("lock_blocked")), "{process}");
+    assert!((0.6..=1.3).contains(&average("running")), "{process}");
+    assert!((1.5..=3.5).contains(&average("lock_blocked")), "{process}");
     assert!(deadlocks(&answer, pid).is_empty(), "{answer}");
     for edge in list(&answer, "edges") {
         assert_eq!(id(&edge["waiter"], "pid"), pid, "of that process alone: {edge}");

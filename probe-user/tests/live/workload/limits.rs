@@ -1,7 +1,7 @@
 //! Scenes for what has bounds: very many locks, and very many threads that are moved from one futex to another.
 
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::arena::{self, Flavour, PthreadMutex, address, futex, in_futex, nap, nap_until};
 use crate::{command, say, sys};
@@ -10,60 +10,75 @@ fn myself() -> i64 {
     i64::from(std::process::id())
 }
 
-/// Locks that each see one wait: pairs of threads go through as many as they are told to, all different.
+/// Locks that each see one wait: pairs of threads go through as many as they are told to, all different. Nothing else is
+/// waited for in a futex.
 pub fn many_locks() {
     const PAIRS: usize = 10;
     sys::set_name(b"pp-many");
     say("ready", &[("pid", myself())]);
     while let Some(line) = command() {
         let count: usize = line.parse().expect("a number");
-        let (waits, wait_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..PAIRS {
-                scope.spawn(|| {
-                    let waited = pair(count / PAIRS);
-                    waits.fetch_add((count / PAIRS) as u64, SeqCst);
-                    wait_ns.fetch_add(u64::try_from(waited.as_nanos()).expect("it fits"), SeqCst);
-                });
-            }
+        let pairs: Vec<_> = (0..PAIRS).map(|_| Pair::start(count / PAIRS)).collect();
+        nap_until(|| {
+            let done = |pair: &&Pair| pair.done.load(SeqCst) as usize == pair.locks.len();
+            pairs.iter().all(done)
         });
-        let number = |value: &AtomicU64| i64::try_from(value.load(SeqCst)).expect("a count");
-        say(
-            "done",
-            &[("waits", number(&waits)), ("wait_ns", number(&wait_ns))],
-        );
+        let wait_ns: u64 = pairs.iter().map(|pair| pair.wait_ns.load(SeqCst)).sum();
+        let waits: usize = pairs.iter().map(|pair| pair.locks.len()).sum();
+        let [waits, wait_ns] = [waits as u64, wait_ns].map(|count| i64::try_from(count).expect("it fits"));
+        say("done", &[("waits", waits), ("wait_ns", wait_ns)]);
     }
 }
 
-/// A thread that waits once for each of so many locks, which the calling one holds until it does. Returns how long.
-fn pair(count: usize) -> Duration {
-    let locks: Vec<&'static PthreadMutex> = (0..count).map(|_| PthreadMutex::leak(Flavour::Plain)).collect();
-    let (tid, turn, done) = (AtomicI32::new(0), AtomicU32::new(0), AtomicU32::new(0));
-    std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| {
-            tid.store(sys::gettid(), SeqCst);
-            let mut waited = Duration::ZERO;
-            for (number, lock) in (1..).zip(&locks) {
-                nap_until(|| turn.load(SeqCst) == number);
-                let began = Instant::now();
-                lock.lock();
-                waited += began.elapsed();
-                lock.unlock();
-                done.store(number, SeqCst);
-            }
-            waited
-        });
-        for (number, lock) in (1..).zip(&locks) {
+/// A thread that waits once for each of some locks, and one that holds it until the other does.
+struct Pair {
+    locks: Vec<&'static PthreadMutex>,
+    waiter: AtomicI32,
+    /// Which lock is held, and up to which the waiter is through, from 1.
+    turn: AtomicU32,
+    done: AtomicU32,
+    wait_ns: AtomicU64,
+}
+
+impl Pair {
+    fn start(count: usize) -> &'static Self {
+        let locks = (0..count).map(|_| PthreadMutex::leak(Flavour::Plain));
+        let pair: &'static Self = Box::leak(Box::new(Self {
+            locks: locks.collect(),
+            waiter: AtomicI32::new(0),
+            turn: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+            wait_ns: AtomicU64::new(0),
+        }));
+        arena::thread("pp-waiter", || pair.wait());
+        arena::thread("pp-keeper", || pair.hold());
+        pair
+    }
+
+    fn wait(&self) {
+        self.waiter.store(sys::gettid(), SeqCst);
+        for (number, lock) in (1..).zip(&self.locks) {
+            nap_until(|| self.turn.load(SeqCst) == number);
+            let began = Instant::now();
             lock.lock();
-            turn.store(number, SeqCst);
-            nap_until(|| in_futex(tid.load(SeqCst)));
+            let waited = u64::try_from(began.elapsed().as_nanos()).expect("it fits");
+            self.wait_ns.fetch_add(waited, SeqCst);
+            lock.unlock();
+            self.done.store(number, SeqCst);
+        }
+    }
+
+    fn hold(&self) {
+        for (number, lock) in (1..).zip(&self.locks) {
+            lock.lock();
+            self.turn.store(number, SeqCst);
+            nap_until(|| in_futex(self.waiter.load(SeqCst)));
             // Long against what the calls themselves take, which the two measures count differently.
             nap(400);
             lock.unlock();
-            nap_until(|| done.load(SeqCst) == number);
+            nap_until(|| self.done.load(SeqCst) == number);
         }
-        waiter.join().expect("it does not panic")
-    })
+    }
 }
 
 /// Threads of [`requeue`].
