@@ -26,8 +26,8 @@ const COMPILER_SETS: [[&str; 3]; 2] = [
     ["rustc", "cargo", "rust-src"],
 ];
 
-/// What the tests start: load, the kernel's view of our programs, workloads.
-const TEST_NEEDS: [Need; 9] = [
+/// What the tests start: load, the kernel's view of our programs, workloads, a renderer of graphs.
+const TEST_NEEDS: [Need; 10] = [
     Need::program("linux-perf", "perf"),
     Need::program("bpftool", "bpftool"),
     Need::program("python3", "python3"),
@@ -37,11 +37,12 @@ const TEST_NEEDS: [Need; 9] = [
     Need::program("util-linux", "setpriv"),
     Need::program("curl", "curl"),
     Need::program("openssl", "openssl"),
+    Need::program("graphviz", "dot"),
 ];
 
 #[derive(Args, Clone, Copy)]
 pub struct Options {
-    /// Also what the tests use: perf, bpftool, prometheus, python3, a C compiler
+    /// Also what the tests use: perf, bpftool, prometheus, graphviz, python3, a C compiler
     #[arg(long)]
     tests: bool,
     /// Also what `lint` uses: clippy for the eBPF compiler, cargo-deny

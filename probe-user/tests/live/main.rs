@@ -12,14 +12,22 @@
     reason = "durations of tests fit; `live` and `line`, `least` and `last` are far enough apart"
 )]
 
+mod attribution;
 mod churn;
 mod common;
+mod deadlocks;
 mod deaths;
 mod errors;
 mod events;
 mod exact;
+mod futex_doors;
+mod graphs;
+mod holders;
 mod http;
+mod idle;
 mod leftovers;
+mod lock_limits;
+mod lock_metrics;
 mod many;
 mod names;
 mod orphans;

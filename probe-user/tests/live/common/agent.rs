@@ -99,6 +99,11 @@ impl Agent {
         serde_json::from_str(&self.get("/api/v1/orphans")).expect("JSON")
     }
 
+    /// Who waits for whom.
+    pub fn locks(&self) -> Value {
+        serde_json::from_str(&self.get("/api/v1/locks")).expect("JSON")
+    }
+
     /// What Prometheus would scrape.
     pub fn metrics(&self) -> Exposition {
         Exposition::parse(&self.get("/metrics"))

@@ -10,11 +10,13 @@
 //! | [`reachable`] | the binary where any user can run it |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
+//! | [`locks`] | watches locks over a window, and finds its way in that answer |
 //! | [`tools`] | programs of others: promtool, prometheus, bpftool |
 
 pub mod agent;
 pub mod exposition;
 pub mod json;
+pub mod locks;
 pub mod probe;
 pub mod procfs;
 pub mod reachable;

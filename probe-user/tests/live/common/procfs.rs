@@ -85,6 +85,12 @@ pub fn counts() -> BTreeMap<u32, Counts> {
         .collect()
 }
 
+/// What the scheduler counted, for the threads of a process.
+pub fn counts_of_process(pid: u32) -> Vec<Counts> {
+    let tids = numbers(&format!("/proc/{pid}/task"));
+    tids.into_iter().filter_map(|tid| counts_of(pid, tid)).collect()
+}
+
 fn counts_of(pid: u32, tid: u32) -> Option<Counts> {
     let schedstat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
     let mut fields = schedstat

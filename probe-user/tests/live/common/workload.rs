@@ -98,6 +98,21 @@ impl Workload {
         u32::try_from(*value).expect("a pid")
     }
 
+    /// Whether the scene told something of that name.
+    pub fn has_fact(&self, key: &str) -> bool {
+        self.facts.contains_key(key)
+    }
+
+    /// A number of the scene that is larger than a pid, such as an address.
+    ///
+    /// # Panics
+    /// If it told none.
+    pub fn large(&self, key: &str) -> u64 {
+        let value = self.facts.get(key).copied();
+        let value = value.unwrap_or_else(|| panic!("the workload told no {key}"));
+        u64::try_from(value).expect("it is not negative")
+    }
+
     /// Tells the scene something and returns the facts of its answer.
     ///
     /// # Panics

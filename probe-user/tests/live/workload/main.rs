@@ -5,13 +5,22 @@
 //! A program of its own, because the scenes fork, and a test harness with its threads must not.
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     clippy::format_push_string,
     reason = "part of the tests: whatever goes wrong here shall fail the test at once"
 )]
 
+mod arena;
 mod churn;
+mod deadlocks;
 mod deaths;
+mod holders;
+mod idle;
 mod kin;
+mod limits;
+mod locks;
+mod odd;
+mod runtimes;
 mod scenes;
 mod sys;
 
@@ -29,6 +38,7 @@ fn main() {
             .and_then(|text| text.parse().ok())
             .expect("a number")
     };
+    let text = || argument.as_deref().expect("an argument");
     match name.as_str() {
         "sleeper" => scenes::sleeper(argument.as_deref()),
         "stopped" => scenes::stopped(),
@@ -40,13 +50,13 @@ fn main() {
         "threads" => scenes::threads(count()),
         "pingpong" => churn::pingpong(),
         "nappers" => churn::nappers(count() as u64),
-        "spawner" => churn::spawner(argument.as_deref().expect("a program")),
+        "spawner" => churn::spawner(text()),
         "family" => churn::family(),
         "storm" => churn::storm(),
         "exec-from-thread" => churn::exec_from_thread(),
         "short" => churn::short(),
         "births" => churn::births(),
-        "generations" => churn::generations(argument.as_deref().expect("a file")),
+        "generations" => churn::generations(text()),
         "hoarder" => kin::hoarder(count()),
         "prompt" => kin::prompt(),
         "headless" => kin::headless(),
@@ -56,6 +66,25 @@ fn main() {
         "chain" => kin::chain(),
         "namespace" => kin::namespace(),
         "deaths" => deaths::deaths(),
+        "rounds" => locks::rounds(text()),
+        "rounds-between-processes" => locks::rounds_between_processes(),
+        "rounds-of-the-dying" => locks::rounds_of_the_dying(),
+        "many-locks" => limits::many_locks(),
+        "requeue" => limits::requeue(),
+        "cycle" => deadlocks::cycle(count()),
+        "cycle-of-the-hostile" => deadlocks::cycle_of_the_hostile(),
+        "cycle-across-processes" => deadlocks::cycle_across_processes(),
+        "cycle-in-namespace" => deadlocks::cycle_in_namespace(),
+        "cycle-without-owners" => deadlocks::cycle_without_owners(),
+        "dead-owner" => deadlocks::dead_owner(),
+        "idle" => idle::scene(text()),
+        "tokio" => runtimes::tokio(),
+        "rayon" => runtimes::rayon(),
+        "python" => runtimes::python(text()),
+        "holder-asleep" => holders::asleep(),
+        "holder-starved" => holders::starved(),
+        "holder-on-disk" => holders::on_disk(text()),
+        "futex-doors" => odd::doors(),
         other => {
             eprintln!("probe-workload: no scene called {other:?}");
             std::process::exit(2);
