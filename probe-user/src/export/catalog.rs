@@ -146,6 +146,17 @@ pub const CPU: Metric = Metric {
     labels: &[],
 };
 
+/// The other standard metrics, which the `prometheus` crate makes.
+pub const PROCESS: [&str; 7] = [
+    CPU.name,
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+    "process_virtual_memory_bytes",
+];
+
 /// The reference: a table of all metrics.
 pub fn reference() -> String {
     let mut out = String::from(
@@ -164,7 +175,11 @@ pub fn reference() -> String {
             metric.help
         );
     }
-    out.push_str("\n`process_*` describe the agent itself.\n\n## Values of labels\n\n`state`: ");
+    let process = PROCESS.map(|name| format!("`{name}`")).join(", ");
+    let _ = write!(
+        out,
+        "\nAbout the agent itself: {process}.\n\n## Values of labels\n\n`state`: "
+    );
     let states: Vec<String> = Condition::ALL
         .iter()
         .map(|condition| format!("`{}`", condition.name()))

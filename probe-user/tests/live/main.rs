@@ -14,10 +14,17 @@
 
 mod churn;
 mod common;
+mod dashboards;
 mod deaths;
 mod errors;
 mod events;
 mod exact;
+#[expect(
+    dead_code,
+    reason = "read whole, for what the tests of the files themselves ask as well"
+)]
+#[path = "../dashboards/expressions.rs"]
+mod expressions;
 mod http;
 mod leftovers;
 mod many;

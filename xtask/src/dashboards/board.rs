@@ -46,6 +46,14 @@ impl Board {
         self
     }
 
+    /// More panels below the last headline.
+    pub fn more(mut self, panels: impl IntoIterator<Item = Panel>) -> Self {
+        if let Some((_, row)) = self.rows.last_mut() {
+            row.extend(panels);
+        }
+        self
+    }
+
     /// What Grafana imports.
     pub fn json(&self) -> Value {
         json!({

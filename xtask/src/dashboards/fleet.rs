@@ -13,6 +13,7 @@ pub fn board() -> Board {
         "Which hosts need somebody, worst first. Click a host's name to see what is wrong there. Needs the recording rules.",
     )
     .row("How many hosts need somebody?", counts())
+    .more(shortages())
     .row("Which hosts are worst?", [worst()])
     .row("Since when?", trends())
 }
@@ -40,6 +41,11 @@ fn counts() -> Vec<Panel> {
         .query("count(instance:procprobe_deadlocked_threads:sum{HOST} > 0) or vector(0)", "hosts")
         .alarm(1.0)
         .link("locks", "Locks"),
+    ]
+}
+
+fn shortages() -> Vec<Panel> {
+    vec![
         stat(
             "Hosts with stuck threads",
             "short",
@@ -68,8 +74,9 @@ fn counts() -> Vec<Panel> {
 
 fn worst() -> Panel {
     // Every column of the same hosts.
-    let of_worst =
-        |series: &str| format!("{series}{{HOST}} and on (job, instance) topk(30, instance:procprobe_trouble:score{{HOST}})");
+    let of_worst = |series: &str| {
+        format!("{series}{{HOST}} and on (job, instance) topk(30, instance:procprobe_trouble:score{{HOST}})")
+    };
     table(
         "Worst hosts",
         "The 30 hosts with the most that is wrong. The whole part of the score counts what is beyond its alert's threshold, of \

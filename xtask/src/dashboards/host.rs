@@ -13,6 +13,7 @@ pub fn board() -> Board {
         "Start here: the top row says which of the other dashboards to open.",
     )
     .row("Is anything wrong?", wrong())
+    .more(short())
     .row("What are the threads doing?", doing())
     .row("Whose are they?", whose())
     .row("Births and deaths", lives())
@@ -48,6 +49,11 @@ fn wrong() -> Vec<Panel> {
         .warn(10.0)
         .alarm(1000.0)
         .link("zombies", "Zombies and orphans"),
+    ]
+}
+
+fn short() -> Vec<Panel> {
+    vec![
         stat(
             "Pids in use",
             "percentunit",

@@ -14,7 +14,9 @@ pub fn board() -> Board {
          without waiting costs nothing and does not show.",
     )
     .row("Is anybody stuck?", stuck())
-    .row("Who waits for locks?", waiting())
+    .more(deadlocked())
+    .row("Who waits?", waiting())
+    .more(queues())
     .row("How long?", long())
 }
 
@@ -40,6 +42,11 @@ fn stuck() -> Vec<Panel> {
             "threads",
         )
         .warn(20.0),
+    ]
+}
+
+fn deadlocked() -> Vec<Panel> {
+    vec![
         table(
             "Deadlocked processes",
             "Empty is good. `procprobe locks` on the host names the threads, the locks and who holds them.",
@@ -83,6 +90,11 @@ fn waiting() -> Vec<Panel> {
             "{{kind}}",
         )
         .stacked(),
+    ]
+}
+
+fn queues() -> Vec<Panel> {
+    vec![
         series(
             "How many wait at the same time?",
             "short",

@@ -10,6 +10,7 @@ mod host;
 mod locks;
 mod own;
 mod panel;
+mod render;
 mod states;
 mod zombies;
 

@@ -13,6 +13,7 @@ pub fn board() -> Board {
         "Whether the agent sees everything, and what that costs the host.",
     )
     .row("Does it see everything?", sight())
+    .more(losses())
     .row("What does it cost the host?", cost())
     .row("What does a scrape cost?", scrape())
 }
@@ -42,6 +43,11 @@ fn sight() -> Vec<Panel> {
                 "count by (version, revision) (procprobe_build_info{HOST})",
             )
             .tall(4),
+    ]
+}
+
+fn losses() -> Vec<Panel> {
+    vec![
         series(
             "What is lost?",
             "cps",
@@ -91,22 +97,39 @@ fn cost() -> Vec<Panel> {
 
 fn scrape() -> Vec<Panel> {
     vec![
-        heatmap("Time to read every thread once", "It is done for every scrape; about 1 ms for each 1,000 threads.")
-            .query(
-                "sum by (le) (rate(procprobe_snapshot_duration_seconds_bucket{HOST}[$__rate_interval]))",
-                "{{le}}",
-            ),
-        series("How long does a scrape take?", "s", "As Prometheus sees it, network included.")
-            .query(
-                "max by (instance) (scrape_duration_seconds{HOST} and on (instance) procprobe_build_info)",
-                "{{instance}}",
-            )
-            .warn(1.0),
-        series("How many series?", "short", "Samples of one scrape; bounded by --max-groups, see METRICS.md.").query(
+        heatmap(
+            "Time to read every thread once",
+            "It is done for every scrape; about 1 ms for each 1,000 threads.",
+        )
+        .query(
+            "sum by (le) (rate(procprobe_snapshot_duration_seconds_bucket{HOST}[$__rate_interval]))",
+            "{{le}}",
+        ),
+        series(
+            "How long does a scrape take?",
+            "s",
+            "As Prometheus sees it, network included.",
+        )
+        .query(
+            "max by (instance) (scrape_duration_seconds{HOST} and on (instance) procprobe_build_info)",
+            "{{instance}}",
+        )
+        .warn(1.0),
+        series(
+            "How many series?",
+            "short",
+            "Samples of one scrape; bounded by --max-groups, see METRICS.md.",
+        )
+        .query(
             "max by (instance) (scrape_samples_scraped{HOST} and on (instance) procprobe_build_info)",
             "{{instance}}",
         ),
-        series("Open files of the agent", "short", "A line that only rises is a leak.").query(
+        series(
+            "Open files of the agent",
+            "short",
+            "A line that only rises is a leak.",
+        )
+        .query(
             "sum by (instance) (process_open_fds{HOST} and on (instance) procprobe_build_info)",
             "{{instance}}",
         ),

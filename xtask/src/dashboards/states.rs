@@ -13,6 +13,7 @@ pub fn board() -> Board {
         "Where the time of units and process names goes. Narrow it with the variables on top.",
     )
     .row("Where does the time go?", time())
+    .more(switches())
     .row("How long do they wait for a CPU?", waits())
     .row("How long is each stay?", stays())
     .row("Who?", who())
@@ -42,6 +43,11 @@ fn time() -> Vec<Panel> {
         )
         .stacked()
         .link("locks", "Locks"),
+    ]
+}
+
+fn switches() -> Vec<Panel> {
+    vec![
         series(
             "How often do they switch?",
             "cps",
@@ -62,8 +68,7 @@ fn time() -> Vec<Panel> {
     ]
 }
 
-const RUNNABLE: &str =
-    r#"sum by (le) (rate(procprobe_state_duration_seconds_bucket{GROUP,state="runnable"}[$__rate_interval]))"#;
+const RUNNABLE: &str = r#"sum by (le) (rate(procprobe_state_duration_seconds_bucket{GROUP,state="runnable"}[$__rate_interval]))"#;
 
 fn waits() -> Vec<Panel> {
     let quantile = |quantile: &str| format!("histogram_quantile({quantile}, {RUNNABLE})");

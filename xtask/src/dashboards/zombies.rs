@@ -13,6 +13,7 @@ pub fn board() -> Board {
         "Dead processes that nobody reaps, whose fault that is, when it will hurt; and processes that lost their parent.",
     )
     .row("Will it hurt?", hurt())
+    .more(pids())
     .row("Whose fault is it?", fault())
     .row("How soon are the dead reaped?", reaping())
     .row("Who lost its parent?", orphans())
@@ -44,6 +45,11 @@ fn hurt() -> Vec<Panel> {
         )
         .query("sum(deriv(procprobe_zombies{GROUP}[1h])) or vector(0)", "per second")
         .warn(0.01),
+    ]
+}
+
+fn pids() -> Vec<Panel> {
+    vec![
         stat(
             "Pids in use",
             "percentunit",

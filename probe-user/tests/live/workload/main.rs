@@ -48,6 +48,7 @@ fn main() {
         "births" => churn::births(),
         "generations" => churn::generations(argument.as_deref().expect("a file")),
         "hoarder" => kin::hoarder(count()),
+        "litter" => kin::litter(),
         "prompt" => kin::prompt(),
         "headless" => kin::headless(),
         "traced-zombie" => kin::traced_zombie(),
