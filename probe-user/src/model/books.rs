@@ -2,16 +2,17 @@
 //!
 //! A group is a unit and a process name. Its totals keep what its dead threads did. The number of groups is bounded:
 //! once the bound is reached, whatever is new is added up in `comm="(other)"`, so sums over all groups stay exact and
-//! no counter ever falls.
+//! no counter ever falls. A group that is gone makes room for another ([`super::gone`]).
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use probe_ebpf::state::State;
 
 use super::account::Usage;
 use super::event::{Event, EventKind};
+use super::gone::Gone;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches};
 use super::tracker::{Growth, ProcessName, Tracker, Units};
@@ -20,6 +21,9 @@ use super::tracker::{Growth, ProcessName, Tracker, Units};
 pub const OTHER: &str = "(other)";
 /// Name of the group that takes the times of threads whose exit event was lost.
 pub const LOST: &str = "(lost)";
+
+/// Names of cgroups and processes that are remembered with their group.
+const MAX_KEYS: usize = 10_000;
 
 /// A process that lived less than this is short-lived: what it did was mostly to begin and to end.
 pub const SHORT_LIVED_NS: u64 = 1_000_000_000;
@@ -76,8 +80,13 @@ pub struct Books {
     tracker: Tracker,
     groups: HashMap<GroupKey, GroupTotals>,
     keys: HashMap<(u64, Comm), GroupKey>,
-    /// Distinct groups that went into [`OTHER`].
-    folded: std::collections::HashSet<(u64, Comm)>,
+    /// How many of the groups are [`OTHER`] or [`LOST`].
+    collective: usize,
+    gone: Gone,
+    /// Distinct groups that went into [`OTHER`] since the last snapshot.
+    folded: HashSet<(u64, Comm)>,
+    /// How many there were at the last one.
+    folded_count: usize,
     host: HostCounts,
     began_ns: u64,
 }
@@ -90,7 +99,10 @@ impl Books {
             tracker: Tracker::default(),
             groups: HashMap::new(),
             keys: HashMap::new(),
-            folded: std::collections::HashSet::new(),
+            collective: 0,
+            gone: Gone::default(),
+            folded: HashSet::new(),
+            folded_count: 0,
             host: HostCounts::default(),
             began_ns: 0,
         }
@@ -125,6 +137,25 @@ impl Books {
             self.group_of(name, units).threads[position] += 1;
         }
         self.tracker = tracker;
+        self.folded_count = self.folded.len();
+        self.folded.clear();
+        self.make_room(snapshot.began_ns);
+    }
+
+    /// Sets groups aside whose processes are long gone, and forgets names that nobody may bear any more.
+    fn make_room(&mut self, now_ns: u64) {
+        let over = self
+            .groups
+            .extract_if(|key, totals| !is_collective(key) && self.gone.is_over(key, totals, now_ns));
+        let over: Vec<(GroupKey, GroupTotals)> = over.collect();
+        for (key, totals) in over {
+            self.keys.retain(|_, named| *named != key);
+            self.gone.keep(key, totals, now_ns);
+        }
+        // A cache: what is still alive is found again.
+        if self.keys.len() > MAX_KEYS.max(4 * self.max_groups) {
+            self.keys.clear();
+        }
     }
 
     /// Books an event; an exit brings the last of what its thread did.
@@ -165,7 +196,7 @@ impl Books {
     /// Sets the totals of threads whose exit event was lost.
     pub fn lost(&mut self, time_ns: [u64; probe_ebpf::state::STATES], switches: Switches) {
         if time_ns.iter().any(|&time| time > 0) {
-            let group = self.groups.entry(GroupKey::named(LOST)).or_default();
+            let group = self.entry(GroupKey::named(LOST));
             group.usage.time_ns = time_ns;
             group.switches = switches;
         }
@@ -186,9 +217,9 @@ impl Books {
         &self.host
     }
 
-    /// How many groups were added up in [`OTHER`].
+    /// How many groups were added up in [`OTHER`] between the last two snapshots.
     pub fn folded(&self) -> usize {
-        self.folded.len()
+        self.folded_count
     }
 
     fn add(&mut self, name: ProcessName, growth: &Growth, units: &mut dyn Units) {
@@ -204,7 +235,7 @@ impl Books {
     }
 
     fn group_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
-        let full = self.groups.len() >= self.max_groups;
+        let full = self.groups.len() >= self.max_groups + self.collective;
         let key = match self.keys.entry((name.cgroup_id, name.comm)) {
             Entry::Occupied(known) => known.get().clone(),
             Entry::Vacant(new) => {
@@ -220,6 +251,26 @@ impl Books {
                 }
             }
         };
-        self.groups.entry(key).or_default()
+        self.entry(key)
+    }
+
+    fn entry(&mut self, key: GroupKey) -> &mut GroupTotals {
+        match self.groups.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.collective += usize::from(is_collective(new.key()));
+                let totals = self.gone.bring_back(new.key());
+                new.insert(totals)
+            }
+        }
     }
 }
+
+/// Whether a group adds up others.
+fn is_collective(key: &GroupKey) -> bool {
+    [OTHER, LOST].contains(&&*key.comm)
+}
+
+#[cfg(test)]
+#[path = "books_tests.rs"]
+mod tests;

@@ -24,6 +24,7 @@ pub mod blocked;
 pub mod books;
 pub mod event;
 pub mod label_map;
+pub mod gone;
 pub mod lives;
 pub mod locks;
 pub mod orphans;
