@@ -6,6 +6,7 @@ use std::fmt::Write;
 use probe_ebpf::histogram::{BUCKETS, upper_bound_ns};
 use prometheus::proto::MetricType;
 
+use super::bound;
 use crate::model::books::{LOST, OTHER};
 use crate::model::snapshot::Losses;
 use crate::model::thread::Condition;
@@ -55,7 +56,7 @@ impl From<Kind> for MetricType {
     }
 }
 
-const GROUP: &[&str] = &["unit", "comm"];
+pub(super) const GROUP: &[&str] = &["unit", "comm"];
 const GROUP_STATE: &[&str] = &["unit", "comm", "state"];
 
 macro_rules! catalog {
@@ -199,17 +200,7 @@ pub fn reference() -> String {
     for (reason, meaning) in Losses::REASONS {
         let _ = writeln!(out, "| `{reason}` | {meaning} |");
     }
-    let bounds: Vec<String> = duration_bounds()
-        .map(|(_, seconds)| format!("{seconds}"))
-        .collect();
-    let _ = writeln!(
-        out,
-        "\n## Buckets\n\n`procprobe_state_duration_seconds` has a bound at every second power of two of a nanosecond count, \
-         which the kernel side's log2 buckets fall into without remainder: {} seconds. States that no interval of the \
-         group has ended in have no series.",
-        bounds.join(", ")
-    );
-    out
+    out + &bound::buckets() + &bound::series()
 }
 
 /// The buckets of `procprobe_state_duration_seconds`: how many of the kernel side's buckets lie below each bound, and the

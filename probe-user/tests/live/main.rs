@@ -14,6 +14,7 @@
 
 mod churn;
 mod common;
+mod crowd;
 mod dashboards;
 mod deaths;
 mod errors;

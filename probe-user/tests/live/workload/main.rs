@@ -38,6 +38,7 @@ fn main() {
         "zombie" => scenes::zombie(),
         "names" => scenes::names(),
         "threads" => scenes::threads(count()),
+        "crowd" => scenes::crowd(count()),
         "pingpong" => churn::pingpong(),
         "nappers" => churn::nappers(count() as u64),
         "spawner" => churn::spawner(argument.as_deref().expect("a program")),
