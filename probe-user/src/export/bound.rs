@@ -41,7 +41,7 @@ pub(super) fn series() -> String {
     let (host, group) = (max_series(0), max_series(1) - max_series(0));
     format!(
         "\n## How many series\n\nAt most {host} for the host and {group} for each group; groups are at most `--max-groups` (200), `{OTHER}` and \
-         `{LOST}`. That is {} with the defaults, if every group has been in every state; a fifth of it is usual.\n\n\
+         `{LOST}`. That is {} with the defaults, if every group has been in every state; a quarter of it is usual.\n\n\
          A group whose processes have all been gone for {} minutes has no series any more, and leaves its place to another. \
          Its counters are not moved into `{OTHER}`, where they would look like a burst; they go on where they were if the \
          group comes back. `procprobe_process_exits_total` and the other counts without labels have everything.\n",
