@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod dashboards;
 mod environment;
 mod lint;
 mod packages;
@@ -49,6 +50,8 @@ enum Verb {
     /// Measure what the programs cost
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Write dashboards/grafana/*.json from their definitions
+    Dashboards,
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -74,6 +77,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::run(&workspace, &options),
         Verb::Lint(options) => lint::run(&workspace, options),
         Verb::Bench(bench) => bench::run(&workspace, bench),
+        Verb::Dashboards => dashboards::run(&workspace),
         Verb::Vm(vm) => vm::run(&workspace, vm),
     }
 }

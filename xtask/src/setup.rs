@@ -27,7 +27,7 @@ const COMPILER_SETS: [[&str; 3]; 2] = [
 ];
 
 /// What the tests start: load, the kernel's view of our programs, workloads, a renderer of graphs.
-const TEST_NEEDS: [Need; 10] = [
+const TEST_NEEDS: [Need; 12] = [
     Need::program("linux-perf", "perf"),
     Need::program("bpftool", "bpftool"),
     Need::program("python3", "python3"),
@@ -38,11 +38,16 @@ const TEST_NEEDS: [Need; 10] = [
     Need::program("curl", "curl"),
     Need::program("openssl", "openssl"),
     Need::program("graphviz", "dot"),
+    Need::program("nodejs", "node"),
+    Need::program("npm", "npm"),
 ];
+
+/// Grafana's published types, and the compiler that holds our dashboards against them.
+const GRAFANA_TYPES: [(&str, &str); 2] = [("@grafana/schema", "13.2.3"), ("typescript", "5.9.3")];
 
 #[derive(Args, Clone, Copy)]
 pub struct Options {
-    /// Also what the tests use: perf, bpftool, prometheus, graphviz, python3, a C compiler
+    /// Also what the tests use: perf, bpftool, prometheus, graphviz, python3, a C compiler, Grafana's types
     #[arg(long)]
     tests: bool,
     /// Also what `lint` uses: clippy for the eBPF compiler, cargo-deny
@@ -91,7 +96,8 @@ pub fn toolchain() -> Result<Toolchain> {
 /// What the tests need beyond the build.
 pub fn tests(workspace: &Workspace) -> Result<()> {
     packages::ensure(&TEST_NEEDS)?;
-    prometheus(workspace)
+    prometheus(workspace)?;
+    grafana(workspace)
 }
 
 /// What `lint` needs beyond the build.
@@ -130,6 +136,36 @@ fn prometheus(workspace: &Workspace) -> Result<()> {
     }
     let apt = Apt::find().context("no prometheus and promtool, and no apt or root: install them by hand")?;
     apt.unpack("prometheus", &workspace.tools().join("prometheus"))
+}
+
+/// Where Grafana's types and their compiler are.
+pub fn grafana_types(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("grafana")
+}
+
+fn grafana(workspace: &Workspace) -> Result<()> {
+    let directory = grafana_types(workspace);
+    let here = |(name, version): &(&str, &str)| {
+        let manifest = directory.join("node_modules").join(name).join("package.json");
+        std::fs::read_to_string(manifest)
+            .is_ok_and(|text| text.contains(&format!("\"version\": \"{version}\"")))
+    };
+    if GRAFANA_TYPES.iter().all(here) {
+        return Ok(());
+    }
+    say("installing Grafana's types and typescript (npm)");
+    let mut npm = Command::new("npm");
+    npm.args([
+        "install",
+        "--no-save",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--prefix",
+    ])
+    .arg(&directory)
+    .args(GRAFANA_TYPES.map(|(name, version)| format!("{name}@{version}")));
+    process::run_quietly(&mut npm).context("installing what the dashboards are checked with")
 }
 
 /// Compilers whose bitcode some bpf-linker that can be built here would read.

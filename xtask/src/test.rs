@@ -65,6 +65,7 @@ fn command(workspace: &Workspace, live: bool) -> Result<Command> {
         .args(["test", "--workspace", "--lib", "--bins", "--tests"])
         .env(build::OBJECT_ENV, workspace.bpf_object())
         .env("PROCPROBE_BIN", workspace.procprobe())
+        .env("PROCPROBE_GRAFANA_TYPES", setup::grafana_types(workspace))
         .env("PATH", &path);
     if live {
         // Tests that would skip themselves where eBPF does not load must not do so here.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use probe_ebpf::histogram::{BUCKETS, upper_bound_ns};
 use prometheus::proto::MetricType;
 
+use super::bound;
 use crate::model::books::{LOST, OTHER};
 use crate::model::locks;
 use crate::model::snapshot::Losses;
@@ -56,7 +57,7 @@ impl From<Kind> for MetricType {
     }
 }
 
-const GROUP: &[&str] = &["unit", "comm"];
+pub(super) const GROUP: &[&str] = &["unit", "comm"];
 const GROUP_STATE: &[&str] = &["unit", "comm", "state"];
 
 macro_rules! catalog {
@@ -157,6 +158,17 @@ pub const CPU: Metric = Metric {
     labels: &[],
 };
 
+/// The other standard metrics, which the `prometheus` crate makes.
+pub const PROCESS: [&str; 7] = [
+    CPU.name,
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+    "process_virtual_memory_bytes",
+];
+
 /// The reference: a table of all metrics.
 pub fn reference() -> String {
     let mut out = String::from(
@@ -175,7 +187,11 @@ pub fn reference() -> String {
             metric.help
         );
     }
-    out.push_str("\n`process_*` describe the agent itself.\n\n## Values of labels\n\n`state`: ");
+    let process = PROCESS.map(|name| format!("`{name}`")).join(", ");
+    let _ = write!(
+        out,
+        "\nAbout the agent itself: {process}.\n\n## Values of labels\n\n`state`: "
+    );
     let states: Vec<String> = Condition::ALL
         .iter()
         .map(|condition| format!("`{}`", condition.name()))
@@ -203,17 +219,7 @@ pub fn reference() -> String {
     for (reason, meaning) in Losses::REASONS {
         let _ = writeln!(out, "| `{reason}` | {meaning} |");
     }
-    let bounds: Vec<String> = duration_bounds()
-        .map(|(_, seconds)| format!("{seconds}"))
-        .collect();
-    let _ = writeln!(
-        out,
-        "\n## Buckets\n\n`procprobe_state_duration_seconds` and `procprobe_lock_wait_seconds` have a bound at every second power of two of a nanosecond count, \
-         which the kernel side's log2 buckets fall into without remainder: {} seconds. States that no interval of the \
-         group has ended in have no series.",
-        bounds.join(", ")
-    );
-    out
+    out + &bound::buckets() + &bound::series()
 }
 
 /// The buckets of `procprobe_state_duration_seconds`: how many of the kernel side's buckets lie below each bound, and the

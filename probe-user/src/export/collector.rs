@@ -78,7 +78,7 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
         for state in State::ALL {
             let labels = with(labels, state_name(state));
             let time_ns = group.usage.time_ns[state.index()];
-            if time_ns > 0 {
+            if time_ns > 0 || COMMON.contains(&state) {
                 seconds.push(point(catalog::STATE_SECONDS, &labels, time_ns as f64 / 1e9));
             }
             if group.usage.count(state) > 0 {
@@ -138,6 +138,14 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::DEADLOCKED_THREADS, deadlocked),
     ]
 }
+/// States whose time every group shows from the start, 0 included, so that a rate has something to begin with. The others
+/// begin when a thread first enters them: most groups never do.
+const COMMON: [State; 4] = [
+    State::Running,
+    State::Runnable,
+    State::Sleeping,
+    State::Uninterruptible,
+];
 
 /// Zombies, orphans, exits: who is to blame.
 fn blame(view: &View<'_>) -> Vec<MetricFamily> {
@@ -196,19 +204,14 @@ fn ends(view: &View<'_>) -> Vec<MetricFamily> {
     let mut seconds = Vec::new();
     for (key, group) in view.books.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
+        // All of them from 0 on: the first death of a kind is the one that matters.
         for (reason, &count) in Reason::ALL.iter().zip(&group.exits) {
-            if count > 0 {
-                exits.push(point(catalog::EXITS, &with(labels, reason.name()), count as f64));
-            }
+            exits.push(point(catalog::EXITS, &with(labels, reason.name()), count as f64));
         }
-        if group.forks > 0 {
-            forks.push(point(catalog::GROUP_FORKS, &labels, group.forks as f64));
-        }
-        if group.short_lived > 0 {
-            short.push(point(catalog::SHORT_LIVED, &labels, group.short_lived as f64));
-            let running_ns = group.short_lived_running_ns as f64;
-            seconds.push(point(catalog::SHORT_LIVED_SECONDS, &labels, running_ns / 1e9));
-        }
+        forks.push(point(catalog::GROUP_FORKS, &labels, group.forks as f64));
+        short.push(point(catalog::SHORT_LIVED, &labels, group.short_lived as f64));
+        let running_ns = group.short_lived_running_ns as f64;
+        seconds.push(point(catalog::SHORT_LIVED_SECONDS, &labels, running_ns / 1e9));
     }
     vec![
         family(catalog::EXITS, exits),

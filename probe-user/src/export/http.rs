@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::Registry;
 use serde::Deserialize;
 
 use super::engine::Engine;
+use super::format::Format as MetricsFormat;
 use super::{catalog, collector};
 use crate::kernel::snapshot::SnapshotError;
 use crate::model::ancestry::with_ancestry;
@@ -105,7 +106,8 @@ async fn blocking<T: IntoResponse + Send + 'static>(
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let format = MetricsFormat::preferred(&headers);
     blocking(move || {
         let mut families = {
             let mut engine = shared.engine();
@@ -122,10 +124,10 @@ async fn metrics(State(shared): State<Shared>) -> Response {
         families.extend(cpu);
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
-        let encoder = TextEncoder::new();
-        let mut body = Vec::new();
-        encoder.encode(&families, &mut body)?;
-        Ok(([(header::CONTENT_TYPE, encoder.format_type().to_owned())], body))
+        Ok((
+            [(header::CONTENT_TYPE, format.content_type())],
+            format.encode(&families)?,
+        ))
     })
     .await
 }

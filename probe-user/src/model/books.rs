@@ -2,10 +2,10 @@
 //!
 //! A group is a unit and a process name. Its totals keep what its dead threads did. The number of groups is bounded:
 //! once the bound is reached, whatever is new is added up in `comm="(other)"`, so sums over all groups stay exact and
-//! no counter ever falls.
+//! no counter ever falls. A group that is gone makes room for another ([`super::gone`]).
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use probe_ebpf::state::State;
@@ -13,6 +13,7 @@ use probe_ebpf::waiting::Class;
 
 use super::account::Usage;
 use super::event::{Event, EventKind};
+use super::gone::Gone;
 use super::locks::Kind;
 use super::locks::books::News;
 use super::snapshot::Snapshot;
@@ -24,6 +25,9 @@ use super::waits::{Files, Waits};
 pub const OTHER: &str = "(other)";
 /// Name of the group that takes the times of threads whose exit event was lost.
 pub const LOST: &str = "(lost)";
+
+/// Names of cgroups and processes that are remembered with their group.
+const MAX_KEYS: usize = 10_000;
 
 /// A process that lived less than this is short-lived: what it did was mostly to begin and to end.
 pub const SHORT_LIVED_NS: u64 = 1_000_000_000;
@@ -82,8 +86,13 @@ pub struct Books {
     tracker: Tracker,
     groups: HashMap<GroupKey, GroupTotals>,
     keys: HashMap<(u64, Comm), GroupKey>,
-    /// Distinct groups that went into [`OTHER`].
-    folded: std::collections::HashSet<(u64, Comm)>,
+    /// How many of the groups are [`OTHER`] or [`LOST`].
+    collective: usize,
+    gone: Gone,
+    /// Distinct groups that went into [`OTHER`] since the last snapshot.
+    folded: HashSet<(u64, Comm)>,
+    /// How many there were at the last one.
+    folded_count: usize,
     host: HostCounts,
     began_ns: u64,
     /// Processes that ended since the last look at locks: what they waited there is still to come.
@@ -98,7 +107,10 @@ impl Books {
             tracker: Tracker::default(),
             groups: HashMap::new(),
             keys: HashMap::new(),
-            folded: std::collections::HashSet::new(),
+            collective: 0,
+            gone: Gone::default(),
+            folded: HashSet::new(),
+            folded_count: 0,
             host: HostCounts::default(),
             began_ns: 0,
             departed: HashMap::new(),
@@ -140,6 +152,25 @@ impl Books {
             self.group_of(name, units).threads[position] += 1;
         }
         self.tracker = tracker;
+        self.folded_count = self.folded.len();
+        self.folded.clear();
+        self.make_room(snapshot.began_ns);
+    }
+
+    /// Sets groups aside whose processes are long gone, and forgets names that nobody may bear any more.
+    fn make_room(&mut self, now_ns: u64) {
+        let over = self
+            .groups
+            .extract_if(|key, totals| !is_collective(key) && self.gone.is_over(key, totals, now_ns));
+        let over: Vec<(GroupKey, GroupTotals)> = over.collect();
+        for (key, totals) in over {
+            self.keys.retain(|_, named| *named != key);
+            self.gone.keep(key, totals, now_ns);
+        }
+        // A cache: what is still alive is found again.
+        if self.keys.len() > MAX_KEYS.max(4 * self.max_groups) {
+            self.keys.clear();
+        }
     }
 
     /// Books an event; an exit brings the last of what its thread did.
@@ -183,7 +214,7 @@ impl Books {
     /// Sets the totals of threads whose exit event was lost.
     pub fn lost(&mut self, time_ns: [u64; probe_ebpf::state::STATES], switches: Switches) {
         if time_ns.iter().any(|&time| time > 0) {
-            let group = self.groups.entry(GroupKey::named(LOST)).or_default();
+            let group = self.entry(GroupKey::named(LOST));
             group.usage.time_ns = time_ns;
             group.switches = switches;
         }
@@ -204,9 +235,9 @@ impl Books {
         &self.host
     }
 
-    /// How many groups were added up in [`OTHER`].
+    /// How many groups were added up in [`OTHER`] between the last two snapshots.
     pub fn folded(&self) -> usize {
-        self.folded.len()
+        self.folded_count
     }
 
     /// Books what happened at locks since the last look at them.
@@ -218,12 +249,12 @@ impl Books {
         for (&(pid, kind), waited) in &news.waited {
             let key = self.group_of_pid(pid, units);
             *lately.entry(key.clone()).or_default().entry(kind).or_default() += waited.lately_ns;
-            self.groups.entry(key).or_default().waits.add_kind(kind, waited);
+            self.entry(key).waits.add_kind(kind, waited);
         }
         for deadlock in &news.deadlocks {
             let pid = deadlock.members.first().map_or(0, |member| member.party.pid);
             let key = self.group_of_pid(pid, units);
-            let waits = &mut self.groups.entry(key).or_default().waits;
+            let waits = &mut self.entry(key).waits;
             waits.deadlocks += 1;
             waits.deadlocked_threads += deadlock.members.len() as u64;
         }
@@ -262,11 +293,11 @@ impl Books {
 
     fn group_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
         let key = self.key_of(name, units);
-        self.groups.entry(key).or_default()
+        self.entry(key)
     }
 
     fn key_of(&mut self, name: ProcessName, units: &mut dyn Units) -> GroupKey {
-        let full = self.groups.len() >= self.max_groups;
+        let full = self.groups.len() >= self.max_groups + self.collective;
         match self.keys.entry((name.cgroup_id, name.comm)) {
             Entry::Occupied(known) => known.get().clone(),
             Entry::Vacant(new) => {
@@ -283,4 +314,24 @@ impl Books {
             }
         }
     }
+
+    fn entry(&mut self, key: GroupKey) -> &mut GroupTotals {
+        match self.groups.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.collective += usize::from(is_collective(new.key()));
+                let totals = self.gone.bring_back(new.key());
+                new.insert(totals)
+            }
+        }
+    }
 }
+
+/// Whether a group adds up others.
+fn is_collective(key: &GroupKey) -> bool {
+    [OTHER, LOST].contains(&&*key.comm)
+}
+
+#[cfg(test)]
+#[path = "books_tests.rs"]
+mod tests;

@@ -24,6 +24,7 @@ pub mod ancestry;
 pub mod blocked;
 pub mod books;
 pub mod event;
+pub mod gone;
 pub mod label_map;
 pub mod lives;
 pub mod locks;

@@ -15,11 +15,19 @@
 mod attribution;
 mod churn;
 mod common;
+mod crowd;
+mod dashboards;
 mod deadlocks;
 mod deaths;
 mod errors;
 mod events;
 mod exact;
+#[expect(
+    dead_code,
+    reason = "read whole, for what the tests of the files themselves ask as well"
+)]
+#[path = "../dashboards/expressions.rs"]
+mod expressions;
 mod futex_doors;
 mod graphs;
 mod holders;

@@ -1,73 +1,18 @@
 //! The agent scraped by a real Prometheus, and its metrics held against their reference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::fs;
 use std::time::Duration;
 
+use probe_user::export::catalog::PROCESS;
 use serde_json::Value;
 
-use crate::common::agent::{Agent, get, try_get};
+use crate::common::agent::Agent;
 use crate::common::exposition::Exposition;
 use crate::common::json::list;
-use crate::common::probe::Running;
+use crate::common::prometheus::Prometheus;
 use crate::common::workload::{Spawner, Workload};
-use crate::common::{Live, eventually, is_full, note, tools};
-
-/// A Prometheus that scrapes one target every second.
-struct Prometheus {
-    _running: Running,
-    _directory: tempfile::TempDir,
-    address: String,
-}
-
-impl Prometheus {
-    fn start(program: &Path, target: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let config = directory.path().join("prometheus.yml");
-        let text = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: procprobe\n  static_configs: [{{targets: [\"{target}\"]}}]\n"
-        );
-        fs::write(&config, text).expect("writing its configuration");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .expect("a free port");
-        let log = File::create(directory.path().join("log")).expect("its log");
-        let child = Command::new(program)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                directory.path().join("data").display()
-            ))
-            .arg(format!("--web.listen-address={port}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        let running = Running(child.expect("starting prometheus"));
-        let address = port.to_string();
-        eventually("prometheus to be ready", || try_get(&address, "/-/ready").is_ok());
-        Self {
-            _running: running,
-            _directory: directory,
-            address,
-        }
-    }
-
-    /// The series of a query.
-    fn query(&self, query: &str) -> Vec<Value> {
-        let mut encoded = String::new();
-        for byte in query.bytes() {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        let answer = get(&self.address, &format!("/api/v1/query?query={encoded}"));
-        let answer: Value = serde_json::from_str(&answer).expect("JSON from prometheus");
-        assert_eq!(answer["status"], "success", "{answer}");
-        list(&answer["data"], "result").to_vec()
-    }
-}
+use crate::common::{Live, is_full, note, tools};
 
 /// The raw values of a series.
 fn values(series: &Value) -> Vec<f64> {
@@ -97,7 +42,7 @@ fn a_real_prometheus_scrapes_counters_that_only_grow() {
         Workload::start(&["hogs"]),
     ];
     let agent = Agent::start(&live, &[]);
-    let prometheus = Prometheus::start(&program, &agent.address);
+    let prometheus = Prometheus::start(&program, &[&agent.address], &[]);
     for _ in 0..if is_full() { 60 } else { 20 } {
         spawner.spawn(20);
         std::thread::sleep(Duration::from_millis(950));
@@ -171,7 +116,7 @@ fn every_metric_is_in_the_reference_with_its_labels_and_passes_promtool() {
     let metrics = Exposition::parse(&scrape);
     for (name, labels) in metrics.labels() {
         if name.starts_with("process_") {
-            assert!(labels.is_empty(), "{name}");
+            assert!(labels.is_empty() && PROCESS.contains(&name.as_str()), "{name}");
         } else {
             assert_eq!(Some(&labels), reference.get(&name), "{name}");
         }

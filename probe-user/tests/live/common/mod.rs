@@ -6,6 +6,7 @@
 //! | [`probe`] | runs the binary under test |
 //! | [`agent`] | keeps an agent running and asks it over HTTP |
 //! | [`exposition`] | reads `/metrics` |
+//! | [`prometheus`] | a real Prometheus that scrapes the agent |
 //! | [`procfs`] | what the kernel itself says in /proc |
 //! | [`reachable`] | the binary where any user can run it |
 //! | [`stream`] | listens to `procprobe events` |
@@ -19,6 +20,7 @@ pub mod json;
 pub mod locks;
 pub mod probe;
 pub mod procfs;
+pub mod prometheus;
 pub mod reachable;
 pub mod stream;
 pub mod tools;

@@ -25,6 +25,19 @@ pub fn hoarder(count: usize) {
     ]);
 }
 
+/// On each line with a number: that many more dead children that this process never waits for.
+pub fn litter() {
+    sys::set_name(b"pp-litter");
+    say("ready", &[("pid", myself())]);
+    while let Some(line) = command() {
+        let count: i64 = line.parse().expect("a number");
+        for _ in 0..count {
+            sys::fork(|| sys::exit_now(0));
+        }
+        say("done", &[("count", count)]);
+    }
+}
+
 /// Children one after the other, each reaped 20 ms after its birth. A line ends it; the answer has the pids of those
 /// whose turn took longer than 90 ms, because the machine was busy.
 pub fn prompt() {

@@ -125,3 +125,18 @@ pub fn threads(count: usize) {
     started.wait();
     ready(&[("pid", i64::from(std::process::id()))]);
 }
+
+/// So many children, each with a name of its own, all asleep.
+pub fn crowd(count: usize) {
+    for number in 0..count {
+        let (read, write) = std::io::pipe().expect("a pipe");
+        sys::fork(|| {
+            sys::set_name(format!("pp-crowd-{number}").as_bytes());
+            drop(write);
+            sys::pause();
+        });
+        // Until the child has its name.
+        std::io::copy(&mut &read, &mut std::io::sink()).expect("reading from the child");
+    }
+    ready(&[("pid", i64::from(std::process::id()))]);
+}

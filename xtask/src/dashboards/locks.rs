@@ -1,0 +1,153 @@
+//! Deadlocks, who waits for locks, and for how long.
+
+use super::{
+    board::{Board, Scope},
+    panel::{Panel, heatmap, series, stat, table},
+};
+
+pub fn board() -> Board {
+    Board::new(
+        "locks",
+        "Locks",
+        Scope::Groups,
+        "Who waits for locks, how long, and who will wait for ever. Only locks that threads block on are seen; one that is taken \
+         without waiting costs nothing and does not show.",
+    )
+    .row("Is anybody stuck?", stuck())
+    .more(deadlocked())
+    .row("Who waits?", waiting())
+    .more(queues())
+    .row("How long?", long())
+}
+
+fn stuck() -> Vec<Panel> {
+    vec![
+        stat(
+            "Deadlocks",
+            "short",
+            "Circles of threads that each wait for the next. They do not end by themselves: end one of the processes.",
+        )
+        .query("sum(procprobe_deadlocks{GROUP}) or vector(0)", "deadlocks")
+        .alarm(1.0),
+        stat("Deadlocked threads", "short", "Threads in those circles.")
+            .query("sum(procprobe_deadlocked_threads{GROUP}) or vector(0)", "threads")
+            .alarm(1.0),
+        stat(
+            "Threads waiting now",
+            "short",
+            "Threads that wait for a lock at this moment. Condition variables, joins and idle pool workers are not locks.",
+        )
+        .query(
+            r#"sum(procprobe_lock_waiters{GROUP,kind!~"condvar|join|parker"}) or vector(0)"#,
+            "threads",
+        )
+        .warn(20.0),
+    ]
+}
+
+fn deadlocked() -> Vec<Panel> {
+    vec![
+        table(
+            "Deadlocked processes",
+            "Empty is good. `procprobe locks` on the host names the threads, the locks and who holds them.",
+        )
+        .column(
+            "Threads",
+            "short",
+            "sum by (instance, unit, comm) (procprobe_deadlocked_threads{GROUP}) > 0",
+        )
+        .alarm(1.0)
+        .column(
+            "Deadlocks",
+            "short",
+            "sum by (instance, unit, comm) (procprobe_deadlocks{GROUP}) > 0",
+        )
+        .alarm(1.0)
+        .tall(6),
+    ]
+}
+
+fn waiting() -> Vec<Panel> {
+    vec![
+        series(
+            "Who waits for locks?",
+            "short",
+            "Threads of each process name that wait for a lock, on average, counted when the wait ends. The number of threads that a \
+             lock keeps from working.",
+        )
+        .query(
+            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_sum{GROUP,kind!~"condvar|join|parker"}[$__rate_interval])))"#,
+            "{{comm}} {{unit}}",
+        ),
+        series(
+            "What kind of locks?",
+            "short",
+            "Threads that wait, on average, by what they wait for. Condition variables, joins and parkers are threads that wait \
+             for work, mostly.",
+        )
+        .query(
+            "sum by (kind) (rate(procprobe_lock_wait_seconds_sum{GROUP}[$__rate_interval]))",
+            "{{kind}}",
+        )
+        .stacked(),
+    ]
+}
+
+fn queues() -> Vec<Panel> {
+    vec![
+        series(
+            "How many wait at the same time?",
+            "short",
+            "Threads that wait at each scrape, by process name and kind. A queue that never empties is one lock for too much.",
+        )
+        .query(
+            "topk(10, sum by (unit, comm, kind) (procprobe_lock_waiters{GROUP}))",
+            "{{comm}} {{unit}} {{kind}}",
+        ),
+        series(
+            "What do threads block in?",
+            "short",
+            "Threads blocked on futexes, on average, waits that have not ended included.",
+        )
+        .query(
+            r#"sum by (on) (rate(procprobe_blocked_seconds_total{GROUP,on=~"futex.*"}[$__rate_interval]))"#,
+            "{{on}}",
+        )
+        .stacked(),
+    ]
+}
+
+const LOCKS: &str = r#"sum by (le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind!~"condvar|join|parker"}[$__rate_interval]))"#;
+
+fn long() -> Vec<Panel> {
+    let quantile = |quantile: &str| format!("histogram_quantile({quantile}, {LOCKS})");
+    vec![
+        heatmap("Waits for locks", "How long waits for a lock took that ended.").query(LOCKS, "{{le}}"),
+        series(
+            "How long is the wait for a lock?",
+            "s",
+            "Half of all waits are shorter than p50, one in a hundred is longer than p99.",
+        )
+        .query(&quantile("0.5"), "p50")
+        .query(&quantile("0.9"), "p90")
+        .query(&quantile("0.99"), "p99"),
+        series(
+            "Who waits longest?",
+            "s",
+            "The wait that one in a hundred exceeds, by process name.",
+        )
+        .query(
+            r#"topk(10, histogram_quantile(0.99, sum by (unit, comm, le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind!~"condvar|join|parker"}[$__rate_interval]))))"#,
+            "{{comm}} {{unit}}",
+        ),
+        series(
+            "How often do they wait?",
+            "cps",
+            "Waits for a lock that ended, per second, by process name.",
+        )
+        .query(
+            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_count{GROUP,kind!~"condvar|join|parker"}[$__rate_interval])))"#,
+            "{{comm}} {{unit}}",
+        ),
+    ]
+}

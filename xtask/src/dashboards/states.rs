@@ -1,0 +1,179 @@
+//! Where the time of units and process names goes, and how long each stay takes.
+
+use super::{
+    board::{Board, Scope},
+    panel::{Panel, heatmap, series, table},
+};
+
+pub fn board() -> Board {
+    Board::new(
+        "states",
+        "Processes and states",
+        Scope::Groups,
+        "Where the time of units and process names goes. Narrow it with the variables on top.",
+    )
+    .row("Where does the time go?", time())
+    .more(switches())
+    .row("How long do they wait for a CPU?", waits())
+    .row("How long is each stay?", stays())
+    .row("Who?", who())
+}
+
+fn time() -> Vec<Panel> {
+    vec![
+        series(
+            "What do these threads do?",
+            "short",
+            "Threads in each state, on average, the sleeping ones left out.",
+        )
+        .query(
+            r#"sum by (state) (rate(procprobe_state_seconds_total{GROUP,state!~"sleeping|idle|parked"}[$__rate_interval]))"#,
+            "{{state}}",
+        )
+        .stacked(),
+        series(
+            "What do they wait in?",
+            "short",
+            "Threads that wait, on average, by the system call or resource they are blocked in. `futex_…` are locks and \
+             conditions: see the dashboard Locks.",
+        )
+        .query(
+            "sum by (on) (rate(procprobe_blocked_seconds_total{GROUP}[$__rate_interval]))",
+            "{{on}}",
+        )
+        .stacked()
+        .link("locks", "Locks"),
+    ]
+}
+
+fn switches() -> Vec<Panel> {
+    vec![
+        series(
+            "How often do they switch?",
+            "cps",
+            "Context switches per second. Voluntary: the thread waited for something. Involuntary: another one took its CPU; \
+             many of them mean that CPUs are short or time slices small.",
+        )
+        .query(
+            "sum by (kind) (rate(procprobe_context_switches_total{GROUP}[$__rate_interval]))",
+            "{{kind}}",
+        ),
+        series(
+            "How many threads are there?",
+            "short",
+            "Threads by state at each scrape.",
+        )
+        .query("sum by (state) (procprobe_group_threads{GROUP})", "{{state}}")
+        .stacked(),
+    ]
+}
+
+const RUNNABLE: &str = r#"sum by (le) (rate(procprobe_state_duration_seconds_bucket{GROUP,state="runnable"}[$__rate_interval]))"#;
+
+fn waits() -> Vec<Panel> {
+    let quantile = |quantile: &str| format!("histogram_quantile({quantile}, {RUNNABLE})");
+    vec![
+        heatmap(
+            "Run-queue waits",
+            "How long threads wait for a CPU once they could run. Healthy is below a few milliseconds; a second band that \
+             appears higher up is a busy neighbour or a CPU limit.",
+        )
+        .query(RUNNABLE, "{{le}}"),
+        series(
+            "How long is the wait for a CPU?",
+            "s",
+            "Half of all waits are shorter than p50, one in a hundred is longer than p99. 100 ms and more is felt by users.",
+        )
+        .query(&quantile("0.5"), "p50")
+        .query(&quantile("0.9"), "p90")
+        .query(&quantile("0.99"), "p99")
+        .warn(0.1),
+        series(
+            "Who waits longest for a CPU?",
+            "s",
+            "The wait that one in a hundred exceeds, by process name.",
+        )
+        .query(
+            r#"topk(10, histogram_quantile(0.99, sum by (unit, comm, le) (rate(procprobe_state_duration_seconds_bucket{GROUP,state="runnable"}[$__rate_interval]))))"#,
+            "{{comm}} {{unit}}",
+        )
+        .warn(0.1),
+        series(
+            "Who is preempted?",
+            "cps",
+            "Involuntary switches per second: the thread wanted to go on and lost its CPU to another.",
+        )
+        .query(
+            r#"topk(10, sum by (unit, comm) (rate(procprobe_context_switches_total{GROUP,kind="involuntary"}[$__rate_interval])))"#,
+            "{{comm}} {{unit}}",
+        ),
+    ]
+}
+
+fn stays() -> Vec<Panel> {
+    let stay = |title, state: &str, description| {
+        let query = format!(
+            r#"sum by (le) (rate(procprobe_state_duration_seconds_bucket{{GROUP,state="{state}"}}[$__rate_interval]))"#
+        );
+        heatmap(title, description).query(&query, "{{le}}").wide(8)
+    };
+    vec![
+        stay(
+            "Turns on a CPU",
+            "running",
+            "How long threads run before they wait or are preempted. All at the length of a time slice: they compute. \
+             Microseconds: they hand work back and forth.",
+        ),
+        stay(
+            "Uninterruptible stays",
+            "uninterruptible",
+            "How long threads stay in D once they are: the latency of storage as they feel it. Stays that have not ended are \
+             not in here; the table below has them.",
+        ),
+        stay(
+            "Sleeps",
+            "sleeping",
+            "How long threads sleep. Timers and polls show as sharp lines.",
+        ),
+    ]
+}
+
+fn who() -> Vec<Panel> {
+    let average = |state: &str| {
+        format!(
+            r#"sum by (unit, comm) (rate(procprobe_state_seconds_total{{GROUP,state="{state}"}}[$__rate_interval]))"#
+        )
+    };
+    vec![
+        table(
+            "Where does each process name's time go?",
+            "Threads of each process name in each state, on average over the last minute or so. Sorted by time on a CPU; click \
+             another heading to sort by that.",
+        )
+        .column("Running", "short", &average("running"))
+        .column("Runnable", "short", &average("runnable"))
+        .warn(1.0)
+        .column("Uninterruptible", "short", &average("uninterruptible"))
+        .warn(1.0)
+        .column("Sleeping", "short", &average("sleeping"))
+        .column(
+            "Threads",
+            "short",
+            "sum by (unit, comm) (procprobe_group_threads{GROUP})",
+        )
+        .wide(24)
+        .tall(12),
+        table(
+            "Who is stuck?",
+            "Threads that have been in uninterruptible sleep for the last ten minutes without a break, by process name. Empty \
+             is good. `procprobe tree --threads` on the host says what each waits for.",
+        )
+        .column(
+            "Stuck threads",
+            "short",
+            "unit_comm:procprobe_stuck_uninterruptible:rate10m{GROUP}",
+        )
+        .alarm(0.9)
+        .wide(24),
+    ]
+}
