@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::gone::LINGER;
 use crate::model::tracker::tests::{account, exit, snapshot, thread};
+use crate::model::waits::NoFiles;
 
 struct NoUnits;
 
@@ -34,7 +35,7 @@ fn look(books: &mut Books, at_ns: u64, processes: &[(u32, &str, u64)]) {
         let account = account(pid, at_ns, ran_ns, 1);
         thread(pid, pid, comm, Some(account), ran_ns)
     });
-    books.snapshot(&snapshot(at_ns, threads.collect()), &mut NoUnits);
+    books.snapshot(&snapshot(at_ns, threads.collect()), &mut NoUnits, &mut NoFiles);
 }
 
 #[test]
@@ -50,7 +51,7 @@ fn a_group_that_is_gone_makes_room_and_comes_back_as_it_was() {
         comm: Comm::new("a"),
         ..exit(1, 2, account(1, 2, 150, 1), 150)
     };
-    books.event(&death, &mut NoUnits);
+    books.event(&death, &mut NoUnits, &mut NoFiles);
     look(&mut books, 3, &[(2, "b", 20), (3, "c", 8)]);
     assert_eq!(running(&books)["a"], 150, "its last deeds are seen");
     look(&mut books, linger_ns(), &[(2, "b", 20), (3, "c", 8)]);
@@ -94,7 +95,7 @@ proptest! {
                 account.id.birth_ns = u64::from(*pid);
                 thread(*pid, *pid, comm, Some(account), *ran)
             });
-            books.snapshot(&snapshot(now_ns, threads.collect()), &mut NoUnits);
+            books.snapshot(&snapshot(now_ns, threads.collect()), &mut NoUnits, &mut NoFiles);
             let shown = running(&books);
             prop_assert!(shown.len() <= 4 + 2);
             for (comm, value) in shown {
