@@ -38,7 +38,18 @@ fn container(part: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::unit_of;
+
+    proptest! {
+        #[test]
+        fn never_panics_and_is_never_more_than_a_component(path in ".*|(/[a-f0-9]{60,66}|/docker-[a-f0-9]{64}\\.scope|/é*\\.service|/)*") {
+            let unit = unit_of(&path);
+            prop_assert!(!unit.contains('/'), "{unit:?}");
+            prop_assert!(unit.len() <= path.len() + "container:".len());
+        }
+    }
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
