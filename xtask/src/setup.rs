@@ -27,7 +27,7 @@ const COMPILER_SETS: [[&str; 3]; 2] = [
 ];
 
 /// What the tests start: load, the kernel's view of our programs, workloads.
-const TEST_NEEDS: [Need; 9] = [
+const TEST_NEEDS: [Need; 10] = [
     Need::program("linux-perf", "perf"),
     Need::program("bpftool", "bpftool"),
     Need::program("python3", "python3"),
@@ -37,6 +37,7 @@ const TEST_NEEDS: [Need; 9] = [
     Need::program("util-linux", "setpriv"),
     Need::program("curl", "curl"),
     Need::program("openssl", "openssl"),
+    Need::program("strace", "strace"),
 ];
 
 #[derive(Args, Clone, Copy)]

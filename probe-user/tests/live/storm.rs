@@ -6,7 +6,7 @@ use crate::common::workload::Workload;
 use crate::common::{Live, is_full, note, procfs};
 
 /// Parents by pid, of all processes that were there before and after with the same parent.
-fn is_like_proc(agent: &Agent) -> usize {
+pub fn is_like_proc(agent: &Agent) -> usize {
     let before = procfs::tasks();
     let tree = agent.tree();
     let after = procfs::tasks();

@@ -8,6 +8,7 @@
 //! | [`exposition`] | reads `/metrics` |
 //! | [`procfs`] | what the kernel itself says in /proc |
 //! | [`reachable`] | the binary where any user can run it |
+//! | [`random`] | numbers that can be had again |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
 //! | [`tools`] | programs of others: promtool, prometheus, bpftool |
@@ -17,6 +18,7 @@ pub mod exposition;
 pub mod json;
 pub mod probe;
 pub mod procfs;
+pub mod random;
 pub mod reachable;
 pub mod stream;
 pub mod tools;

@@ -46,6 +46,8 @@ fn main() {
         "exec-from-thread" => churn::exec_from_thread(),
         "short" => churn::short(),
         "births" => churn::births(),
+        "renames" => churn::names_without_end(),
+        "arguments" => scenes::arguments(),
         "generations" => churn::generations(argument.as_deref().expect("a file")),
         "hoarder" => kin::hoarder(count()),
         "prompt" => kin::prompt(),
