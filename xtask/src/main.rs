@@ -3,14 +3,17 @@
 //! The verbs are plain programs on top of cargo so that a fresh machine needs nothing but a Rust toolchain to start:
 //! whatever else is missing, `setup` installs. All chatter goes to stderr; stdout belongs to what a verb runs.
 
+mod agent;
 mod bench;
 mod build;
 mod environment;
 mod lint;
 mod packages;
 mod process;
+mod record;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod toolchain;
 mod vm;
@@ -49,6 +52,8 @@ enum Verb {
     /// Measure what the programs cost
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Let an agent run under churn for long, and fail if it grows
+    Soak(soak::Options),
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -74,6 +79,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::run(&workspace, &options),
         Verb::Lint(options) => lint::run(&workspace, options),
         Verb::Bench(bench) => bench::run(&workspace, bench),
+        Verb::Soak(options) => soak::run(&workspace, &options),
         Verb::Vm(vm) => vm::run(&workspace, vm),
     }
 }

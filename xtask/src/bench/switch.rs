@@ -8,10 +8,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -20,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::{
+    check, on_interrupt,
     peer::Peer,
     stats::{self, Cost, Program, StatsOn},
 };
@@ -168,23 +166,6 @@ fn load(perf: &Path, loops: u64) -> Result<f64> {
         .trim()
         .parse()
         .with_context(|| format!("`perf bench` printed {:?}, not seconds", seconds.trim()))
-}
-
-/// Ctrl-C must not end xtask before it has put everything back: note it, and stop at the next step.
-fn on_interrupt() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&flag)).context("catching signals")?;
-    }
-    Ok(flag)
-}
-
-fn check(interrupted: &AtomicBool) -> Result<()> {
-    ensure!(
-        !interrupted.load(Ordering::Relaxed),
-        "interrupted; everything is put back"
-    );
-    Ok(())
 }
 
 fn report(ours: &[Cost], theirs: Option<&[Cost]>) -> String {
