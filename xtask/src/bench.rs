@@ -1,7 +1,7 @@
 //! `cargo xtask bench …`: what procprobe costs, as ratios against its peers in one run on one machine.
 
-mod peer;
-mod stats;
+pub mod peer;
+pub mod stats;
 mod switch;
 
 use std::sync::{

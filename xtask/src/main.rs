@@ -16,6 +16,7 @@ mod setup;
 mod soak;
 mod test;
 mod toolchain;
+mod truth;
 mod vm;
 mod workspace;
 
@@ -54,6 +55,8 @@ enum Verb {
     Bench(bench::Bench),
     /// Let an agent run under churn for long, and fail if it grows
     Soak(soak::Options),
+    /// Compare procprobe with the kernel's own counts and with libbpf-tools, all at once under real load
+    Truth(truth::Options),
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -80,6 +83,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Lint(options) => lint::run(&workspace, options),
         Verb::Bench(bench) => bench::run(&workspace, bench),
         Verb::Soak(options) => soak::run(&workspace, &options),
+        Verb::Truth(options) => truth::run(&workspace, &options),
         Verb::Vm(vm) => vm::run(&workspace, vm),
     }
 }

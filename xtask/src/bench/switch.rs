@@ -18,7 +18,7 @@ use clap::Args;
 
 use super::{
     check, on_interrupt,
-    peer::Peer,
+    peer::Peers,
     stats::{self, Cost, Program, StatsOn},
 };
 use crate::{
@@ -66,7 +66,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         workspace.procprobe()
     };
     let interrupted = on_interrupt()?;
-    let peer = Peer::find(options.peers.as_deref())?;
+    let peer = Peers::new(options.peers.as_deref())?.find("runqlat");
     let _stats = StatsOn::new()?;
 
     let mut command = Command::new(agent);
@@ -77,7 +77,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         &interrupted,
     )?;
     let theirs = match &peer {
-        Some(peer) => Some(start("runqlat", &mut peer.command(), &THEIRS, &interrupted)?),
+        Some(peer) => Some(start("runqlat", &mut peer.command(&[]), &THEIRS, &interrupted)?),
         None => None,
     };
     let loops = loops_for(&perf, options.seconds)?;
