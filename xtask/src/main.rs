@@ -10,6 +10,7 @@ mod environment;
 mod lint;
 mod packages;
 mod process;
+mod programs;
 mod record;
 mod run;
 mod setup;

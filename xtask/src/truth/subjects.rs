@@ -2,16 +2,18 @@
 //! until they are let go, so that the kernel's counts can be read.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{packages::find_program, process};
+use crate::{
+    process,
+    programs::{Directory, need, source},
+};
 
 /// Threads that compute, with and without the interpreter's lock, and nap.
 const PYTHON: &str = r#"
@@ -93,19 +95,6 @@ int main(int count, char **values) {
 }
 "#;
 
-/// A source file that takes the compiler some tenths of a second.
-fn source() -> String {
-    let function = |number: u32| {
-        format!(
-            "int f{number}(int *a, int n) {{ int s = 0; for (int i = 0; i < n; i++) for (int j = i; j < n; j++) {{ \
-             s += a[i] * a[j] ^ (s >> {}); if (s % {} == 0) a[i] = s; }} return s; }}\n",
-            number % 7 + 1,
-            number % 13 + 2
-        )
-    };
-    (0..60).map(function).collect()
-}
-
 /// A program of the load.
 struct Subject {
     child: Child,
@@ -164,7 +153,7 @@ pub struct Subjects {
     compiles: Subject,
     perf: PathBuf,
     seconds: u32,
-    directory: PathBuf,
+    _directory: Directory,
 }
 
 /// When it all began, and what the compilations took.
@@ -176,20 +165,10 @@ pub struct Compiled {
 
 impl Subjects {
     pub fn start(seconds: u32) -> Result<Self> {
-        let need = |name: &str| {
-            find_program(name).with_context(|| format!("no {name}: run `cargo xtask setup --tests`"))
-        };
-        let (python, gcc, perf) = (need("python3")?, need("gcc")?, need("perf")?);
-        let directory = std::env::temp_dir().join(format!("procprobe-truth-{}", std::process::id()));
-        fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        let write = |name: &str, text: &str| -> Result<PathBuf> {
-            let path = directory.join(name);
-            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-            Ok(path)
-        };
-        let program = directory.join("pthreads");
-        compile(&gcc, &write("pthreads.c", PTHREADS)?, &program)?;
-        let file = write("compiled.c", &source())?;
+        let (python, perf) = (need("python3")?, need("perf")?);
+        let directory = Directory::new("truth")?;
+        let program = directory.compile("pthreads", PTHREADS)?;
+        let file = directory.write("compiled.c", &source())?;
         let length = seconds.to_string();
         let scripted = |script: &str| {
             let mut command = Command::new(&python);
@@ -202,7 +181,7 @@ impl Subjects {
             compiles: Subject::start(scripted(COMPILES).arg(&file))?,
             perf,
             seconds,
-            directory,
+            _directory: directory,
         })
     }
 
@@ -226,18 +205,4 @@ impl Subjects {
             other => anyhow::bail!("the compilations say {other:?}"),
         }
     }
-}
-
-impl Drop for Subjects {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            process::say(&format!("{} stays: {error}", self.directory.display()));
-        }
-    }
-}
-
-fn compile(gcc: &Path, source: &Path, program: &Path) -> Result<()> {
-    let mut command = Command::new(gcc);
-    command.args(["-O1", "-pthread", "-o"]).arg(program).arg(source);
-    process::run_quietly(&mut command)
 }
