@@ -17,3 +17,6 @@ pub mod kernel;
 pub mod model;
 pub mod source;
 pub mod view;
+
+#[cfg(test)]
+mod hostile;

@@ -3,6 +3,7 @@
 //! The verbs are plain programs on top of cargo so that a fresh machine needs nothing but a Rust toolchain to start:
 //! whatever else is missing, `setup` installs. All chatter goes to stderr; stdout belongs to what a verb runs.
 
+mod agent;
 mod bench;
 mod build;
 mod dashboards;
@@ -10,10 +11,14 @@ mod environment;
 mod lint;
 mod packages;
 mod process;
+mod programs;
+mod record;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod toolchain;
+mod truth;
 mod vm;
 mod workspace;
 
@@ -52,6 +57,10 @@ enum Verb {
     Bench(bench::Bench),
     /// Write dashboards/grafana/*.json from their definitions
     Dashboards,
+    /// Let an agent run under churn for long, and fail if it grows
+    Soak(soak::Options),
+    /// Compare procprobe with the kernel's own counts and with libbpf-tools, all at once under real load
+    Truth(truth::Options),
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -78,6 +87,8 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Lint(options) => lint::run(&workspace, options),
         Verb::Bench(bench) => bench::run(&workspace, bench),
         Verb::Dashboards => dashboards::run(&workspace),
+        Verb::Soak(options) => soak::run(&workspace, &options),
+        Verb::Truth(options) => truth::run(&workspace, &options),
         Verb::Vm(vm) => vm::run(&workspace, vm),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::parse_duration as duration;
+use crate::kernel::load::DEFAULT_RING_BYTES;
 use crate::model::window::By;
 
 /// What every process and thread is doing, for how long, and what it waits for.
@@ -46,6 +47,9 @@ pub struct Global {
     /// Let the eBPF programs log rare events.
     #[arg(long, global = true)]
     pub bpf_log: bool,
+    /// Bytes of the event ring: a power of two, a page at least. What does not fit in is counted as lost.
+    #[arg(long, global = true, hide = true, value_name = "BYTES", default_value_t = DEFAULT_RING_BYTES, value_parser = ring_bytes)]
+    pub ring_size: u32,
 }
 
 /// How verbs that draw nothing print.
@@ -296,6 +300,16 @@ pub struct EventsArgs {
     pub window: Option<Duration>,
 }
 
+/// What the kernel takes as the size of a ring buffer, up to a size that it will find memory for.
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "not a number of bytes".to_owned())?;
+    if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("not a power of two from 4096 to 1073741824".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -305,5 +319,14 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_ring_is_a_power_of_two() {
+        assert_eq!(ring_bytes("4096"), Ok(4096));
+        assert_eq!(ring_bytes("4194304"), Ok(4 << 20));
+        for wrong in ["0", "2048", "5000", "2147483648", "4294967296", "4M", ""] {
+            assert!(ring_bytes(wrong).is_err(), "{wrong}");
+        }
     }
 }

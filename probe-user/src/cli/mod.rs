@@ -135,6 +135,7 @@ fn init_log(verbose: u8, bpf_log: bool) {
 fn open_source(global: &Global) -> anyhow::Result<Source> {
     match global.source {
         SourceArg::Auto | SourceArg::Bpf => Ok(Source::Bpf(Box::new(BpfSource::load(Options {
+            ring_bytes: global.ring_size,
             log: global.bpf_log,
             ..Options::default()
         })?))),
@@ -148,6 +149,7 @@ fn bpf_only(global: &Global, verb: &str, options: Options) -> anyhow::Result<Bpf
         anyhow::bail!("{verb} needs eBPF: /proc keeps no record of what happens (leave --source proc out)");
     }
     Ok(BpfSource::load(Options {
+        ring_bytes: global.ring_size,
         log: global.bpf_log,
         ..options
     })?)

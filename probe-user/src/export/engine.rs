@@ -204,13 +204,15 @@ impl Engine {
     /// # Errors
     /// [`SnapshotError`] if the iterator or the totals cannot be read.
     pub fn view(&mut self) -> Result<View<'_>, SnapshotError> {
+        // Before the snapshot: whoever died unheard by now is missing in it, and known to be lost.
+        let lost = self.source.probe.totals()?;
         let snapshot = self.refresh()?;
         let totals = self.source.probe.totals()?;
         let switches = Switches {
-            voluntary: totals.lost_voluntary,
-            involuntary: totals.lost_involuntary,
+            voluntary: lost.lost_voluntary,
+            involuntary: lost.lost_involuntary,
         };
-        self.books.lost(totals.lost_time_ns, switches);
+        self.books.lost(lost.lost_time_ns, switches);
         let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
         self.costs.exact(&self.source.probe.cost());

@@ -59,6 +59,9 @@ const KIND_ENUM64: u32 = 19;
 const MAX_CHAIN: usize = 32;
 /// Anonymous structures inside one another.
 const MAX_NESTING: usize = 16;
+/// Members looked at for one path, some ten times those of `task_struct`: structures that contain each other would
+/// otherwise be walked through in every combination.
+const MAX_MEMBERS: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Type {
@@ -184,19 +187,26 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError::NoType`] or [`BtfError::NoMember`], naming what is missing.
     pub fn bit_of(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
-        let mut bits = 0;
+        let mut bits: u32 = 0;
         let mut id = self.structure(structure)?;
+        let mut left = MAX_MEMBERS;
         for part in path.split('.') {
-            let found = self.member(id, part.as_bytes(), 0)?;
+            let found = self.member(id, part.as_bytes(), 0, &mut left)?;
             let (member_bits, member_type) = found.ok_or_else(|| missing(structure, path))?;
-            bits += member_bits;
+            bits = add_bits(bits, member_bits)?;
             id = self.resolve(member_type)?;
         }
         Ok(bits)
     }
 
     /// Offset in bits and type of a member, looked for in anonymous members too.
-    fn member(&self, id: usize, name: &[u8], depth: usize) -> Result<Option<(u32, u32)>, BtfError> {
+    fn member(
+        &self,
+        id: usize,
+        name: &[u8],
+        depth: usize,
+        left: &mut usize,
+    ) -> Result<Option<(u32, u32)>, BtfError> {
         let Some(&container) = self.types.get(id) else {
             return Ok(None);
         };
@@ -205,6 +215,10 @@ impl<'a> Btf<'a> {
         }
         for index in 0..container.vlen {
             let at = container.extra + index * 12;
+            *left = left.checked_sub(1).ok_or(BtfError::Malformed {
+                at,
+                what: "structures that do not contain each other",
+            })?;
             let (member_name, member_type, raw) = (
                 u32_at(self.blob, at)?,
                 u32_at(self.blob, at + 4)?,
@@ -217,8 +231,8 @@ impl<'a> Btf<'a> {
             };
             if member_name == 0 {
                 let inner = self.resolve(member_type)?;
-                if let Some((inner_bits, found)) = self.member(inner, name, depth + 1)? {
-                    return Ok(Some((bits + inner_bits, found)));
+                if let Some((inner_bits, found)) = self.member(inner, name, depth + 1, left)? {
+                    return Ok(Some((add_bits(bits, inner_bits)?, found)));
                 }
             } else if self.name(member_name)? == name {
                 return Ok(Some((bits, member_type)));
@@ -326,6 +340,13 @@ fn add(left: usize, right: usize) -> Result<usize, BtfError> {
     left.checked_add(right).ok_or(BtfError::Malformed {
         at: 0,
         what: "offsets that fit in memory",
+    })
+}
+
+fn add_bits(left: u32, right: u32) -> Result<u32, BtfError> {
+    left.checked_add(right).ok_or(BtfError::Malformed {
+        at: 0,
+        what: "a member inside its structure",
     })
 }
 

@@ -70,6 +70,92 @@ fn names_what_is_missing() {
     assert!(btf.tracepoint_arguments("sched_switch").is_err());
 }
 
+#[test]
+fn structures_that_contain_each_other_are_an_error_at_once() {
+    // An anonymous structure with 60,000 anonymous members of its own type: nothing that a walk ever ends in.
+    let mut types = vec![0, KIND_STRUCT << 24 | 60_000, 8];
+    types.extend([0, 1, 0].repeat(60_000));
+    types.extend([1, KIND_STRUCT << 24 | 1, 8, 0, 1, 0]);
+    let bytes = blob(&types, b"\0out\0");
+    let btf = Btf::parse(&bytes).unwrap();
+    let error = btf.offset_of("out", "x").unwrap_err();
+    assert!(error.to_string().contains("contain each other"), "{error}");
+}
+
+#[test]
+fn offsets_that_do_not_add_up_are_an_error() {
+    let structure = KIND_STRUCT << 24 | 1;
+    let types = [
+        [0, structure, 8, 5, 0, u32::MAX].as_slice(),
+        &[1, structure, 8, 0, 1, u32::MAX],
+    ]
+    .concat();
+    let bytes = blob(&types, b"\0out\0x\0");
+    let error = Btf::parse(&bytes).unwrap().bit_of("out", "x").unwrap_err();
+    assert!(error.to_string().contains("inside its structure"), "{error}");
+}
+
+/// Asks everything that loading asks.
+fn ask_everything(btf: &Btf<'_>) {
+    for path in ["x", "deep.b", "pid", "se.exec_start", "thread_pid"] {
+        for structure in ["out", "in", "task_struct"] {
+            let _ = btf.bit_of(structure, path);
+            let _ = btf.offset_of(structure, path);
+            let _ = btf.size_of(structure);
+        }
+    }
+    let _ = btf.has_enumerator("BPF_FUNC_ktime_get_ns");
+    let _ = btf.tracepoint_arguments("sched_switch");
+}
+
+proptest! {
+    #[test]
+    fn never_panics_on_types_of_every_kind(words in proptest::collection::vec(word(), 0..64)) {
+        let bytes = blob(&words, b"\0out\0in\0x\0btf_trace_sched_switch\0");
+        if let Ok(btf) = Btf::parse(&bytes) {
+            ask_everything(&btf);
+        }
+    }
+}
+
+/// Words that make up types: kinds with few members, small names and references, and noise.
+fn word() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        (0_u32..20, 0_u32..4, any::<bool>())
+            .prop_map(|(kind, vlen, flag)| u32::from(flag) << 31 | kind << 24 | vlen),
+        0_u32..12,
+        any::<u32>(),
+    ]
+}
+
+/// The kernel that runs, damaged: every path that loading takes, on a blob of megabytes.
+#[test]
+fn never_panics_on_the_damaged_types_of_this_kernel() {
+    let Ok(blob) = std::fs::read(crate::kernel::load::BTF_PATH) else {
+        return;
+    };
+    let mut runner = proptest::test_runner::TestRunner::new(proptest::test_runner::Config::with_cases(24));
+    let damage = proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..2000);
+    let outcome = runner.run(&(damage, any::<bool>()), |(damage, head)| {
+        let mut bytes = blob.clone();
+        for (at, byte) in damage {
+            // Half of the cases in the first types, which everything refers to.
+            let range = if head {
+                bytes.len().min(100_000)
+            } else {
+                bytes.len()
+            };
+            bytes[24 + at.index(range - 24)] = byte;
+        }
+        if let Ok(btf) = Btf::parse(&bytes) {
+            ask_everything(&btf);
+            let _ = crate::kernel::offsets::resolve(&btf);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
 proptest! {
     #[test]
     fn never_panics_on_damaged_blobs(position in 0_usize..180, byte: u8, cut in 0_usize..200) {

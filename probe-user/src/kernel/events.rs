@@ -75,7 +75,7 @@ impl Events {
 }
 
 /// One record of the ring; `None` if it does not follow the contract. Never panics, whatever the bytes are.
-fn decode(bytes: &[u8]) -> Option<RawEvent> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<RawEvent> {
     let head: EventRecord = bytemuck::pod_read_unaligned(bytes.get(..size_of::<EventRecord>())?);
     match (head.kind, bytes.len()) {
         (EVENT_FORK, _) => Some(RawEvent::Fork(head)),

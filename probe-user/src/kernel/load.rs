@@ -125,6 +125,9 @@ fn one_line(message: &str) -> String {
     }
 }
 
+/// Holds some 3,500 exits, or 18,000 births.
+pub const DEFAULT_RING_BYTES: u32 = 4 << 20;
+
 /// How to load.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -141,9 +144,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            ring_bytes: 4 << 20,
             max_locks: 8_192,
             max_edges: 16_384,
+            ring_bytes: DEFAULT_RING_BYTES,
             log: false,
         }
     }

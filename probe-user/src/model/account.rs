@@ -216,6 +216,11 @@ impl HighWater {
         })
     }
 
+    /// What was added so far, and what was there before.
+    pub fn time_ns(&self) -> &[u64; STATES] {
+        &self.0.time_ns
+    }
+
     /// Adds the growth since last time to `usage` and remembers `account`.
     ///
     /// A time that fell is remembered at its height, so its next growth is counted once.

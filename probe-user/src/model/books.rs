@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use probe_ebpf::state::State;
+use probe_ebpf::state::{STATES, State};
 use probe_ebpf::waiting::Class;
 
 use super::account::Usage;
@@ -211,13 +211,21 @@ impl Books {
         }
     }
 
-    /// Sets the totals of threads whose exit event was lost.
-    pub fn lost(&mut self, time_ns: [u64; probe_ebpf::state::STATES], switches: Switches) {
-        if time_ns.iter().any(|&time| time > 0) {
-            let group = self.entry(GroupKey::named(LOST));
-            group.usage.time_ns = time_ns;
-            group.switches = switches;
+    /// Sets the totals of threads whose exit event was lost, as the kernel had them before the last snapshot. What was
+    /// counted of these threads while they lived stays where it was counted; a counter never falls.
+    pub fn lost(&mut self, time_ns: [u64; STATES], switches: Switches) {
+        if time_ns.iter().all(|&time| time == 0) {
+            return;
         }
+        let counted = self.tracker.counted_of_lost();
+        let group = self.entry(GroupKey::named(LOST));
+        let rest = time_ns.iter().zip(counted.time_ns);
+        for (sum, (time, counted)) in group.usage.time_ns.iter_mut().zip(rest) {
+            *sum = (*sum).max(time.saturating_sub(counted));
+        }
+        let rest = switches.since(counted.switches);
+        group.switches.voluntary = group.switches.voluntary.max(rest.voluntary);
+        group.switches.involuntary = group.switches.involuntary.max(rest.involuntary);
     }
 
     /// All groups with their totals.

@@ -51,7 +51,7 @@ fn a_group_that_is_gone_makes_room_and_comes_back_as_it_was() {
         comm: Comm::new("a"),
         ..exit(1, 2, account(1, 2, 150, 1), 150)
     };
-    books.event(&death, &mut NoUnits, &mut NoFiles);
+    books.event(&death, &mut NoUnits);
     look(&mut books, 3, &[(2, "b", 20), (3, "c", 8)]);
     assert_eq!(running(&books)["a"], 150, "its last deeds are seen");
     look(&mut books, linger_ns(), &[(2, "b", 20), (3, "c", 8)]);

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use super::account::{Account, AccountId, HighWater, Usage};
 use super::event::{Event, EventKind};
 use super::snapshot::Snapshot;
-use super::thread::{Comm, Switches, Thread};
+use super::thread::{Comm, Condition, ReadFrom, Switches, Thread};
+use probe_ebpf::state::STATES;
 
 /// Names the unit (container, pod, service) of a cgroup. Outside the model, since it needs the file system.
 pub trait Units {
@@ -56,8 +57,35 @@ pub struct Tracker {
     accounts: HashMap<AccountId, Followed>,
     /// Accounts that ended, with the time, until a snapshot no longer shows them: a zombie's stays.
     ended: HashMap<AccountId, u64>,
+    /// Accounts that ended without an exit event, with the snapshot that showed it: the event was lost, or is late.
+    missing: HashMap<AccountId, (Followed, u64)>,
+    counted: Counted,
     processes: HashMap<u32, ProcessName>,
     snapshots: u64,
+}
+
+/// What was counted of accounts whose exit event was lost. The kernel's totals of what was lost have all of their lives,
+/// so this much of it is known already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Nanoseconds per state.
+    pub time_ns: [u64; STATES],
+    /// Switches.
+    pub switches: Switches,
+}
+
+impl Counted {
+    fn change(&mut self, followed: &Followed, change: impl Fn(u64, u64) -> u64) {
+        for (sum, time) in self.time_ns.iter_mut().zip(followed.mark.time_ns()) {
+            *sum = change(*sum, *time);
+        }
+        let Switches {
+            voluntary,
+            involuntary,
+        } = followed.switches;
+        self.switches.voluntary = change(self.switches.voluntary, voluntary);
+        self.switches.involuntary = change(self.switches.involuntary, involuntary);
+    }
 }
 
 impl Tracker {
@@ -76,7 +104,11 @@ impl Tracker {
                 read_ns: account.read_ns,
                 seen: self.snapshots,
             };
-            self.accounts.insert(account.id, followed);
+            if is_over(thread) {
+                self.ended.insert(account.id, snapshot.began_ns);
+            } else {
+                self.accounts.insert(account.id, followed);
+            }
         }
     }
 
@@ -88,7 +120,8 @@ impl Tracker {
         let mut still_there = HashSet::new();
         for thread in &snapshot.threads {
             let Some(account) = &thread.account else {
-                torn = true;
+                // What is read from /proc never has one.
+                torn |= thread.read_from == ReadFrom::Iterator;
                 continue;
             };
             if self.ended.contains_key(&account.id) {
@@ -97,17 +130,48 @@ impl Tracker {
             }
             let growth = self.growth_of(account, thread.switches);
             grew(thread, self.name_of(thread), growth);
+            if is_over(thread) {
+                still_there.insert(account.id);
+                self.ended.insert(account.id, snapshot.began_ns);
+                self.miss(account.id);
+            }
         }
+        if !torn {
+            self.forget(snapshot.began_ns, &still_there);
+        }
+    }
+
+    /// Forgets what the snapshot that was just read no longer shows.
+    fn forget(&mut self, began_ns: u64, still_there: &HashSet<AccountId>) {
         // What the snapshot does not show is gone, and its exit event was handed over before. Not so a thread whose ledger
         // was torn: it has not been seen, but is there. Nor what ended after the snapshot began: born and dead since, it
         // may be a zombie in the next one.
-        if !torn {
-            let current = self.snapshots;
-            self.accounts
-                .retain(|_, followed| followed.seen == current || followed.read_ns >= snapshot.began_ns);
-            self.ended
-                .retain(|id, &mut at_ns| at_ns >= snapshot.began_ns || still_there.contains(id));
+        let current = self.snapshots;
+        let is_gone = |followed: &Followed| followed.seen != current && followed.read_ns < began_ns;
+        let gone: Vec<AccountId> = self
+            .accounts
+            .iter()
+            .filter_map(|(id, followed)| is_gone(followed).then_some(*id))
+            .collect();
+        for id in gone {
+            self.miss(id);
         }
+        self.missing.retain(|_, (_, noticed)| *noticed + 1 >= current);
+        self.ended
+            .retain(|id, &mut at_ns| at_ns >= began_ns || still_there.contains(id));
+    }
+
+    /// An account ended, and no exit event has said so.
+    fn miss(&mut self, id: AccountId) {
+        if let Some(followed) = self.accounts.remove(&id) {
+            self.counted.change(&followed, u64::saturating_add);
+            self.missing.insert(id, (followed, self.snapshots));
+        }
+    }
+
+    /// What was counted of accounts whose exit event was lost.
+    pub fn counted_of_lost(&self) -> Counted {
+        self.counted
     }
 
     /// Takes an event into account. For an exit: the name of the dead thread's process, and what it gained last.
@@ -133,6 +197,12 @@ impl Tracker {
                     self.processes.remove(&event.pid);
                 }
                 let account = exit.account.as_ref()?;
+                if let Some((followed, _)) = self.missing.remove(&account.id) {
+                    // Late, not lost.
+                    self.counted.change(&followed, u64::saturating_sub);
+                    self.ended.remove(&account.id);
+                    self.accounts.insert(account.id, followed);
+                }
                 if self.ended.insert(account.id, event.at_ns).is_some() {
                     return None;
                 }
@@ -215,6 +285,11 @@ impl Tracker {
     fn learn_name(&mut self, event: &Event) {
         self.processes.insert(event.pid, name_in(event));
     }
+}
+
+/// Whether a thread has nothing more to come.
+fn is_over(thread: &Thread) -> bool {
+    !matches!(thread.condition, Condition::Alive(_))
 }
 
 fn name_in(event: &Event) -> ProcessName {

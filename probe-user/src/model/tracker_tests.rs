@@ -225,3 +225,99 @@ fn threads_are_booked_under_their_process() {
     let (name, _) = tracker.event(&event).unwrap();
     assert_eq!((name.pid, name.comm), (7, Comm::new("server")));
 }
+
+/// A zombie as a snapshot shows it.
+fn dead(tid: u32, account: Account, voluntary: u64) -> Thread {
+    Thread {
+        condition: Condition::Zombie,
+        ..thread(tid, tid, "a", Some(account), voluntary)
+    }
+}
+
+#[test]
+fn what_was_counted_of_a_thread_whose_exit_was_lost_is_known() {
+    for zombie in [false, true] {
+        let mut tracker = Tracker::default();
+        let mut sum = Sum::default();
+        tracker.begin(&snapshot(
+            100,
+            vec![thread(7, 7, "a", Some(account(7, 101, 40, 4)), 10)],
+        ));
+        sum.advance(
+            &mut tracker,
+            &snapshot(200, vec![thread(7, 7, "a", Some(account(7, 201, 60, 9)), 13)]),
+        );
+        // It ends at 70 and 14; the kernel's total of what was lost has all of that.
+        let last = if zombie {
+            vec![dead(7, account(7, 301, 70, 9), 14)]
+        } else {
+            vec![]
+        };
+        for began in [300, 400, 500] {
+            sum.advance(&mut tracker, &snapshot(began, last.clone()));
+            let counted = tracker.counted_of_lost();
+            let lost = (
+                70 - counted.time_ns[State::Running.index()],
+                14 - counted.switches.voluntary,
+            );
+            // 30 and 4 since the beginning, each counted once.
+            assert_eq!(
+                (sum.running_ns + lost.0, sum.voluntary + lost.1),
+                (30, 4),
+                "{zombie} {began}"
+            );
+        }
+        assert!(tracker.is_empty());
+    }
+}
+
+#[test]
+fn a_late_exit_is_no_lost_one() {
+    for zombie in [false, true] {
+        let mut tracker = Tracker::default();
+        let mut sum = Sum::default();
+        tracker.begin(&snapshot(
+            100,
+            vec![thread(7, 7, "a", Some(account(7, 101, 40, 4)), 10)],
+        ));
+        let last = if zombie {
+            vec![dead(7, account(7, 201, 65, 9), 14)]
+        } else {
+            vec![]
+        };
+        sum.advance(&mut tracker, &snapshot(200, last));
+        sum.event(&mut tracker, &exit(7, 205, account(7, 205, 70, 9), 14));
+        sum.advance(&mut tracker, &snapshot(300, vec![]));
+        assert_eq!((sum.running_ns, sum.voluntary), (30, 4), "{zombie}");
+        assert_eq!(tracker.counted_of_lost(), Counted::default());
+    }
+}
+
+#[test]
+fn who_was_dead_at_the_beginning_is_not_lost() {
+    let mut tracker = Tracker::default();
+    tracker.begin(&snapshot(100, vec![dead(7, account(7, 101, 40, 4), 10)]));
+    let mut sum = Sum::default();
+    sum.advance(
+        &mut tracker,
+        &snapshot(200, vec![dead(7, account(7, 201, 40, 4), 10)]),
+    );
+    sum.advance(&mut tracker, &snapshot(300, vec![]));
+    assert_eq!(sum.values(), (0, 0, 0));
+    assert_eq!(tracker.counted_of_lost(), Counted::default());
+}
+
+#[test]
+fn a_process_that_the_kernel_hides_does_not_keep_the_dead() {
+    let hidden = Thread {
+        read_from: ReadFrom::Proc,
+        ..thread(1, 1, "init", None, 0)
+    };
+    let mut tracker = Tracker::default();
+    tracker.begin(&snapshot(100, vec![hidden.clone()]));
+    for tid in 10..20_u32 {
+        tracker.event(&exit(tid, 150, account(tid, 150, 60, 9), 3));
+    }
+    tracker.advance(&snapshot(200, vec![hidden]), |_, _, _| {});
+    assert!(tracker.ended.is_empty(), "{} kept", tracker.ended.len());
+}

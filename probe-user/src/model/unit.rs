@@ -114,7 +114,19 @@ fn without_run(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::unit_of;
+
+    proptest! {
+        #[test]
+        fn never_panics_and_is_never_more_than_its_components(path in ".*|(/[a-f0-9]{60,66}|/docker-[a-f0-9]{64}\\.scope|/é*\\.service|/)*") {
+            let unit = unit_of(&path);
+            // A pod and its container at most.
+            prop_assert!(unit.matches('/').count() <= 1, "{unit:?}");
+            prop_assert!(unit.len() <= path.len() + "pod:/container:".len());
+        }
+    }
 
     const UUID: &str = "6f3c2a1e-0b7d-4c55-9e21-3d8f5a6b7c90";
 

@@ -4,7 +4,9 @@
 //! that is not known yet, at most once in [`REFRESH`]; a cgroup that is gone by then stays unknown.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,11 +42,11 @@ pub struct Cgroups {
 impl Cgroups {
     /// Finds the v2 hierarchy among the mounts (`/proc/self/mounts`); hybrid hosts have it beside the v1 ones.
     pub fn new(proc_root: &Path) -> Self {
-        let mounts = fs::read_to_string(proc_root.join("self/mounts")).unwrap_or_default();
-        let root = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
+        let mounts = fs::read(proc_root.join("self/mounts")).unwrap_or_default();
+        let root = mounts.split(|&byte| byte == b'\n').find_map(|line| {
+            let mut fields = line.split(|&byte| byte == b' ').skip(1);
             let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(path))
+            (kind == b"cgroup2").then(|| PathBuf::from(OsString::from_vec(unescape(path))))
         });
         Self {
             root,
@@ -111,6 +113,32 @@ impl Cgroups {
     }
 }
 
+/// A mount point as it is: the kernel writes blanks, line ends and backslashes as three octal digits. Other users' mounts
+/// need not be UTF-8 either, and must not hide ours.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after
+            .get(..3)
+            .filter(|digits| byte == b'\\' && digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
+        match octal {
+            Some(digits) => {
+                let value = digits.iter().fold(0_u8, |value, digit| {
+                    value.wrapping_mul(8).wrapping_add(digit - b'0')
+                });
+                out.push(value);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
 impl Units for Cgroups {
     fn unit(&mut self, cgroup_id: u64) -> Arc<str> {
         match self.named(cgroup_id) {
@@ -123,6 +151,20 @@ impl Units for Cgroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found_among_mounts_of_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = dir.path().join("c g\\1/job.service");
+        fs::create_dir_all(&cgroup).unwrap();
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        let mut mounts = b"fuse /home/me/\xff\xfe fuse rw 0 0\n\n \nx\n".to_vec();
+        mounts.extend(format!("cgroup2 {}/c\\040g\\1341 cgroup2 rw 0 0\n", dir.path().display()).bytes());
+        fs::write(dir.path().join("proc/self/mounts"), mounts).unwrap();
+        let mut cgroups = Cgroups::new(&dir.path().join("proc"));
+        let id = fs::metadata(&cgroup).unwrap().ino();
+        assert_eq!(&*cgroups.unit(id), "job.service");
+    }
 
     #[test]
     fn directories_are_found_by_inode() {

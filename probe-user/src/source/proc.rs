@@ -109,9 +109,7 @@ fn is_gone(error: &ProcError) -> bool {
 /// The pid of a process's parent now, and the process's name; `None` if it is gone, or its pid is somebody else's by now.
 pub fn parent_now(root: &Path, pid: u32, start_ns: u64) -> Option<(u32, Comm)> {
     let comm = fs::read(root.join(format!("{pid}/comm"))).ok()?;
-    let stat = Process::new_with_root(root.join(pid.to_string()))
-        .and_then(|process| process.stat())
-        .ok()?;
+    let stat = stat(&root.join(format!("{pid}/stat"))).ok()?;
     let tick_ns = 1_000_000_000 / procfs::ticks_per_second().max(1);
     (stat.starttime == start_ns / tick_ns).then(|| (stat.ppid.unsigned_abs(), comm_of(&comm)))
 }
@@ -134,7 +132,10 @@ pub fn threads_of(root: &Path, pid: u32) -> ProcResult<Vec<Thread>> {
     let mut threads = Vec::new();
     for task in process.tasks()?.flatten() {
         let directory = root.join(format!("{pid}/task/{}", task.tid));
-        let (Ok(stat), Ok(thread_status)) = (task.stat(), self::status(&directory.join("status"))) else {
+        let (Ok(stat), Ok(thread_status)) = (
+            stat(&directory.join("stat")),
+            self::status(&directory.join("status")),
+        ) else {
             continue;
         };
         let comm = fs::read(directory.join("comm")).unwrap_or_default();
@@ -152,11 +153,29 @@ pub fn threads_of(root: &Path, pid: u32) -> ProcResult<Vec<Thread>> {
 
 /// Reads a `status`. A name in it that is no UTF-8 must not cost us the process; the name itself comes from `comm`.
 fn status(path: &Path) -> ProcResult<Status> {
-    let bytes = fs::read(path).map_err(|error| match error.kind() {
+    Status::from_read(String::from_utf8_lossy(&read(path)?).as_bytes())
+}
+
+/// Reads a `stat`. procfs panics at one whose name closes before it opens, or ends the line, or is followed by anything but
+/// ASCII.
+fn stat(path: &Path) -> ProcResult<Stat> {
+    let bytes = read(path)?;
+    let opens = bytes.iter().position(|&byte| byte == b'(');
+    let closes = bytes.iter().rposition(|&byte| byte == b')');
+    let rest = closes
+        .filter(|_| opens.is_some() && opens < closes)
+        .and_then(|at| bytes.get(at + 1..));
+    if !rest.is_some_and(|rest| rest.starts_with(b" ") && rest.is_ascii()) {
+        return Err(ProcError::Incomplete(Some(path.to_owned())));
+    }
+    Stat::from_read(bytes.as_slice())
+}
+
+fn read(path: &Path) -> ProcResult<Vec<u8>> {
+    fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ProcError::NotFound(Some(path.to_owned())),
         _ => ProcError::Io(error, Some(path.to_owned())),
-    })?;
-    Status::from_read(String::from_utf8_lossy(&bytes).as_bytes())
+    })
 }
 
 fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process: &Status) -> Thread {
@@ -201,7 +220,11 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         pgid: stat.pgrp.unsigned_abs(),
         subreaper: None,
         last_wait_ns: None,
-        lifetime_running_ns: Some((stat.utime + stat.stime).saturating_mul(1_000_000_000 / ticks)),
+        lifetime_running_ns: Some(
+            stat.utime
+                .saturating_add(stat.stime)
+                .saturating_mul(1_000_000_000 / ticks),
+        ),
         switches: Switches {
             voluntary: status.voluntary_ctxt_switches.unwrap_or(0),
             involuntary: status.nonvoluntary_ctxt_switches.unwrap_or(0),

@@ -83,3 +83,28 @@ fn finds_itself_in_the_real_one() {
     assert_eq!(own.pid, std::process::id());
     assert!(own.id.start_ns > 0);
 }
+
+#[test]
+fn a_name_that_closes_before_it_opens_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path(), 40, 40, b"ok", 'S');
+    for text in [
+        "1 ) S 1 (",
+        "1 )(",
+        "(",
+        ")",
+        "",
+        "1 (x)",
+        "1 (x)\u{e9}",
+        "1 (x) \u{e9}",
+    ] {
+        fs::write(root.path().join("40/task/40/stat"), text).unwrap();
+        assert!(
+            ProcSource::new(root.path())
+                .snapshot()
+                .unwrap()
+                .threads
+                .is_empty()
+        );
+    }
+}

@@ -116,7 +116,7 @@ fn describe(facts: &Facts) -> Thread {
         comm: Comm::from_kernel(facts.comm),
         kernel: facts.task_flags & PF_KTHREAD != 0,
         uid: Some(facts.euid),
-        nice: facts.static_prio.cast_signed() - 120,
+        nice: facts.static_prio.cast_signed().wrapping_sub(120),
         policy: facts.policy,
         ns_tids: ns_tids(facts).to_vec(),
         cgroup_id: facts.cgroup_id,
@@ -216,7 +216,7 @@ fn since_ledger(record: &TaskRecord, ledger: &Ledger, clocks: Clocks) -> Since {
 /// Whether the thread is older than its account, so that its first interval may have begun before it.
 fn began_before(record: &TaskRecord, ledger: &Ledger) -> bool {
     // The start is CLOCK_BOOTTIME, which is never behind CLOCK_MONOTONIC; a fork books within microseconds of it.
-    record.facts.start_ns + 1_000_000 < ledger.birth_ns
+    record.facts.start_ns.saturating_add(1_000_000) < ledger.birth_ns
 }
 
 /// When a thread whose ledger says blocked was woken; `None` if it is still blocked (or was not blocked).
@@ -326,7 +326,7 @@ fn open_turn(record: &TaskRecord, ledger: &Ledger, clocks: Clocks) -> OpenTurn {
         let until_ns = woken_ns(record, ledger, off, clocks).unwrap_or(now_ns);
         let runnable_ns = (until_ns < now_ns).then_some(now_ns - until_ns);
         return OpenTurn {
-            off: (off, until_ns - begin_ns),
+            off: (off, until_ns.saturating_sub(begin_ns)),
             runnable_ns,
             running_ns: None,
         };

@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::agent::Agent;
 use crate::common::json::number;
-use crate::common::{Live, eventually, is_full, tools};
+use crate::common::probe::Running;
+use crate::common::random::Random;
+use crate::common::workload::Workload;
+use crate::common::{Live, eventually, is_full, note, procfs, tools};
 
 /// What the kernel holds of a kind: `prog`, `map` or `link`.
 fn show(bpftool: &Path, kind: &str) -> Vec<Value> {
@@ -24,6 +28,14 @@ fn show(bpftool: &Path, kind: &str) -> Vec<Value> {
     );
     let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON from bpftool");
     answer.as_array().cloned().unwrap_or_default()
+}
+
+/// Programs, maps and links.
+pub const KINDS: [&str; 3] = ["prog", "map", "link"];
+
+/// The ids of everything of a kind in the kernel.
+pub fn all(bpftool: &Path, kind: &str) -> BTreeSet<u64> {
+    ids(&show(bpftool, kind))
 }
 
 fn ids(objects: &[Value]) -> BTreeSet<u64> {
@@ -47,7 +59,6 @@ fn held_by(pid: u32, kind: &str) -> BTreeSet<u64> {
 
 #[test]
 fn a_killed_agent_leaves_no_program_map_or_link() {
-    const KINDS: [&str; 3] = ["prog", "map", "link"];
     let Some(live) = Live::begin("leftovers") else {
         return;
     };
@@ -77,4 +88,53 @@ fn a_killed_agent_leaves_no_program_map_or_link() {
             });
         }
     }
+}
+
+/// What a process that may be gone by now has open of every kind.
+fn held(pid: u32) -> [BTreeSet<u64>; 3] {
+    KINDS.map(|kind| held_by(pid, kind))
+}
+
+/// Killed at any moment: while it loads, while it attaches, while it reads a storm of events, while it is scraped.
+#[test]
+fn agents_killed_at_random_leave_nothing() {
+    let Some(live) = Live::begin("random kills") else {
+        return;
+    };
+    let Some(bpftool) = tools::find("random kills", "bpftool") else {
+        return;
+    };
+    let _storms = [Workload::start(&["storm"]), Workload::start(&["pingpong"])];
+    let mut left = [const { BTreeSet::new() }; 3];
+    let mut random = Random::new();
+    let kills = if is_full() { 100 } else { 12 };
+    let mut loaded = 0;
+    for _ in 0..kills {
+        let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
+        let mut running = Running(command.stderr(Stdio::null()).spawn().expect("starting the agent"));
+        std::thread::sleep(Duration::from_millis(random.below(1000)));
+        // Stopped first, so that it cannot load more between the look and the kill.
+        running.signal(libc::SIGSTOP);
+        eventually("stopped", || procfs::state(running.0.id()) == Some('T'));
+        let held = held(running.0.id());
+        loaded += u32::from(!held[0].is_empty());
+        running.signal(libc::SIGKILL);
+        running.wait();
+        for (left, held) in left.iter_mut().zip(held) {
+            left.extend(held);
+        }
+    }
+    note(&format!("{kills} kills, {loaded} of them with programs loaded"));
+    assert!(loaded > kills / 4, "most of them have loaded something: {loaded}");
+    for (kind, left) in KINDS.iter().zip(&left) {
+        eventually(&format!("no {kind} left"), || {
+            all(&bpftool, kind).is_disjoint(left)
+        });
+    }
+    let agent = Agent::start(&live, &[]);
+    assert!(
+        agent.metrics().count("procprobe_forks_total") < u64::MAX,
+        "a new one works"
+    );
+    agent.stop();
 }

@@ -2,8 +2,8 @@
 //!
 //! They run the binary that `PROCPROBE_BIN` names, as root. Where that cannot be, each prints one line and passes,
 //! unless `PROCPROBE_LIVE=required` (see `cargo xtask test`). One test program, and one test at a time: they all
-//! measure the same machine. `PROCPROBE_FULL=1` asks for the long version: 10,000 threads, 20,000 processes, 100,000
-//! forks at once, 20 kills, a minute of Prometheus, ten minutes of scripts.
+//! measure the same machine. `PROCPROBE_FULL=1` asks for the long version: 30,000 threads, 20,000 processes, 300,000
+//! forks at once, 120 kills, half a minute stopped, a minute of Prometheus, ten minutes of scripts.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -28,18 +28,23 @@ mod exact;
 )]
 #[path = "../dashboards/expressions.rs"]
 mod expressions;
+mod faults;
 mod futex_doors;
 mod graphs;
 mod holders;
+mod hostile;
 mod http;
 mod idle;
 mod leftovers;
+mod load;
 mod lock_limits;
 mod lock_metrics;
 mod many;
 mod names;
+mod namespaces;
 mod orphans;
 mod prometheus;
+mod refused;
 mod reuse;
 mod service;
 mod states;

@@ -21,20 +21,31 @@ fn the_agent_sees_every_one_of_very_many_threads() {
     let Some(live) = Live::begin("many threads") else {
         return;
     };
-    let count: usize = if is_full() { 10_000 } else { 2_000 };
-    let scene = Workload::start(&["threads", &count.to_string()]);
+    // A process has room for some 16,000 (`vm.max_map_count`).
+    let scenes = if is_full() {
+        vec![10_000, 10_000, 10_000]
+    } else {
+        vec![2_000]
+    };
+    let count: usize = scenes.iter().sum();
+    let scenes: Vec<Workload> = scenes
+        .iter()
+        .map(|count| Workload::start(&["threads", &count.to_string()]))
+        .collect();
+    let pids: BTreeSet<u32> = scenes.iter().map(|scene| scene.pid).collect();
     let slab = slab_kb();
     let agent = Agent::start(&live, &["-v"]);
     let grown = slab_kb().saturating_sub(slab);
     let tree = agent.tree();
-    let tids: BTreeSet<u32> = list(process(&tree, scene.pid), "threads")
+    let tids: BTreeSet<u32> = pids
         .iter()
+        .flat_map(|&pid| list(process(&tree, pid), "threads"))
         .map(|thread| id(thread, "tid"))
         .collect();
     let tasks = procfs::tasks();
     let truth: BTreeSet<u32> = tasks
         .iter()
-        .filter(|(_, task)| task.pid == scene.pid)
+        .filter(|(_, task)| pids.contains(&task.pid))
         .map(|(tid, _)| *tid)
         .collect();
     assert_eq!((tids.len(), truth.len()), (count, count));

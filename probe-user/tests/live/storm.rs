@@ -6,7 +6,7 @@ use crate::common::workload::Workload;
 use crate::common::{Live, is_full, note, procfs};
 
 /// Parents by pid, of all processes that were there before and after with the same parent.
-fn is_like_proc(agent: &Agent) -> usize {
+pub fn is_like_proc(agent: &Agent) -> usize {
     let before = procfs::tasks();
     let tree = agent.tree();
     let after = procfs::tasks();
@@ -30,7 +30,8 @@ fn a_storm_of_forks_is_counted_and_leaves_the_tree_right() {
     let Some(live) = Live::begin("fork storm") else {
         return;
     };
-    let count: u64 = if is_full() { 100_000 } else { 10_000 };
+    // A minute of as many as the host can.
+    let count: u64 = if is_full() { 300_000 } else { 10_000 };
     let mut scene = Workload::start(&["births"]);
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let first = agent.metrics();

@@ -1,10 +1,11 @@
-//! Finds libbpf-tools' `runqlat`: on this system, or in a chroot made for the purpose (its package needs a newer
-//! distribution than many hosts run).
+//! Finds libbpf-tools: on this system, or in a chroot made for the purpose (its package needs a newer distribution than
+//! many hosts run).
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    rc::Rc,
 };
 
 use anyhow::{Context, Result};
@@ -14,38 +15,51 @@ use crate::{
     process::{self, say},
 };
 
-/// Debian renames it, because bcc has a tool of the same name; `runqlat` itself may be bcc's script, see [`is_elf`].
-const NAMES: [&str; 2] = ["runqlat-libbpf", "runqlat"];
-const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "usr/local/bin", "usr/local/sbin"];
-
-/// A runqlat, and the root directory it runs in.
-pub struct Peer {
-    program: PathBuf,
-    root: Option<Root>,
+/// Debian renames them, because bcc has tools of the same names; the plain name may be bcc's script, see [`is_elf`].
+fn names(tool: &str) -> [String; 2] {
+    [format!("{tool}-libbpf"), tool.to_owned()]
 }
 
-impl Peer {
+const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "usr/local/bin", "usr/local/sbin"];
+
+/// One of the tools, and the root directory it runs in.
+pub struct Peer {
+    program: PathBuf,
+    root: Option<Rc<Root>>,
+}
+
+/// Where the tools are.
+pub struct Peers {
+    chroot: Option<Rc<Root>>,
+}
+
+impl Peers {
+    /// Those of the host, and those below `chroot`.
+    pub fn new(chroot: Option<&Path>) -> Result<Self> {
+        let chroot = chroot.map(|dir| Root::mount(dir).map(Rc::new)).transpose()?;
+        Ok(Self { chroot })
+    }
+
     /// The host's own first, then the one in the chroot.
-    pub fn find(chroot: Option<&Path>) -> Result<Option<Self>> {
-        let host = NAMES
+    pub fn find(&self, tool: &str) -> Option<Peer> {
+        let host = names(tool)
             .iter()
             .filter_map(|name| find_program(name))
             .find(|path| is_elf(path));
         if let Some(program) = host {
-            return Ok(Some(Self { program, root: None }));
+            return Some(Peer { program, root: None });
         }
-        let Some(dir) = chroot else { return Ok(None) };
-        let Some(program) = find_below(dir) else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            program,
-            root: Some(Root::mount(dir)?),
-        }))
+        let root = self.chroot.as_ref()?;
+        Some(Peer {
+            program: find_below(&root.dir, tool)?,
+            root: Some(Rc::clone(root)),
+        })
     }
+}
 
+impl Peer {
     /// Counts until it is told to end.
-    pub fn command(&self) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         // One interval, longer than any measurement; a histogram a second would be noise.
         const FOREVER: &str = "86400";
         let mut command = Command::new(if self.root.is_some() {
@@ -56,16 +70,16 @@ impl Peer {
         if let Some(root) = &self.root {
             command.arg(&root.dir).arg(&self.program);
         }
-        command.arg(FOREVER);
+        command.args(arguments).arg(FOREVER);
         command
     }
 }
 
 /// The program's path as seen from inside the chroot.
-fn find_below(dir: &Path) -> Option<PathBuf> {
+fn find_below(dir: &Path, tool: &str) -> Option<PathBuf> {
     let places = DIRECTORIES
         .iter()
-        .flat_map(|place| NAMES.iter().map(move |name| Path::new(place).join(name)));
+        .flat_map(|place| names(tool).map(|name| Path::new(place).join(name)));
     places
         .filter(|place| is_elf(&dir.join(place)))
         .map(|place| Path::new("/").join(place))

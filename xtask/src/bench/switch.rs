@@ -1,5 +1,5 @@
 //! `cargo xtask bench switch`: what a context switch costs with procprobe attached, and with runqlat on the same
-//! switches at the same time.
+//! switches at the same time; with `--all` also with cpudist and offcputime, which together tell about what procprobe tells.
 //!
 //! The kernel times every program run (`kernel.bpf_stats_enabled`); that costs both sides the same few tens of
 //! nanoseconds per run, so the ratio is a little worse than the truth. Absolute times differ between machines and
@@ -8,10 +8,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -20,19 +17,24 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::{
-    peer::Peer,
+    check, on_interrupt,
+    peer::Peers,
     stats::{self, Cost, Program, StatsOn},
 };
 use crate::{
     build, environment,
     packages::find_program,
     process::{self, Background, say},
+    record,
     workspace::Workspace,
 };
 
 /// A context switch costs one run of each: somebody is woken, then switched to.
 const OURS: [&str; 2] = ["sched_switch", "sched_waking"];
 const THEIRS: [&str; 2] = ["sched_switch", "sched_wakeup"];
+/// The others with `--all`; one program each, whose name begins so.
+const OTHERS: [&str; 2] = ["cpudist", "offcputime"];
+const OTHER_PROGRAM: &str = "sched_switch";
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -46,10 +48,17 @@ pub struct Options {
     /// Measure this binary instead of building one
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+    /// Attach cpudist and offcputime as well
+    #[arg(long)]
+    all: bool,
+    /// Write the table into docs/performance.md
+    #[arg(long)]
+    record: bool,
 }
 
 /// A process whose programs are measured.
 struct Subject {
+    name: &'static str,
     process: Background,
     before: Vec<Program>,
 }
@@ -68,41 +77,51 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         workspace.procprobe()
     };
     let interrupted = on_interrupt()?;
-    let peer = Peer::find(options.peers.as_deref())?;
+    let peers = Peers::new(options.peers.as_deref())?;
     let _stats = StatsOn::new()?;
 
     let mut command = Command::new(agent);
-    let ours = start(
-        "procprobe",
-        command.args(["agent", "--listen", "127.0.0.1:0"]),
-        &OURS,
-        &interrupted,
-    )?;
-    let theirs = match &peer {
-        Some(peer) => Some(start("runqlat", &mut peer.command(), &THEIRS, &interrupted)?),
-        None => None,
-    };
+    command.args(["agent", "--listen", "127.0.0.1:0"]);
+    let mut subjects = vec![start("procprobe", &mut command, &OURS, &interrupted)?];
+    if let Some(peer) = peers.find("runqlat") {
+        subjects.push(start("runqlat", &mut peer.command(&[]), &THEIRS, &interrupted)?);
+    }
+    for name in OTHERS.into_iter().filter(|_| options.all) {
+        let peer = peers
+            .find(name)
+            .with_context(|| format!("no {name}: install libbpf-tools, or --peers DIR"))?;
+        subjects.push(start(
+            name,
+            &mut peer.command(&[]),
+            &[OTHER_PROGRAM],
+            &interrupted,
+        )?);
+    }
     let loops = loops_for(&perf, options.seconds)?;
-    measure(&perf, loops, ours, theirs, &interrupted)
+    let text = measure(&perf, loops, &mut subjects, &interrupted)?;
+    print!("{text}");
+    if options.record {
+        let command = format!(
+            "cargo xtask bench switch{}",
+            if options.all { " --all" } else { "" }
+        );
+        let text = format!("```text\n{text}```\n");
+        record::put(workspace, record::PERFORMANCE, "switch", &command, &text)?;
+    }
+    Ok(())
 }
 
-fn measure(
-    perf: &Path,
-    loops: u64,
-    mut ours: Subject,
-    mut theirs: Option<Subject>,
-    interrupted: &AtomicBool,
-) -> Result<()> {
+fn measure(perf: &Path, loops: u64, subjects: &mut [Subject], interrupted: &AtomicBool) -> Result<String> {
     say(&format!("perf bench sched pipe -l {loops}"));
-    for subject in [Some(&mut ours), theirs.as_mut()].into_iter().flatten() {
+    for subject in &mut *subjects {
         subject.look()?;
     }
     load(perf, loops)?;
     check(interrupted)?;
-    let our_costs = ours.finish()?;
-    let their_costs = theirs.as_mut().map(Subject::finish).transpose()?;
-    print!("{}", report(&our_costs, their_costs.as_deref()));
-    Ok(())
+    let costs = subjects
+        .iter_mut()
+        .map(|subject| Ok((subject.name, subject.finish()?)));
+    Ok(report(&costs.collect::<Result<Vec<_>>>()?))
 }
 
 impl Subject {
@@ -119,16 +138,26 @@ impl Subject {
 }
 
 /// Starts a process and waits until its programs have run: loaded is not yet attached.
-fn start(name: &str, command: &mut Command, names: &[&str], interrupted: &AtomicBool) -> Result<Subject> {
+fn start(
+    name: &'static str,
+    command: &mut Command,
+    names: &[&str],
+    interrupted: &AtomicBool,
+) -> Result<Subject> {
     let mut process = Background::start(name, environment::scrub(command))?;
     let deadline = Instant::now() + ATTACH_LIMIT;
     loop {
         check(interrupted)?;
         process.expect_running()?;
         let programs = stats::owned_by(process.child.id())?;
-        let runs = |wanted: &&str| programs.iter().any(|it| it.name == **wanted && it.run_cnt > 0);
+        let runs = |wanted: &&str| {
+            programs
+                .iter()
+                .any(|it| it.name.starts_with(wanted) && it.run_cnt > 0)
+        };
         if names.iter().all(runs) {
             return Ok(Subject {
+                name,
                 process,
                 before: programs,
             });
@@ -170,37 +199,48 @@ fn load(perf: &Path, loops: u64) -> Result<f64> {
         .with_context(|| format!("`perf bench` printed {:?}, not seconds", seconds.trim()))
 }
 
-/// Ctrl-C must not end xtask before it has put everything back: note it, and stop at the next step.
-fn on_interrupt() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&flag)).context("catching signals")?;
-    }
-    Ok(flag)
-}
-
-fn check(interrupted: &AtomicBool) -> Result<()> {
-    ensure!(
-        !interrupted.load(Ordering::Relaxed),
-        "interrupted; everything is put back"
-    );
-    Ok(())
-}
-
-fn report(ours: &[Cost], theirs: Option<&[Cost]>) -> String {
+/// `all` begins with ours.
+fn report(all: &[(&str, Vec<Cost>)]) -> String {
     use std::fmt::Write;
     let mut text = format!(
         "{:<12} {:<24} {:>12} {:>10}\n",
         "who", "program", "runs", "ns/run"
     );
-    for (who, costs) in [("procprobe", Some(ours)), ("runqlat", theirs)] {
-        for cost in costs.unwrap_or_default() {
-            let Some(ns) = cost.ns_per_run() else { continue };
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{who:<12} {:<24} {:>12} {ns:>10.0}", cost.name, cost.runs);
-        }
+    for (who, cost) in all
+        .iter()
+        .flat_map(|(who, costs)| costs.iter().map(move |cost| (who, cost)))
+    {
+        let Some(ns) = cost.ns_per_run() else { continue };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{who:<12} {:<24} {:>12} {ns:>10.0}", cost.name, cost.runs);
     }
-    text + &verdict(ours, theirs)
+    let of = |name: &str| {
+        all.iter()
+            .find(|(who, _)| *who == name)
+            .map(|(_, costs)| costs.as_slice())
+    };
+    text.push_str(&verdict(of("procprobe").unwrap_or_default(), of("runqlat")));
+    text.push_str(&verdict_of_all(all).unwrap_or_default());
+    text
+}
+
+/// Against all of the tools together, if all of them ran.
+fn verdict_of_all(all: &[(&str, Vec<Cost>)]) -> Option<String> {
+    let per_switch = |(_, costs): &(&str, Vec<Cost>)| {
+        let switches = costs.iter().filter(|cost| cost.name.starts_with(OTHER_PROGRAM));
+        let runs = switches.map(|cost| cost.runs).max().filter(|&runs| runs > 0)?;
+        Some(costs.iter().map(|cost| cost.ns).sum::<u64>() as f64 / runs as f64)
+    };
+    let (ours, theirs) = all
+        .split_first()
+        .filter(|(_, theirs)| theirs.len() > OTHERS.len())?;
+    let ours = per_switch(ours)?;
+    let theirs: f64 = theirs.iter().map(per_switch).sum::<Option<f64>>()?;
+    Some(format!(
+        "per switch, whatever ran: procprobe {ours:.0} ns, the tools together {theirs:.0} ns\nratio: {:.3} (the goal is \
+         0.05 or less)\n",
+        ours / theirs
+    ))
 }
 
 fn verdict(ours: &[Cost], theirs: Option<&[Cost]>) -> String {
@@ -244,7 +284,7 @@ mod tests {
             cost("sched_wakeup", 5, 1000),
             cost("sched_wakeup_new", 1, 9),
         ];
-        let text = report(&ours, Some(&theirs));
+        let text = report(&[("procprobe", ours.to_vec()), ("runqlat", theirs.to_vec())]);
         assert!(text.contains("ratio: 0.50"), "{text}");
         assert!(
             !text.contains("sched_process_fork"),
@@ -255,8 +295,26 @@ mod tests {
     #[test]
     fn says_why_there_is_no_ratio() {
         let ours = [cost("sched_switch", 10, 2000), cost("sched_waking", 5, 500)];
-        assert!(report(&ours, None).contains("no runqlat here"));
-        assert!(report(&ours, Some(&[])).contains("runqlat's programs did not run"));
-        assert!(report(&[], None).contains("procprobe's programs did not run"));
+        assert!(verdict(&ours, None).contains("no runqlat here"));
+        assert!(verdict(&ours, Some(&[])).contains("runqlat's programs did not run"));
+        assert!(verdict(&[], None).contains("procprobe's programs did not run"));
+    }
+
+    #[test]
+    fn all_tools_together_count_by_the_switch() {
+        let all = [
+            (
+                "procprobe",
+                vec![cost("sched_switch", 10, 1000), cost("sched_waking", 5, 500)],
+            ),
+            (
+                "runqlat",
+                vec![cost("sched_switch", 10, 2000), cost("sched_wakeup", 5, 1000)],
+            ),
+            ("cpudist", vec![cost("sched_switch_bt", 10, 5000)]),
+            ("offcputime", vec![cost("sched_switch", 10, 22_000)]),
+        ];
+        assert!(report(&all).contains("ratio: 0.050 "), "{}", report(&all));
+        assert_eq!(verdict_of_all(&all[..3]), None);
     }
 }

@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use crate::{
     packages::{self, Need},
     process::say,
+    record,
     workspace::Workspace,
 };
 use kernels::Kernel;
@@ -36,6 +37,9 @@ pub struct Options {
     /// Boot with lockdown=confidentiality
     #[arg(long)]
     lockdown: bool,
+    /// Write the table into docs/verification.md
+    #[arg(long)]
+    record: bool,
 }
 
 const NEEDS: [Need; 3] = [
@@ -46,12 +50,43 @@ const NEEDS: [Need; 3] = [
 
 /// The verb.
 pub fn run(workspace: &Workspace, Vm::Test(options): Vm) -> Result<()> {
+    let (rows, logs) = boot_all(workspace, &options.kernels, options.lockdown)?;
+    let table = verdict::table(&rows);
+    print!("{}", table.text());
+    if options.record {
+        let (place, flag) = if options.lockdown {
+            ("vm-lockdown", " --lockdown")
+        } else {
+            ("vm", "")
+        };
+        let command = format!("cargo xtask vm test{flag}");
+        record::put(
+            workspace,
+            record::VERIFICATION,
+            place,
+            &command,
+            &table.markdown(),
+        )?;
+    }
+    judge(&rows, &logs)
+}
+
+/// The checks on these kernels, as part of all tests.
+pub fn test(workspace: &Workspace, kernels: &[&str]) -> Result<()> {
+    let kernels: Vec<String> = kernels.iter().map(|&kernel| kernel.to_owned()).collect();
+    let (rows, logs) = boot_all(workspace, &kernels, false)?;
+    eprint!("{}", verdict::table(&rows).text());
+    judge(&rows, &logs)
+}
+
+/// Boots each kernel in turn; also says where their transcripts are.
+fn boot_all(workspace: &Workspace, wanted: &[String], lockdown: bool) -> Result<(Vec<Row>, PathBuf)> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the guests are x86-64, and so has to be this host"
     );
     packages::ensure(&NEEDS)?;
-    let kernels = kernels::fetch(&Paths::of(workspace), &options.kernels)?;
+    let kernels = kernels::fetch(&Paths::of(workspace), wanted)?;
     let initramfs = initramfs::build(workspace, &Paths::of(workspace))?;
     let newest = kernels.last().context("no kernel was asked for")?;
     let accelerator = accel::choose(newest, &initramfs, &Paths::of(workspace));
@@ -60,11 +95,11 @@ pub fn run(workspace: &Workspace, Vm::Test(options): Vm) -> Result<()> {
         accelerator,
         logs: Paths::of(workspace).logs,
     };
-    let mut rows = Vec::new();
-    for kernel in kernels {
-        rows.push(boot(&machine, &kernel, options.lockdown));
-    }
-    print!("{}", verdict::table(&rows));
+    let rows = kernels.iter().map(|kernel| boot(&machine, kernel, lockdown));
+    Ok((rows.collect(), machine.logs.clone()))
+}
+
+fn judge(rows: &[Row], logs: &std::path::Path) -> Result<()> {
     let failed: Vec<&str> = rows
         .iter()
         .filter(|row| !row.report.passed())
@@ -74,7 +109,7 @@ pub fn run(workspace: &Workspace, Vm::Test(options): Vm) -> Result<()> {
         bail!(
             "failed on {}; the consoles' transcripts are in {}",
             failed.join(", "),
-            machine.logs.display()
+            logs.display()
         );
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! What a guest said on its console, and the table over all of them.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use anyhow::Error;
 
 use super::Row;
+use crate::record::Table;
 
 /// How a boot ended.
 #[derive(Clone, Copy)]
@@ -114,41 +115,24 @@ impl Report {
 }
 
 /// Kernel by check.
-pub fn table(rows: &[Row]) -> String {
+pub fn table(rows: &[Row]) -> Table {
     let mut names: Vec<&str> = Vec::new();
     for name in rows.iter().flat_map(|row| &row.report.planned) {
         if !names.contains(&name.as_str()) {
             names.push(name);
         }
     }
-    let mut lines = vec![vec!["KERNEL".to_owned(), "VERDICT".to_owned()]];
-    lines[0].extend(names.iter().map(|name| name.to_uppercase()));
+    let heading: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
+    let heading = ["KERNEL", "VERDICT"]
+        .into_iter()
+        .chain(heading.iter().map(String::as_str));
+    let mut table = Table::new(&heading.collect::<Vec<_>>());
     for Row { kernel, report } in rows {
         let mut line = vec![kernel.clone(), report.word()];
         line.extend(names.iter().map(|name| report.cell(name).to_owned()));
-        lines.push(line);
+        table.row(line);
     }
-    aligned(&lines)
-}
-
-fn aligned(lines: &[Vec<String>]) -> String {
-    let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| {
-        let cells = lines.iter().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        let mut row = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            // Writing to a string does not fail.
-            let _ = write!(row, "{cell:<width$}  ");
-        }
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
+    table
 }
 
 #[cfg(test)]

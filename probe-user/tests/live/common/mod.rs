@@ -9,6 +9,7 @@
 //! | [`prometheus`] | a real Prometheus that scrapes the agent |
 //! | [`procfs`] | what the kernel itself says in /proc |
 //! | [`reachable`] | the binary where any user can run it |
+//! | [`random`] | numbers that can be had again |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
 //! | [`locks`] | watches locks over a window, and finds its way in that answer |
@@ -21,6 +22,7 @@ pub mod locks;
 pub mod probe;
 pub mod procfs;
 pub mod prometheus;
+pub mod random;
 pub mod reachable;
 pub mod stream;
 pub mod tools;

@@ -142,12 +142,14 @@ pub fn births() {
     say("ready", &[("pid", i64::from(std::process::id()))]);
     while let Some(line) = command() {
         let count: i64 = line.parse().expect("a number");
+        let before = sys::children_cpu_us();
         for _ in 0..count {
             sys::fork(|| sys::exit_now(0));
             sys::reap_the_dead();
         }
         sys::wait_for_all();
-        say("done", &[("count", count)]);
+        let cpu_us = sys::children_cpu_us() - before;
+        say("done", &[("count", count), ("cpu_us", cpu_us)]);
     }
 }
 
@@ -194,4 +196,23 @@ fn family_in(log: &mut File) {
         log.write_all(&record).expect("writing to the log");
         sys::wait_for(child, 0);
     }
+}
+
+/// A thread that gives itself a new name a thousand times a second, and never the same; a line ends it, and the answer has
+/// how many there were.
+pub fn names_without_end() {
+    sys::set_name(b"pp-renames");
+    say("ready", &[("pid", i64::from(std::process::id()))]);
+    let mut count = 0;
+    while !sys::has_input() {
+        let began = Instant::now();
+        for _ in 0..10 {
+            count += 1;
+            sys::set_name(format!("pp-{count}").as_bytes());
+        }
+        std::thread::sleep(Duration::from_millis(10).saturating_sub(began.elapsed()));
+    }
+    command();
+    say("done", &[("count", count)]);
+    while command().is_some() {}
 }

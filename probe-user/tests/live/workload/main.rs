@@ -57,6 +57,8 @@ fn main() {
         "exec-from-thread" => churn::exec_from_thread(),
         "short" => churn::short(),
         "births" => churn::births(),
+        "renames" => churn::names_without_end(),
+        "arguments" => scenes::arguments(),
         "generations" => churn::generations(text()),
         "hoarder" => kin::hoarder(count()),
         "litter" => kin::litter(),

@@ -140,3 +140,43 @@ pub fn crowd(count: usize) {
     }
     ready(&[("pid", i64::from(std::process::id()))]);
 }
+
+/// What processes may have for arguments: 4 KiB of quotes; what a terminal obeys; lines; bytes that are no UTF-8.
+pub fn arguments() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::{Command, Stdio};
+
+    sys::set_name(b"pp-arguments");
+    let quotes = vec![b'"'; 4000];
+    let all: [&[u8]; 4] = [
+        &quotes,
+        b"\x1b]0;title\x07\x1b[2J\x1b[31m",
+        b"a\nb\r\n# HELP x\n\xe2\x80\xaertl",
+        b"\xff\xfe\xed\xa0\x80\\\"',{}",
+    ];
+    let mut facts = Vec::new();
+    let mut children = Vec::new();
+    for (key, argument) in ["0", "1", "2", "3"].into_iter().zip(all) {
+        let mut child = Command::new("/proc/self/exe")
+            .args([
+                OsStr::new("sleeper"),
+                OsStr::new("pp-argued"),
+                OsStr::from_bytes(argument),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starting a child");
+        let mut line = [0; 5];
+        let output = child.stdout.as_mut().expect("its output is a pipe");
+        std::io::Read::read_exact(output, &mut line).expect("the child to be ready");
+        facts.push((key, i64::from(child.id())));
+        children.push(child);
+    }
+    ready(&facts);
+    for mut child in children {
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+}

@@ -1,0 +1,176 @@
+//! Records of the iterator and of the ring with whatever bits, of processes with whatever names.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use bytemuck::Pod;
+use probe_ebpf::ledger::{LEDGER_SIZE, Ledger, RareLedger};
+use probe_ebpf::record::{
+    COMM_LEN, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_REAP, EventRecord, ExitRecord, Facts, HISTOGRAMS,
+    LEDGER, ON_CPU, RARE, TORN, TaskRecord,
+};
+use proptest::prelude::*;
+
+use super::{check_outputs, nasty_bytes};
+use crate::kernel::events::decode;
+use crate::kernel::snapshot::parse;
+use crate::model::event::Event;
+use crate::model::snapshot::{Losses, Snapshot, SourceKind};
+use crate::model::thread::Thread;
+use crate::source::happened;
+use crate::source::resolve::{self, Clocks};
+
+/// Some years in nanoseconds: time stamps are any below it, in any order, which is more than any kernel does.
+const YEARS: u64 = 1 << 58;
+
+/// A record of words that are small, or any time.
+fn words<T: Pod + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    let word = prop_oneof![Just(0), 0_u64..16, 0..YEARS];
+    proptest::collection::vec(word, size_of::<T>() / 8)
+        .prop_map(|words| bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words)))
+}
+
+/// Few pids, so that records are each other's parents and threads; any flags; any name.
+fn facts() -> impl Strategy<Value = Facts> {
+    let ids = (1_u32..6, 1_u32..6, 0_u32..6, 0_u32..6);
+    let bits = (
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+    );
+    let few = (0_u32..4, prop_oneof![Just(0_u32), Just(16), Just(32)], 0_u64..3);
+    (words::<Facts>(), ids, bits, few, nasty_bytes(COMM_LEN)).prop_map(|(mut facts, ids, bits, few, name)| {
+        (facts.tid, facts.pid, facts.ppid, facts.tracer) = ids;
+        (
+            facts.task_flags,
+            facts.state_bits,
+            facts.exit_code,
+            facts.ns_level,
+            facts.static_prio,
+        ) = bits;
+        (facts.live_threads, facts.exit_state, facts.cgroup_id) = few;
+        facts.comm = [0; COMM_LEN];
+        facts.comm[..name.len()].copy_from_slice(&name);
+        facts
+    })
+}
+
+/// A record of the iterator with what its flags say, as bytes.
+fn task() -> impl Strategy<Value = Vec<u8>> {
+    let parts = (words::<TaskRecord>(), words::<Ledger>(), words::<RareLedger>());
+    let flags = proptest::sample::select(vec![
+        0,
+        TORN,
+        ON_CPU,
+        LEDGER | HISTOGRAMS,
+        LEDGER | HISTOGRAMS | ON_CPU,
+        LEDGER | HISTOGRAMS | RARE,
+    ]);
+    (parts, facts(), flags, any::<[u8; 3]>()).prop_map(
+        |((mut record, mut ledger, rare), facts, flags, states)| {
+            (record.facts, record.flags) = (facts, flags);
+            [ledger.state, ledger.off_state, ledger.found_state] = states;
+            let mut size = size_of::<TaskRecord>();
+            size += if flags & LEDGER == 0 { 0 } else { LEDGER_SIZE };
+            size += if flags & RARE == 0 {
+                0
+            } else {
+                size_of::<RareLedger>()
+            };
+            record.size = u32::try_from(size).expect("it is small");
+            let parts = [
+                bytemuck::bytes_of(&record),
+                bytemuck::bytes_of(&ledger),
+                bytemuck::bytes_of(&rare),
+            ];
+            let mut bytes = parts.concat();
+            bytes.truncate(size);
+            bytes
+        },
+    )
+}
+
+/// A record of the ring, as bytes.
+fn event() -> impl Strategy<Value = Vec<u8>> {
+    let kind = proptest::sample::select(vec![EVENT_FORK, EVENT_EXEC, EVENT_EXIT, EVENT_REAP]);
+    (
+        words::<ExitRecord>(),
+        facts(),
+        nasty_bytes(COMM_LEN),
+        kind,
+        0_u32..6,
+    )
+        .prop_map(|(mut record, facts, killer, kind, other)| {
+            record.event.facts = facts;
+            record.killer.comm = [0; COMM_LEN];
+            record.killer.comm[..killer.len()].copy_from_slice(&killer);
+            record.killer.signal = facts.exit_code & 0x7f;
+            (record.event.kind, record.event.other_tid) = (kind, other);
+            let length = if kind == EVENT_EXIT {
+                size_of::<ExitRecord>()
+            } else {
+                size_of::<EventRecord>()
+            };
+            bytemuck::bytes_of(&record)[..length].to_vec()
+        })
+}
+
+/// A look made of records.
+fn snapshot(records: &[Vec<u8>], live_since_ns: u64) -> Snapshot {
+    let bytes = records.concat();
+    let words: Vec<u64> = bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")))
+        .collect();
+    let clocks = Clocks {
+        live_since_ns,
+        scheduler_offset: Some(500),
+    };
+    let mut threads: Vec<Thread> = Vec::new();
+    parse(bytemuck::cast_slice(&words), |task| {
+        threads.push(resolve::thread(task, clocks))
+    })
+    .expect("whole records");
+    assert_eq!(threads.len(), records.len());
+    threads.sort_unstable_by_key(|thread| thread.id.tid);
+    Snapshot {
+        taken_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        began_ns: live_since_ns + 1,
+        ended_ns: live_since_ns + 2,
+        boottime_ns: YEARS,
+        source: SourceKind::Bpf,
+        threads,
+        losses: Losses::none(),
+        took: Duration::ZERO,
+        hidden: 0,
+    }
+}
+
+fn decoded(bytes: &[u8]) -> Event {
+    happened::event(&decode(bytes).expect("a whole event"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_output_survives_every_record(
+        first in proptest::collection::vec(task(), 0..8),
+        events in proptest::collection::vec(event(), 0..8),
+        last in proptest::collection::vec(task(), 1..8),
+        live_since_ns in prop_oneof![Just(0), 0..YEARS],
+        lines in proptest::collection::vec(nasty_bytes(8192), 6),
+    ) {
+        let root = tempfile::tempdir().expect("a directory");
+        for (pid, line) in lines.iter().enumerate() {
+            let directory = root.path().join(pid.to_string());
+            fs::create_dir_all(&directory).expect("a directory");
+            fs::write(directory.join("cmdline"), line).expect("a file");
+        }
+        let events: Vec<Event> = events.iter().map(|bytes| decoded(bytes)).collect();
+        let (first, last) = (snapshot(&first, live_since_ns), snapshot(&last, live_since_ns));
+        check_outputs(root.path(), &first, &events, &last);
+    }
+}

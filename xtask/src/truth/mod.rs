@@ -1,0 +1,187 @@
+//! `cargo xtask truth`: procprobe's answers beside those of others about the same seconds of real load.
+//!
+//! The kernel's own counts (`/proc/PID/task/TID/{schedstat,status}`, `getrusage`) have to agree to the switch and nearly to
+//! the nanosecond; the histograms of libbpf-tools' `runqlat` and `cpudist` and the sums of `offcputime` nearly, for reasons that
+//! are printed. All of them watch before the load begins and after it has ended, so that nobody's window has an edge in it.
+
+mod distribution;
+mod kernel;
+mod ours;
+mod report;
+mod subjects;
+mod tools;
+
+use std::{path::PathBuf, process::Command, thread, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{
+    agent,
+    bench::{check, on_interrupt, peer::Peers},
+    environment,
+    process::{self, say},
+    record,
+    workspace::Workspace,
+};
+use report::Report;
+use subjects::{Compiled, Subjects};
+use tools::Tool;
+
+#[derive(Args)]
+pub struct Options {
+    /// How long to make load for
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=600))]
+    seconds: u32,
+    /// A chroot with libbpf-tools, for hosts that do not have them
+    #[arg(long, env = "PROCPROBE_PEERS", value_name = "DIR")]
+    peers: Option<PathBuf>,
+    /// Compare this binary instead of building one
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// Write the table into docs/verification.md
+    #[arg(long)]
+    record: bool,
+}
+
+/// Everybody who watches.
+struct Watchers {
+    ours: Tool,
+    /// A second one, that sees the load's threads die: waits count for offcputime when they end.
+    to_the_end: Tool,
+    runqlat: Option<Tool>,
+    cpudist: Option<Tool>,
+    /// One for each of the programs, in their order: one for the whole host runs out of room.
+    offcputime: Vec<Tool>,
+    // futexctn joins them with the `locks` verb: its sums against ours, by thread.
+}
+
+/// The verb.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    ensure!(process::is_root(), "truth loads eBPF programs: run it as root");
+    let binary = agent::binary(workspace, options.agent.as_deref())?;
+    let interrupted = on_interrupt()?;
+    let peers = Peers::new(options.peers.as_deref())?;
+    let mut subjects = Subjects::start(options.seconds)?;
+    let mut watchers = watch(&binary, &peers, subjects.pids())?;
+    let before = kernel::counts(&subjects.pids())?;
+    say(&format!(
+        "{} s of load: Python threads, pthreads, compilations, a pipe",
+        options.seconds
+    ));
+    let compiled = subjects.run()?;
+    check(&interrupted)?;
+    let after = kernel::counts(&subjects.pids())?;
+    // What happened last has to have been counted: the tools read when they are told to end.
+    thread::sleep(Duration::from_millis(500));
+    let mut answers = watchers.finish()?;
+    let pids = subjects.pids();
+    drop(subjects);
+    answers.off_cpu = watchers.finish_at_the_end(&compiled)?;
+    let report = Report::make(pids, &kernel::growth(&before, &after), &compiled, &answers)?;
+    print!("{}", report.text());
+    if options.record {
+        let command = format!("cargo xtask truth --seconds {}", options.seconds);
+        record::put(
+            workspace,
+            record::VERIFICATION,
+            "truth",
+            &command,
+            &report.markdown(),
+        )?;
+    }
+    if !report.agrees() {
+        bail!("not everything agrees: see the table");
+    }
+    Ok(())
+}
+
+fn watch(binary: &std::path::Path, peers: &Peers, pids: [u32; 2]) -> Result<Watchers> {
+    let ours = |name: &str| {
+        let mut command = Command::new(binary);
+        command.args(["states", "--for", "1h", "--by", "process", "-o", "json"]);
+        Tool::start(name, environment::scrub(&mut command))
+    };
+    let peer = |name: &str, arguments: &[&str]| match peers.find(name) {
+        Some(peer) => Tool::start(name, &mut peer.command(arguments)).map(Some),
+        None => {
+            say(&format!(
+                "no {name} here: install libbpf-tools, or --peers DIR for a chroot with it"
+            ));
+            Ok(None)
+        }
+    };
+    let mut offcputime = Vec::new();
+    for pid in pids {
+        offcputime.extend(peer("offcputime", &["-p", &pid.to_string()])?);
+    }
+    let mut watchers = Watchers {
+        ours: ours("procprobe")?,
+        to_the_end: ours("procprobe-2")?,
+        runqlat: peer("runqlat", &["-P"])?,
+        cpudist: peer("cpudist", &["-P"])?,
+        offcputime,
+    };
+    for tool in watchers.all() {
+        tool.wait_until_attached()?;
+    }
+    Ok(watchers)
+}
+
+impl Watchers {
+    fn all(&mut self) -> impl Iterator<Item = &mut Tool> {
+        let histograms = [&mut self.runqlat, &mut self.cpudist].into_iter().flatten();
+        let ours = [&mut self.ours, &mut self.to_the_end];
+        ours.into_iter().chain(histograms).chain(&mut self.offcputime)
+    }
+
+    /// Tells those to end, ours first, that are compared about threads that live, and reads what they have to say.
+    fn finish(&mut self) -> Result<Answers> {
+        let output = |tool: &mut Option<Tool>| tool.as_mut().map(Tool::finish).transpose();
+        let ours = self.ours.finish()?;
+        Ok(Answers {
+            ours: ours::Answer::parse(&ours).context("reading procprobe's answer")?,
+            runqlat: output(&mut self.runqlat)?.map(|text| tools::histograms(&text)),
+            cpudist: output(&mut self.cpudist)?.map(|text| tools::histograms(&text)),
+            off_cpu: None,
+        })
+    }
+
+    /// The same for the two that are compared about threads that have ended.
+    fn finish_at_the_end(&mut self, compiled: &Compiled) -> Result<Option<OffCpu>> {
+        if self.offcputime.is_empty() {
+            return Ok(None);
+        }
+        let since_go = compiled.began.elapsed();
+        let ours = self.to_the_end.finish()?;
+        let ours = ours::Answer::parse(&ours).context("reading procprobe's second answer")?;
+        let before_ns = ours.window_ns.saturating_sub(u64::try_from(since_go.as_nanos())?);
+        let theirs = self
+            .offcputime
+            .iter_mut()
+            .map(|tool| Ok(tools::sum(&tool.finish()?)));
+        Ok(Some(OffCpu {
+            ours,
+            before_ns,
+            theirs_us: theirs.collect::<Result<_>>()?,
+        }))
+    }
+}
+
+/// What everybody said.
+pub struct Answers {
+    ours: ours::Answer,
+    runqlat: Option<Vec<tools::Named>>,
+    cpudist: Option<Vec<tools::Named>>,
+    off_cpu: Option<OffCpu>,
+}
+
+/// About the time off the CPU, of threads that have all ended.
+struct OffCpu {
+    ours: ours::Answer,
+    /// How long the first thread of each program waited to be told to begin while we watched: offcputime saw no beginning
+    /// of that wait.
+    before_ns: u64,
+    /// By program.
+    theirs_us: Vec<u64>,
+}

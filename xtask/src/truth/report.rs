@@ -1,0 +1,309 @@
+//! The table of agreement: what is compared, both figures, how far they are apart, whether that is as it should be, and why.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Answers, OffCpu, distribution::Distribution, kernel::Counts, ours::Did, subjects::Compiled, tools::Named,
+};
+use crate::record::Table;
+
+/// Names under which a compilation runs.
+const COMPILER: [&str; 3] = ["gcc", "cc1", "as"];
+/// The two that pass a byte to each other.
+const PIPE: [&str; 1] = ["sched-pipe"];
+
+/// Why a kind of figure may differ, and by how much.
+struct Kind {
+    name: &'static str,
+    with: &'static str,
+    /// Relative difference, or distance of two distributions.
+    tolerance: f64,
+    reason: &'static str,
+}
+
+const VOLUNTARY: Kind = Kind {
+    name: "voluntary switches",
+    with: "status",
+    tolerance: 0.0,
+    reason: "the same counter",
+};
+const INVOLUNTARY: Kind = Kind {
+    name: "involuntary switches",
+    with: "status",
+    ..VOLUNTARY
+};
+const RUNNING: Kind = Kind {
+    name: "running",
+    with: "schedstat",
+    tolerance: 0.001,
+    reason: "the same counter; the last turn of each thread is read a moment earlier or later",
+};
+const RUNNABLE: Kind = Kind {
+    name: "runnable",
+    with: "schedstat",
+    tolerance: 0.005,
+    reason: "the same counter for waits after a wake-up; of a preempted thread whatever of the turn is not running counts as \
+             runnable, so that the times add up: the kernel leaves out the switch itself and time taken by interrupts",
+};
+const COMPILED: Kind = Kind {
+    name: "running, of all compilations",
+    with: "getrusage",
+    tolerance: 0.02,
+    reason: "a child's time before its exec is booked to the name it had",
+};
+const RUNQLAT: Kind = Kind {
+    name: "wait for a CPU, histogram",
+    with: "runqlat",
+    tolerance: 0.25,
+    reason: "ours begins at sched_waking, runqlat's at sched_wakeup, which comes later where another CPU is told by interrupt",
+};
+const PREEMPTED: Kind = Kind {
+    name: "stays on a CPU that cpudist counts",
+    with: "cpudist",
+    tolerance: 0.01,
+    reason: "it leaves out the stays that end in sleep; ours counts those too, so its count is compared with our involuntary \
+             switches, and its histogram with ours where nearly all stays end by preemption",
+};
+const CPUDIST: Kind = Kind {
+    name: "on a CPU, histogram",
+    with: "cpudist",
+    tolerance: 0.05,
+    reason: "bounds of buckets differ by 2.4 %, and what ends in sleep is in ours alone",
+};
+/// The share of stays that cpudist has to have counted for its histogram to be about the same.
+const MOSTLY: f64 = 0.95;
+const OFFCPUTIME: Kind = Kind {
+    name: "off the CPU, sum",
+    with: "offcputime",
+    tolerance: 0.02,
+    reason: "offcputime cuts each wait to microseconds and leaves out those below one; a wait counts for it when it ends",
+};
+
+struct Row {
+    subject: String,
+    kind: Kind,
+    ours: String,
+    theirs: String,
+    /// `None`: nothing to compare.
+    apart: Option<f64>,
+}
+
+impl Row {
+    fn agrees(&self) -> bool {
+        self.apart.is_some_and(|apart| apart <= self.kind.tolerance)
+    }
+}
+
+/// All rows.
+pub struct Report {
+    complete: bool,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// `pids` are those of the programs whose counts the kernel has, which are in `truth`.
+    pub fn make(
+        pids: [u32; 2],
+        truth: &BTreeMap<u32, Counts>,
+        compiled: &Compiled,
+        answers: &Answers,
+    ) -> Result<Self> {
+        let mut rows = Vec::new();
+        for (number, (subject, pid)) in ["Python, 5 threads", "pthreads, 9 threads"]
+            .into_iter()
+            .zip(pids)
+            .enumerate()
+        {
+            let did = answers.ours.process(pid);
+            let truth = truth.get(&pid).context("a process without counts")?;
+            rows.extend(with_kernel(subject, &did, *truth));
+            rows.extend(with_peers(subject, &did, answers, &HashSet::from([pid])));
+            rows.extend(
+                answers
+                    .off_cpu
+                    .iter()
+                    .map(|both| off_cpu(subject, both, pid, number)),
+            );
+        }
+        let (did, pids) = (answers.ours.names(&COMPILER), answers.ours.pids(&COMPILER));
+        let subject = format!("gcc, {} compilations", compiled.count);
+        let ns = compiled.cpu_us * 1000;
+        rows.push(numbers(
+            &subject,
+            COMPILED,
+            did.time_ns("running"),
+            ns,
+            milliseconds,
+        ));
+        rows.extend(with_peers(&subject, &did, answers, &pids));
+        let (did, pids) = (answers.ours.names(&PIPE), answers.ours.pids(&PIPE));
+        rows.extend(with_peers("perf bench sched pipe", &did, answers, &pids));
+        Ok(Self {
+            complete: answers.ours.complete,
+            rows,
+        })
+    }
+
+    /// Whether everything is as it should be.
+    pub fn agrees(&self) -> bool {
+        self.complete && self.rows.iter().all(Row::agrees)
+    }
+
+    pub fn text(&self) -> String {
+        self.table().text() + &self.reasons()
+    }
+
+    pub fn markdown(&self) -> String {
+        self.table().markdown() + "\n" + &self.reasons()
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new(&[
+            "subject",
+            "what",
+            "procprobe",
+            "the other",
+            "who",
+            "apart",
+            "allowed",
+            "agrees",
+        ]);
+        for row in &self.rows {
+            table.row(vec![
+                row.subject.clone(),
+                row.kind.name.to_owned(),
+                row.ours.clone(),
+                row.theirs.clone(),
+                row.kind.with.to_owned(),
+                row.apart.map_or_else(|| "–".to_owned(), percent),
+                percent(row.kind.tolerance),
+                if row.agrees() { "yes" } else { "NO" }.to_owned(),
+            ]);
+        }
+        table
+    }
+
+    fn reasons(&self) -> String {
+        let lost = if self.complete {
+            ""
+        } else {
+            "- procprobe lost events: not everything is in its answer\n"
+        };
+        let mut seen = Vec::new();
+        let mut text = lost.to_owned();
+        for kind in self.rows.iter().map(|row| &row.kind) {
+            if !seen.contains(&kind.name) {
+                seen.push(kind.name);
+                text += &format!("- {} ({}): {}.\n", kind.name, kind.with, kind.reason);
+            }
+        }
+        text
+    }
+}
+
+fn with_kernel(subject: &str, did: &Did, truth: Counts) -> Vec<Row> {
+    let plain = |count: u64| count.to_string();
+    vec![
+        numbers(subject, VOLUNTARY, did.voluntary, truth.voluntary, plain),
+        numbers(subject, INVOLUNTARY, did.involuntary, truth.involuntary, plain),
+        numbers(
+            subject,
+            RUNNING,
+            did.time_ns("running"),
+            truth.running_ns,
+            milliseconds,
+        ),
+        numbers(
+            subject,
+            RUNNABLE,
+            did.time_ns("runnable"),
+            truth.runnable_ns,
+            milliseconds,
+        ),
+    ]
+}
+
+fn with_peers(subject: &str, did: &Did, answers: &Answers, pids: &HashSet<u32>) -> Vec<Row> {
+    let theirs = |all: &Vec<Named>| {
+        let mut sum = Distribution::default();
+        let those = all.iter().filter(|named| pids.contains(&named.pid));
+        those.for_each(|named| sum.add(&named.distribution));
+        sum
+    };
+    let mut rows = Vec::new();
+    if let Some(theirs) = answers.runqlat.as_ref().map(theirs) {
+        rows.push(distributions(
+            subject,
+            RUNQLAT,
+            &did.histogram("runnable"),
+            &theirs,
+        ));
+    }
+    if let Some(theirs) = answers.cpudist.as_ref().map(theirs) {
+        let count = |count: u64| format!("{count}×");
+        rows.push(numbers(
+            subject,
+            PREEMPTED,
+            did.involuntary,
+            theirs.count(),
+            count,
+        ));
+        let ours = did.histogram("running");
+        if theirs.count() as f64 >= ours.count() as f64 * MOSTLY {
+            rows.push(distributions(subject, CPUDIST, &ours, &theirs));
+        }
+    }
+    rows
+}
+
+/// Of threads that have ended, with all of their waits but the one before the load.
+fn off_cpu(subject: &str, both: &OffCpu, pid: u32, number: usize) -> Row {
+    let theirs = both.theirs_us.get(number).copied().unwrap_or(0);
+    let ours = both.ours.process(pid).off_cpu_ns().saturating_sub(both.before_ns);
+    numbers(subject, OFFCPUTIME, ours, theirs * 1000, milliseconds)
+}
+
+fn distributions(subject: &str, kind: Kind, ours: &Distribution, theirs: &Distribution) -> Row {
+    Row {
+        subject: subject.to_owned(),
+        kind,
+        apart: ours.distance(theirs),
+        ours: shape(ours),
+        theirs: shape(theirs),
+    }
+}
+
+fn numbers(subject: &str, kind: Kind, ours: u64, theirs: u64, show: impl Fn(u64) -> String) -> Row {
+    let apart = match (ours, theirs) {
+        (0, 0) => Some(0.0),
+        (_, 0) => None,
+        _ => Some(ours.abs_diff(theirs) as f64 / theirs as f64),
+    };
+    Row {
+        subject: subject.to_owned(),
+        kind,
+        ours: show(ours),
+        theirs: show(theirs),
+        apart,
+    }
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{:.3} ms", ns as f64 / 1e6)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+/// Count, median and 99th percentile.
+fn shape(distribution: &Distribution) -> String {
+    let at = |share| {
+        distribution
+            .quantile_us(share)
+            .map_or_else(|| "–".to_owned(), |us| format!("{us:.1}"))
+    };
+    format!("{}×, {} / {} µs", distribution.count(), at(0.5), at(0.99))
+}
