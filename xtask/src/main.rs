@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod dist;
 mod environment;
 mod lint;
 mod packages;
@@ -52,6 +53,8 @@ enum Verb {
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
+    /// Build what is handed out: a static binary, an archive, a Debian package, what containers need
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,5 +78,6 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Lint(options) => lint::run(&workspace, options),
         Verb::Bench(bench) => bench::run(&workspace, bench),
         Verb::Vm(vm) => vm::run(&workspace, vm),
+        Verb::Dist(options) => dist::run(&workspace, options),
     }
 }

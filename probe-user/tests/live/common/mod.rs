@@ -10,6 +10,7 @@
 //! | [`reachable`] | the binary where any user can run it |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
+//! | [`wire`] | HTTP byte by byte |
 //! | [`tools`] | programs of others: promtool, prometheus, bpftool |
 
 pub mod agent;
@@ -20,6 +21,7 @@ pub mod procfs;
 pub mod reachable;
 pub mod stream;
 pub mod tools;
+pub mod wire;
 pub mod workload;
 
 use std::env;
