@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the eBPF object by its own toolchain, then the agent around it by the host's.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -68,6 +68,36 @@ pub fn object(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         object.display()
     );
     Ok(())
+}
+
+/// The target of static builds: the glibc that every host has.
+pub const STATIC_TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Programs that need nothing beside them, linked statically; returns the directory they are in.
+pub fn statically(workspace: &Workspace, profile: &str, programs: &[(&str, &str)]) -> Result<PathBuf> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "static programs are built for x86-64, and so has to be this host"
+    );
+    object(workspace, &setup::toolchain()?)?;
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "build",
+        "--quiet",
+        "--profile",
+        profile,
+        "--target",
+        STATIC_TRIPLE,
+    ]);
+    for (package, binary) in programs {
+        cargo.args(["-p", package, "--bin", binary]);
+    }
+    cargo.env(OBJECT_ENV, workspace.bpf_object()).env(
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-C target-feature=+crt-static",
+    );
+    process::run_on_stderr(&mut cargo).context("building static programs")?;
+    Ok(workspace.target.join(STATIC_TRIPLE).join(profile))
 }
 
 fn agent(workspace: &Workspace) -> Result<()> {

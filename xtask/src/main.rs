@@ -7,6 +7,7 @@ mod agent;
 mod bench;
 mod build;
 mod dashboards;
+mod dist;
 mod environment;
 mod lint;
 mod packages;
@@ -64,6 +65,8 @@ enum Verb {
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
+    /// Build what is handed out: a static binary, an archive, a Debian package, what containers need
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -90,5 +93,6 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Soak(options) => soak::run(&workspace, &options),
         Verb::Truth(options) => truth::run(&workspace, &options),
         Verb::Vm(vm) => vm::run(&workspace, vm),
+        Verb::Dist(options) => dist::run(&workspace, options),
     }
 }

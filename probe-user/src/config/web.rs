@@ -204,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_is_right_and_says_nothing_until_somebody_uncomments_it() {
+        let shipped = include_str!("../../../xtask/dist/web.yml");
+        assert_eq!(parse(shipped), Ok(WebConfig::default()));
+        // `#key` and `#  key` are configuration, `# Word` is prose.
+        let lines = shipped.lines().map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with("  ") || !rest.starts_with(' ') => rest,
+            _ => line,
+        });
+        let config = parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        let tls = config.tls_server_config.unwrap();
+        assert_eq!(tls.client_ca_file.unwrap(), Path::new("/etc/clients.crt"));
+        assert_eq!(config.http_server_config.headers.len(), 1);
+        assert!(bcrypt::verify("secret", &config.basic_auth_users["prometheus"]).unwrap());
+    }
+
+    #[test]
     fn what_is_wrong_is_told_on_one_line() {
         let told = |text: &str, what: &str| {
             let complaint = parse(text).unwrap_err();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::common::agent::{Agent, try_get};
 use crate::common::json::{process, text};
+use crate::common::wire::{connect, rest};
 use crate::common::workload::Workload;
 use crate::common::{Live, eventually, tools};
 
@@ -125,6 +126,22 @@ fn without_the_password_there_is_401_and_nothing_else() {
         secured.get(&agent, "/healthz", &["--cacert", "/dev/null"]).0,
         "000"
     );
+    agent.stop();
+}
+
+#[test]
+fn who_begins_no_handshake_is_cut_off() {
+    let Some(live) = Live::begin("no handshake") else {
+        return;
+    };
+    let Some(secured) = Secured::new() else { return };
+    let config = secured.path("procprobe.toml");
+    fs::write(&config, "[http]\nheader_timeout = \"1s\"\n").expect("writing a configuration");
+    let web = secured.path("web.yml");
+    let agent = Agent::start(&live, &["--config", &config, "--web-config", &web]);
+    let mut silent = connect(&agent.address);
+    assert_eq!(secured.get(&agent, "/healthz", &["-u", "joe:secret"]).0, "200");
+    assert_eq!(rest(&mut silent), b"");
     agent.stop();
 }
 

@@ -11,33 +11,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::Paths;
-use crate::{
-    build,
-    process::{self, say},
-    setup,
-    workspace::Workspace,
-};
+use crate::{build, process::say, workspace::Workspace};
 
-/// Statically linked, so that nothing else has to be there; with the glibc that every host has.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "guest";
 
 /// Builds both programs and packs them.
 pub fn build(workspace: &Workspace, paths: &Paths) -> Result<PathBuf> {
-    build::object(workspace, &setup::toolchain()?)?;
     say("building the guests' init and agent, statically");
-    let mut cargo = workspace.cargo();
-    cargo
-        .args(["build", "--quiet", "--profile", PROFILE, "--target", TRIPLE])
-        .args(["-p", "probe-user", "-p", "xtask"])
-        .args(["--bin", "procprobe", "--bin", "guest-init"])
-        .env(build::OBJECT_ENV, workspace.bpf_object())
-        .env(
-            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            "-C target-feature=+crt-static",
-        );
-    process::run_on_stderr(&mut cargo).context("building the guests' programs")?;
-    let built = workspace.target.join(TRIPLE).join(PROFILE);
+    let programs = [("probe-user", "procprobe"), ("xtask", "guest-init")];
+    let built = build::statically(workspace, PROFILE, &programs)?;
     let mut archive = Archive::default();
     archive.directory("dev")?;
     // The kernel opens it for init's output before anything is mounted.

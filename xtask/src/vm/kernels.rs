@@ -195,8 +195,8 @@ impl Apt<'_> {
     }
 }
 
-/// One source for every suite: the mirror that this machine gets Debian from.
-fn sources_list() -> Result<String> {
+/// The mirror that this machine gets Debian from.
+pub fn mirror() -> Result<String> {
     let mut targets = Command::new("apt-get");
     targets.args([
         "indextargets",
@@ -206,7 +206,13 @@ fn sources_list() -> Result<String> {
     ]);
     let known = process::output(&mut targets).context("asking apt for its sources")?;
     let mirror = known.lines().find_map(|line| line.strip_suffix(" Debian Debian"));
-    let mirror = mirror.context("apt knows no mirror of Debian here: kernels come from there")?;
+    let mirror = mirror.context("apt knows no mirror of Debian here")?;
+    Ok(mirror.to_owned())
+}
+
+/// One source for every suite.
+fn sources_list() -> Result<String> {
+    let mirror = mirror()?;
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     ensure!(
         Path::new(keyring).exists(),

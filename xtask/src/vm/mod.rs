@@ -21,6 +21,7 @@ use crate::{
     workspace::Workspace,
 };
 use kernels::Kernel;
+pub use kernels::mirror;
 use verdict::Report;
 
 #[derive(Subcommand)]

@@ -13,6 +13,7 @@
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
 //! | [`locks`] | watches locks over a window, and finds its way in that answer |
+//! | [`wire`] | HTTP byte by byte |
 //! | [`tools`] | programs of others: promtool, prometheus, bpftool |
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod random;
 pub mod reachable;
 pub mod stream;
 pub mod tools;
+pub mod wire;
 pub mod workload;
 
 use std::env;

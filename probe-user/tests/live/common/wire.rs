@@ -1,0 +1,53 @@
+//! HTTP byte by byte: for requests that no client would send, and answers as they come.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// A connection that no test waits on for ever.
+///
+/// # Panics
+/// If there is none.
+pub fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connecting");
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).expect("a timeout");
+    stream.set_write_timeout(patience).expect("a timeout");
+    stream
+}
+
+/// Everything up to the end of the connection, which has to come, be it in order or not.
+///
+/// # Panics
+/// If it does not end.
+pub fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut chunk = [0; 16384];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return all,
+            Ok(length) => all.extend_from_slice(&chunk[..length]),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                return all;
+            }
+            Err(error) => panic!("the connection does not end: {error}"),
+        }
+    }
+}
+
+/// The status of the answer that comes on a connection.
+///
+/// # Panics
+/// If there is none.
+pub fn status(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            outcome => panic!("{outcome:?} after {:?}", String::from_utf8_lossy(&head)),
+        }
+    }
+    let line = String::from_utf8(head).expect("a status line");
+    line.split(' ').nth(1).expect("a status").to_owned()
+}

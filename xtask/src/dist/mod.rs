@@ -1,0 +1,160 @@
+//! `cargo xtask dist`: what is handed out. A static binary with its man pages, completions, unit, configuration and
+//! licences, as an archive and as a Debian package; beside it, what containers and Kubernetes need.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`licences`] | collects those of the libraries |
+//! | [`deb`] | makes the Debian package |
+//! | [`check`] | tries it all: on a clean Debian, against schemas and linters |
+//!
+//! The files that are written by hand are in `xtask/dist`.
+
+mod check;
+mod deb;
+mod licences;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{
+    build::{self, STATIC_TRIPLE},
+    packages::{self, Need},
+    process::{self, say},
+    workspace::Workspace,
+};
+
+#[derive(Args, Clone, Copy)]
+pub struct Options {
+    /// Also try it: install it on a clean Debian (debootstrap), lint and validate all that goes with it
+    #[arg(long)]
+    check: bool,
+}
+
+const NEEDS: [Need; 3] = [
+    Need::program("dpkg", "dpkg-deb"),
+    Need::program("gzip", "gzip"),
+    Need::program("tar", "tar"),
+];
+/// Files written by hand, and what they are called in the archive.
+const BY_HAND: [(&str, &str); 10] = [
+    ("xtask/dist/procprobe.service", "procprobe.service"),
+    ("xtask/dist/procprobe.toml", "procprobe.toml"),
+    ("xtask/dist/web.yml", "web.yml"),
+    ("xtask/dist/Dockerfile", "Dockerfile"),
+    ("xtask/dist/kubernetes/daemonset.yaml", "daemonset.yaml"),
+    ("README.md", "README.md"),
+    ("CHANGELOG.md", "CHANGELOG.md"),
+    ("LICENSE-MIT", "LICENSE-MIT"),
+    ("LICENSE-APACHE", "LICENSE-APACHE"),
+    ("dashboards/METRICS.md", "METRICS.md"),
+];
+
+/// What is handed out, once it is built.
+pub struct Dist {
+    /// The archive's content.
+    pub directory: PathBuf,
+    /// The Debian package.
+    pub package: PathBuf,
+    /// For what else is made on the way.
+    pub work: PathBuf,
+}
+
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The verb.
+pub fn run(workspace: &Workspace, options: Options) -> Result<()> {
+    packages::ensure(&NEEDS)?;
+    // Not `dist`: cargo names that after the profile.
+    let dist = workspace.target.join("packages");
+    let name = format!("procprobe-{VERSION}-x86_64");
+    let directory = dist.join(&name);
+    clear(&directory)?;
+    assemble(workspace, &directory)?;
+    let archive = dist.join(format!("{name}.tar.gz"));
+    pack(workspace, &dist, &name, &archive)?;
+    let work = dist.join("work");
+    let package = deb::build(workspace, &directory, &work, &dist)?;
+    for file in [&archive, &package] {
+        let size = fs::metadata(file)
+            .with_context(|| format!("looking at {}", file.display()))?
+            .len();
+        say(&format!("made {} ({} KiB)", file.display(), size >> 10));
+    }
+    let dist = Dist {
+        directory,
+        package,
+        work,
+    };
+    if options.check {
+        check::run(&dist)?;
+    }
+    Ok(())
+}
+
+/// Everything that goes into the archive.
+fn assemble(workspace: &Workspace, directory: &Path) -> Result<()> {
+    say("building the agent, statically");
+    let built = build::statically(workspace, "dist", &[("probe-user", "procprobe")])?;
+    copy(&built.join("procprobe"), &directory.join("procprobe"))?;
+    for (from, to) in BY_HAND {
+        copy(&workspace.root.join(from), &directory.join(to))?;
+    }
+    say("writing man pages, completions and licences");
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["run", "--quiet", "-p", "probe-user", "--example", "manual", "--"])
+        .arg(directory);
+    process::run_on_stderr(&mut cargo).context("writing man pages")?;
+    licences::write(workspace, STATIC_TRIPLE, &directory.join("THIRD-PARTY"))
+}
+
+/// The archive: the same content gives the same bytes.
+fn pack(workspace: &Workspace, dist: &Path, name: &str, archive: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.arg("-C")
+        .arg(dist)
+        .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+        .arg("--mode=u=rwX,go=rX")
+        .arg(format!("--mtime=@{}", epoch(workspace)?))
+        .args(["--use-compress-program=gzip -9n", "-cf"])
+        .arg(archive)
+        .arg(name);
+    process::run_quietly(&mut tar).context("packing the archive")
+}
+
+/// When the sources were last changed, in seconds: what files are dated, instead of when they were built.
+fn epoch(workspace: &Workspace) -> Result<String> {
+    if let Ok(told) = std::env::var("SOURCE_DATE_EPOCH") {
+        return Ok(told);
+    }
+    let mut git = Command::new("git");
+    let at = git
+        .arg("-C")
+        .arg(&workspace.root)
+        .args(["log", "-1", "--format=%ct"]);
+    let at = process::output(at).context("asking git for the date (or set SOURCE_DATE_EPOCH)")?;
+    Ok(at.trim().to_owned())
+}
+
+/// An empty directory.
+fn clear(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("clearing {}", directory.display()))?;
+    }
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))
+}
+
+/// Copies a file into a directory that may not be there yet.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    }
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
