@@ -6,16 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::gone::LINGER;
-use crate::model::tracker::tests::{account, exit, snapshot, thread};
+use crate::model::tracker::tests::{NoUnits, account, exit, snapshot, thread};
 use crate::model::waits::NoFiles;
-
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn unit(&mut self, _: u64) -> Arc<str> {
-        "".into()
-    }
-}
 
 const RUNNING: usize = State::Running as usize;
 

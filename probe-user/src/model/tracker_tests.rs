@@ -10,6 +10,15 @@ use crate::model::event::Exit;
 use crate::model::snapshot::{Losses, SourceKind};
 use crate::model::thread::{Condition, ReadFrom, ThreadId};
 
+/// Nobody has a unit.
+pub(crate) struct NoUnits;
+
+impl Units for NoUnits {
+    fn unit(&mut self, _: u64) -> Arc<str> {
+        "".into()
+    }
+}
+
 pub(crate) fn account(tid: u32, read_ns: u64, running_ns: u64, intervals: u32) -> Account {
     let mut time_ns = [0; STATES];
     time_ns[State::Running.index()] = running_ns;

@@ -3,7 +3,7 @@
 use probe_ebpf::state::State;
 
 use super::histogram;
-use super::number::{count, duration, plural};
+use super::number::{UNKNOWN, count, duration, plural};
 use super::states::lost;
 use super::table::{Align, Table, cut};
 use crate::model::blocked::syscall_name;
@@ -23,6 +23,8 @@ pub struct Look {
     pub width: Option<usize>,
 }
 
+/// Terminals narrower than this have what holders do below the table.
+const WIDE: usize = 110;
 /// Edges of a lock that are listed.
 const EDGES: usize = 5;
 /// Threads of a deadlock or stall that are listed.
@@ -171,6 +173,7 @@ fn headline(report: &Report, losses: &Losses) -> String {
 }
 
 fn table(report: &Report, look: Look) -> Vec<String> {
+    let wide = look.width.is_none_or(|width| width >= WIDE);
     let mut table = Table::new(&[
         ("LOCK", Align::Left),
         ("KIND", Align::Left),
@@ -178,7 +181,11 @@ fn table(report: &Report, look: Look) -> Vec<String> {
         ("WAITS", Align::Right),
         ("TOTAL", Align::Right),
         ("MAX", Align::Right),
-        ("HELD BY (evidence), WHAT IT DOES", Align::Left),
+        if wide {
+            ("HELD BY (evidence), WHAT IT DOES", Align::Left)
+        } else {
+            ("HELD BY", Align::Left)
+        },
     ]);
     let shown = look.limit.unwrap_or(usize::MAX).min(report.locks.len());
     for lock in &report.locks[..shown] {
@@ -189,11 +196,31 @@ fn table(report: &Report, look: Look) -> Vec<String> {
             count(lock.waits),
             duration(Some(lock.wait_ns)),
             duration(Some(lock.max_ns)),
-            lock.holder.as_ref().map_or_else(|| "–".to_owned(), holder),
+            match &lock.holder {
+                None => UNKNOWN.to_owned(),
+                Some(held) if wide => holder(held),
+                Some(held) => party(held.party),
+            },
         ]);
     }
     let mut lines = table.lines(look.width);
     lines.extend(super::states::rest(report.locks.len() - shown));
+    if !wide {
+        lines.extend(holders(&report.locks[..shown]));
+    }
+    lines
+}
+
+/// What the holders do, where the table has no room for it.
+fn holders(locks: &[Lock]) -> Vec<String> {
+    let held = locks.iter().filter_map(|lock| {
+        let held = lock.holder.as_ref().filter(|held| held.doing.is_some())?;
+        Some(format!("{} is held by {}", short(lock), holder(held)))
+    });
+    let mut lines: Vec<String> = held.collect();
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
     lines
 }
 
@@ -245,19 +272,18 @@ fn detail(lock: &Lock, report: &Report) -> Vec<String> {
         Some(symbol) => format!("{symbol} {:#x}", lock.address),
         None => format!("{:#x}", lock.address),
     };
-    let pattern = match lock.pattern {
-        Some(Pattern::Convoy) => "; a convoy: two or more wait all the time",
-        Some(Pattern::HandOver) => "; two threads hand it to and fro",
-        None => "",
-    };
     let mut lines = vec![format!(
-        "{} {} {} {name}: {}, {}{pattern}",
+        "{} {} {} {name}: {}, {}",
         lock.comm,
         lock.pid,
         lock.kind.name(),
         plural(lock.waits, "wait"),
         duration(Some(lock.wait_ns))
     )];
+    lines.extend(lock.pattern.map(|pattern| match pattern {
+        Pattern::Convoy => "  a convoy: two or more wait all the time".to_owned(),
+        Pattern::HandOver => "  two threads hand it to and fro".to_owned(),
+    }));
     lines.extend(histogram::lines(&lock.histogram));
     let edges: Vec<&Edge> = report.edges.iter().filter(|edge| edge.lock == lock.id).collect();
     for edge in edges.iter().take(EDGES) {
@@ -284,7 +310,7 @@ fn code(code: &Code) -> String {
 
 fn parallelism(process: &Parallelism) -> String {
     format!(
-        "{} {}: {}; on average {:.2} running, {:.2} runnable, {:.2} waiting for locks",
+        "{} {}: {}; average {:.2} running, {:.2} runnable, {:.2} in locks",
         process.comm,
         process.pid,
         plural(process.threads, "thread"),

@@ -29,6 +29,8 @@ pub mod window;
 
 #[cfg(test)]
 pub(crate) mod scenes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

@@ -1,1 +1,222 @@
+//! Small worlds of threads and locks, for the tests of this folder and of what shows it.
 
+use std::collections::HashMap;
+
+use probe_ebpf::histogram::bucket_of;
+use probe_ebpf::lock::{
+    BY_OWNER, EdgeKey, EdgeStats, FutexWait, LIVE_BEFORE, LIVE_WORDS, Layout, LiveFutex, LockKey, LockStats,
+    Outcome, SEVERAL,
+};
+use probe_ebpf::state::State;
+use probe_ebpf::waiting::{Class, flag, op};
+
+use super::{Look, Tables};
+use crate::model::snapshot::Snapshot;
+use crate::model::thread::{Condition, OpenWait, Switches, Thread};
+use crate::model::tracker::tests::{snapshot, thread};
+
+/// A process of the scene: pid and address space.
+pub const PID: u32 = 100;
+/// Its address space.
+pub const SPACE: u64 = 7;
+const SECOND: u64 = 1_000_000_000;
+
+/// Threads and tables that a test puts together.
+#[derive(Default)]
+pub struct World {
+    threads: Vec<Thread>,
+    /// Sums of the kernel side.
+    pub tables: Tables,
+}
+
+/// A wait as one kind of lock makes it.
+pub fn wait(kind: &str, address: u64, owner: u32) -> FutexWait {
+    let (operation, flags, value, word, layout) = match kind {
+        "glibc" => (op::WAIT, flag::PRIVATE, 2, 2, Layout::GlibcMutex),
+        "pi" => (op::LOCK_PI, flag::PRIVATE, 0, owner | 1 << 31, Layout::TidWord),
+        "rust" => (op::WAIT_BITSET, flag::PRIVATE, 2, 2, Layout::Contended),
+        "condvar" => (
+            op::WAIT_BITSET,
+            flag::PRIVATE | flag::REALTIME,
+            0,
+            0,
+            Layout::Unknown,
+        ),
+        "rwlock" => (
+            op::WAIT_BITSET,
+            flag::PRIVATE | flag::REALTIME,
+            3,
+            3,
+            Layout::Unknown,
+        ),
+        "barrier" => (op::WAIT, flag::PRIVATE, 7, 7, Layout::Unknown),
+        "parker" => (
+            op::WAIT_BITSET,
+            flag::PRIVATE,
+            u32::MAX,
+            u32::MAX,
+            Layout::Unknown,
+        ),
+        "join" => (op::WAIT_BITSET, flag::REALTIME, owner, owner, Layout::Join),
+        "timed" => (
+            op::WAIT_BITSET,
+            flag::PRIVATE | flag::REALTIME | flag::TIMED,
+            0,
+            0,
+            Layout::Unknown,
+        ),
+        other => panic!("no such kind: {other}"),
+    };
+    FutexWait {
+        address,
+        word,
+        next: 0,
+        value,
+        owner,
+        op: operation,
+        flags: flags | flag::READ,
+        class: Class::Futex as u8,
+        layout: layout as u8,
+        padding: 0,
+    }
+}
+
+/// What memory says of that wait's lock.
+fn memory(kind: &str, wait: &FutexWait) -> LiveFutex {
+    let mut live = LiveFutex {
+        valid: (LIVE_WORDS * 4) as u32,
+        ..LiveFutex::default()
+    };
+    let first = (LIVE_BEFORE / 4) as usize;
+    live.words[first] = wait.word;
+    if kind == "glibc" {
+        live.words[first + 2] = wait.owner;
+        live.words[first + 3] = 1;
+    }
+    live
+}
+
+impl World {
+    /// Adds a thread that runs.
+    pub fn runs(&mut self, tid: u32, comm: &str) -> &mut Self {
+        let thread = Thread {
+            condition: Condition::Alive(State::Running),
+            space: SPACE,
+            ..thread(PID, tid, comm, None, 0)
+        };
+        self.threads.push(thread);
+        self
+    }
+
+    /// Adds a thread that waits at a lock, for so long.
+    pub fn waits(&mut self, tid: u32, comm: &str, kind: &str, address: u64, owner: u32) -> &mut Self {
+        let wait = wait(kind, address, owner);
+        let thread = Thread {
+            condition: Condition::Alive(State::Sleeping),
+            condition_ns: Some(5 * SECOND),
+            space: SPACE,
+            futex: Some(OpenWait {
+                wait,
+                age_ns: 5 * SECOND,
+                counted_ns: 2 * SECOND,
+                live: Some(Box::new(memory(kind, &wait))),
+            }),
+            ..thread(PID, tid, comm, None, 0)
+        };
+        self.threads.push(thread);
+        self
+    }
+
+    /// The thread added last.
+    pub fn last(&mut self) -> &mut Thread {
+        self.threads.last_mut().unwrap()
+    }
+
+    /// Adds waits that ended: so many, of so many nanoseconds each, one way.
+    pub fn waited(
+        &mut self,
+        kind: &str,
+        address: u64,
+        count: u32,
+        each_ns: u64,
+        outcome: Outcome,
+    ) -> &mut Self {
+        let key = LockKey {
+            space: SPACE,
+            address,
+        };
+        let sample = wait(kind, address, 0);
+        let mut stats: LockStats = bytemuck::Zeroable::zeroed();
+        stats.wait_ns = u64::from(count) * each_ns;
+        stats.max_ns = each_ns;
+        stats.pid = PID;
+        stats.waiter = SEVERAL;
+        stats.sample = sample;
+        stats.outcomes[outcome as usize] = count;
+        stats.layouts[usize::from(sample.layout)] = count;
+        stats.histogram[bucket_of(each_ns)] = count;
+        if sample.flags & flag::TIMED != 0 {
+            stats.timed = count;
+        }
+        self.tables.locks.push((key, stats));
+        self
+    }
+
+    /// The stats added last.
+    pub fn last_stats(&mut self) -> &mut LockStats {
+        &mut self.tables.locks.last_mut().unwrap().1
+    }
+
+    /// Adds who waited for whom.
+    pub fn edge(
+        &mut self,
+        address: u64,
+        waiter: u32,
+        holder: u32,
+        by_owner: bool,
+        waits: u64,
+        wait_ns: u64,
+    ) -> &mut Self {
+        let key = EdgeKey {
+            lock: LockKey {
+                space: SPACE,
+                address,
+            },
+            waiter,
+            holder: if by_owner { holder | BY_OWNER } else { holder },
+        };
+        let stats = EdgeStats {
+            wait_ns,
+            waits,
+            max_ns: wait_ns / waits.max(1),
+            last_ns: 1,
+        };
+        self.tables.edges.push((key, stats));
+        self
+    }
+
+    /// The threads at a moment, having switched so often.
+    pub fn snapshot(&self, at_ns: u64, switches: u64) -> Snapshot {
+        let threads = self.threads.iter().cloned().map(|thread| Thread {
+            switches: Switches {
+                voluntary: switches,
+                involuntary: 0,
+            },
+            ..thread
+        });
+        snapshot(at_ns, threads.collect())
+    }
+}
+
+/// Nothing happened yet.
+pub fn no_tables() -> Tables {
+    Tables {
+        shared: HashMap::new(),
+        ..Tables::default()
+    }
+}
+
+/// A look.
+pub fn look<'a>(snapshot: &'a Snapshot, tables: &'a Tables) -> Look<'a> {
+    Look { snapshot, tables }
+}

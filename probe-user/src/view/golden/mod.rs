@@ -20,6 +20,7 @@ use crate::source::cgroup::Cgroups;
 use crate::source::describe::Description;
 
 mod events;
+mod locks;
 mod states;
 
 const SECOND: u64 = 1_000_000_000;

@@ -1,0 +1,324 @@
+//! Tests of the whole way from tables and open waits to a report, and of its laws.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use probe_ebpf::lock::Outcome;
+use probe_ebpf::state::State;
+use proptest::prelude::*;
+
+use super::deadlock::{Shape, candidates, confirmed};
+use super::people::People;
+use super::report::{Pattern, Report};
+use super::scenes::{PID, World, look, no_tables};
+use super::window::LockWindow;
+use super::{Grade, Kind};
+use crate::model::thread::Condition;
+use crate::model::tracker::tests::NoUnits;
+
+const SECOND: u64 = 1_000_000_000;
+const MU: u64 = 0x1000;
+const OTHER: u64 = 0x2000;
+
+/// What is reported of a world over ten seconds that begin with nothing.
+fn report(world: &World) -> Report {
+    let empty = no_tables();
+    let first = World::default().snapshot(SECOND, 0);
+    let mut window = LockWindow::begin(look(&first, &empty), None);
+    let early = world.snapshot(10 * SECOND, 5);
+    window.needs_second_look(look(&early, &world.tables));
+    let last = world.snapshot(11 * SECOND, 5);
+    window.end(look(&last, &world.tables), &mut NoUnits)
+}
+
+fn kind_of(world: &World) -> (Kind, bool) {
+    let report = report(world);
+    match (report.locks.as_slice(), report.idle.as_slice()) {
+        ([lock], []) => (lock.kind, true),
+        ([], [lock]) => (lock.kind, false),
+        other => panic!("one lock, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_mutex_names_its_holder_and_what_it_does() {
+    let mut world = World::default();
+    world.runs(100, "main").waits(101, "worker", "glibc", MU, 102);
+    world.runs(102, "holder").last().condition = Condition::Alive(State::Runnable);
+    world
+        .waited("glibc", MU, 10, SECOND / 2, Outcome::WokenOne)
+        .edge(MU, 101, 102, true, 10, 5 * SECOND);
+    let report = report(&world);
+    let lock = &report.locks[0];
+    assert_eq!((lock.kind, lock.waits, lock.pid), (Kind::Mutex, 11, PID));
+    assert_eq!(
+        lock.wait_ns,
+        7 * SECOND,
+        "waits that ended, and the open one since accounting began"
+    );
+    assert_eq!(lock.max_ns, 5 * SECOND, "the open one is the longest");
+    let holder = lock.holder.unwrap();
+    assert_eq!((holder.party.tid, holder.grade), (102, Grade::Owner));
+    assert_eq!(holder.doing.unwrap().condition, Condition::Alive(State::Runnable));
+    let edge = report.edges[0];
+    assert_eq!(
+        (edge.waits, edge.wait_ns, edge.grade),
+        (11, 7 * SECOND, Grade::Owner)
+    );
+}
+
+#[test]
+fn things_are_told_apart() {
+    let cases: [(&str, Outcome, Kind, bool); 7] = [
+        ("rust", Outcome::WokenOne, Kind::Mutex, true),
+        ("pi", Outcome::WokenOne, Kind::PiMutex, true),
+        ("rwlock", Outcome::WokenOne, Kind::Rwlock, true),
+        ("condvar", Outcome::WokenOne, Kind::Condvar, false),
+        ("timed", Outcome::Unmatched, Kind::Condvar, false),
+        ("barrier", Outcome::WokenMany, Kind::Barrier, false),
+        ("parker", Outcome::WokenMany, Kind::Condvar, false),
+    ];
+    for (name, outcome, kind, contended) in cases {
+        let mut world = World::default();
+        world
+            .waited(name, MU, 20, 1_000_000, outcome)
+            .edge(MU, 101, 110, false, 10, 10_000_000)
+            .edge(MU, 102, 110, false, 10, 10_000_000);
+        assert_eq!(kind_of(&world), (kind, contended), "{name}");
+    }
+}
+
+#[test]
+fn one_waiter_that_others_wake_is_a_parker() {
+    let mut world = World::default();
+    world
+        .waited("parker", MU, 20, 1_000_000, Outcome::WokenOne)
+        .last_stats()
+        .waiter = 101;
+    world.edge(MU, 101, 110, false, 20, 20_000_000);
+    assert_eq!(kind_of(&world), (Kind::Parker, false));
+}
+
+#[test]
+fn a_semaphore_counts_its_waiters() {
+    let mut world = World::default();
+    world
+        .waited("condvar", MU, 20, 1_000_000, Outcome::WokenOne)
+        .last_stats()
+        .sample
+        .next = 3;
+    assert_eq!(kind_of(&world), (Kind::Semaphore, false));
+}
+
+#[test]
+fn the_end_of_a_thread_is_no_contention() {
+    let mut world = World::default();
+    world.runs(101, "worker").waits(100, "main", "join", MU, 101);
+    assert_eq!(kind_of(&world), (Kind::Join, false));
+}
+
+/// Two counters that stand at 2 are no evidence; a pool that waits for work is none either.
+#[test]
+fn an_idle_pool_is_no_contention() {
+    let mut world = World::default();
+    for tid in 101..117 {
+        world.waits(tid, "worker", "condvar", MU, 0);
+    }
+    let report = report(&world);
+    assert!(report.locks.is_empty() && report.deadlocks.is_empty() && report.stalls.is_empty());
+    assert_eq!(report.idle[0].waiters.len(), 16);
+}
+
+/// Four threads that take turns at a condition variable, one of them always out: an interpreter lock.
+fn turns(waited_each_ns: u64) -> World {
+    let mut world = World::default();
+    world.waited("timed", MU, 400, waited_each_ns / 100, Outcome::WokenOne);
+    for waiter in 101..105 {
+        for holder in (101..105).filter(|holder| *holder != waiter) {
+            world.edge(MU, waiter, holder, false, 33, waited_each_ns / 3);
+        }
+    }
+    world
+}
+
+#[test]
+fn threads_that_take_turns_wait_for_a_lock() {
+    // Ten seconds, four threads, each waiting three quarters of it.
+    let report = report(&turns(7 * SECOND + SECOND / 2));
+    assert_eq!(report.locks.len(), 1, "one thread is out at any time");
+    assert_eq!(report.locks[0].pattern, Some(Pattern::Convoy));
+    // Hardly ever waiting: workers of a busy pool, which wake each other. Nearly always: an idle one.
+    for waited_each_ns in [SECOND, 10 * SECOND] {
+        let report = super::tests::report(&turns(waited_each_ns));
+        assert!(report.locks.is_empty(), "{waited_each_ns}");
+    }
+}
+
+#[test]
+fn two_threads_hand_a_lock_to_and_fro() {
+    let mut world = World::default();
+    world
+        .waited("rust", MU, 1_000, 5_000_000, Outcome::WokenOne)
+        .edge(MU, 101, 102, false, 500, 2 * SECOND)
+        .edge(MU, 102, 101, false, 500, 3 * SECOND);
+    assert_eq!(report(&world).locks[0].pattern, Some(Pattern::HandOver));
+}
+
+#[test]
+fn a_circle_is_a_deadlock_once_a_second_look_confirms_it() {
+    let mut world = World::default();
+    world
+        .waits(101, "a", "glibc", MU, 102)
+        .waits(102, "b", "glibc", OTHER, 101)
+        .waits(103, "c", "glibc", MU, 102);
+    let (tables, early, late) = (
+        no_tables(),
+        world.snapshot(SECOND, 5),
+        world.snapshot(2 * SECOND, 5),
+    );
+    let people = People::new(&early);
+    let first = candidates(look(&early, &tables), &people);
+    assert_eq!(confirmed(first.clone(), &[]), [], "one look proves nothing");
+    let people = People::new(&late);
+    let found = confirmed(candidates(look(&late, &tables), &people), &first);
+    assert_eq!(found.len(), 1);
+    let members: Vec<_> = found[0].members.iter().map(|member| member.party.tid).collect();
+    assert_eq!((found[0].shape, members), (Shape::Cycle, vec![101, 102]));
+    assert_eq!(found[0].members[0].holds, Some(found[0].members[1].waits_for));
+    let moved = world.snapshot(3 * SECOND, 6);
+    let people = People::new(&moved);
+    let after = confirmed(candidates(look(&moved, &tables), &people), &first);
+    assert_eq!(after, [], "they have run in between");
+}
+
+#[test]
+fn a_thread_can_wait_for_itself_or_for_the_dead() {
+    let mut world = World::default();
+    world
+        .waits(101, "a", "glibc", MU, 101)
+        .waits(102, "b", "glibc", OTHER, 999);
+    let found = report(&world).deadlocks;
+    let shapes: BTreeSet<_> = found
+        .iter()
+        .map(|deadlock| (deadlock.shape, deadlock.dead_owner))
+        .collect();
+    assert_eq!(
+        shapes,
+        BTreeSet::from([(Shape::Itself, None), (Shape::DeadOwner, Some(999))])
+    );
+}
+
+#[test]
+fn joining_a_thread_that_waits_for_the_joiner_is_a_deadlock() {
+    let mut world = World::default();
+    world
+        .waits(100, "main", "join", OTHER, 101)
+        .waits(101, "worker", "glibc", MU, 100);
+    let found = report(&world).deadlocks;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].members.iter().filter(|member| member.joins).count(), 1);
+}
+
+#[test]
+fn what_memory_no_longer_says_is_no_edge() {
+    let mut world = World::default();
+    world.waits(101, "a", "glibc", MU, 101);
+    let open = world.last().futex.as_mut().unwrap();
+    // Released: the word is 0, the waiter is about to be woken.
+    open.live.as_mut().unwrap().words = [0; 16];
+    assert!(report(&world).deadlocks.is_empty());
+    open_without_memory(&mut world);
+    assert!(
+        report(&world).deadlocks.is_empty(),
+        "unread memory proves nothing"
+    );
+}
+
+fn open_without_memory(world: &mut World) {
+    world.last().futex.as_mut().unwrap().live = None;
+}
+
+#[test]
+fn unknown_owners_make_a_stall_never_a_deadlock() {
+    let mut world = World::default();
+    world
+        .waits(101, "a", "rust", MU, 0)
+        .waits(102, "b", "rust", OTHER, 0)
+        .waits(100, "main", "join", 0x3000, 101);
+    let stuck = report(&world);
+    assert!(stuck.deadlocks.is_empty());
+    assert_eq!(stuck.stalls.len(), 1);
+    assert_eq!((stuck.stalls[0].waits.len(), stuck.stalls[0].others), (2, 1));
+    world.runs(103, "another");
+    assert!(
+        report(&world).stalls.is_empty(),
+        "somebody runs who may release them"
+    );
+    let mut counter = World::default();
+    counter
+        .waits(101, "a", "rust", MU, 0)
+        .waits(102, "b", "rust", MU, 0);
+    assert!(
+        report(&counter).stalls.is_empty(),
+        "a counter may well stand at 2"
+    );
+}
+
+/// The part of an open wait that lies before the window is not of the window.
+#[test]
+fn a_window_has_only_its_own_time() {
+    let mut world = World::default();
+    world.runs(102, "holder").waits(101, "a", "glibc", MU, 102);
+    let tables = no_tables();
+    let first = world.snapshot(10 * SECOND, 5);
+    let mut window = LockWindow::begin(look(&first, &tables), None);
+    world.last().futex.as_mut().unwrap().counted_ns += 3 * SECOND;
+    let last = world.snapshot(13 * SECOND, 5);
+    window.needs_second_look(look(&last, &tables));
+    let report = window.end(look(&last, &tables), &mut NoUnits);
+    assert_eq!(
+        (report.window_ns, report.locks[0].wait_ns),
+        (3 * SECOND, 3 * SECOND)
+    );
+}
+
+proptest! {
+    /// Whoever waits for whom: each circle is found, once, and nothing that is none.
+    #[test]
+    fn exactly_the_circles_are_found(owners in proptest::collection::vec(0_usize..14, 1..14)) {
+        let count = owners.len();
+        let tid = |index: usize| 101 + index as u32;
+        let mut world = World::default();
+        for (index, &owner) in owners.iter().enumerate() {
+            if owner < count {
+                world.waits(tid(index), "t", "glibc", MU + 64 * index as u64, tid(owner));
+            } else {
+                world.runs(tid(index), "t");
+            }
+        }
+        let mut expected = BTreeSet::new();
+        for start in 0..count {
+            let mut path = vec![start];
+            while let Some(&next) = owners.get(path[path.len() - 1]).filter(|&&next| next < count) {
+                if let Some(begin) = path.iter().position(|&seen| seen == next) {
+                    expected.insert(path[begin..].iter().map(|&index| tid(index)).collect::<BTreeSet<u32>>());
+                    break;
+                }
+                path.push(next);
+            }
+        }
+        let found = report(&world).deadlocks;
+        let members: Vec<BTreeSet<u32>> = found
+            .iter()
+            .map(|deadlock| deadlock.members.iter().map(|member| member.party.tid).collect())
+            .collect();
+        prop_assert_eq!(members.len(), expected.len());
+        prop_assert_eq!(members.into_iter().collect::<BTreeSet<_>>(), expected);
+        for deadlock in &found {
+            let next: BTreeMap<u32, u32> = owners.iter().enumerate().map(|(index, &owner)| (tid(index), tid(owner))).collect();
+            let ring = &deadlock.members;
+            for (at, member) in ring.iter().enumerate() {
+                prop_assert_eq!(next[&member.party.tid], ring[(at + 1) % ring.len()].party.tid);
+            }
+        }
+    }
+}
