@@ -114,8 +114,9 @@ fn an_agent_that_was_stopped_catches_up() {
     let watched = Instant::now();
     let agent = Agent::start(&live, &["--max-groups", "100000", "--ring-size", "65536"]);
     std::thread::sleep(Duration::from_secs(2));
+    let outer = procfs::births();
     let first = agent.metrics();
-    let (outer, inner) = (procfs::births(), births_of(&first));
+    let inner = births_of(&first);
     agent.running.signal(libc::SIGSTOP);
     await_stopped(&agent, true);
     let began = Instant::now();
