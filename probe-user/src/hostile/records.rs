@@ -8,7 +8,7 @@ use probe_ebpf::ledger::{Ledger, RareLedger};
 use probe_ebpf::lock::{EdgeKey, EdgeStats, FutexWait, LiveFutex, LockKey, LockStats};
 use probe_ebpf::record::{
     COMM_LEN, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_REAP, EventRecord, ExitRecord, Facts, HISTOGRAMS,
-    LEDGER, ON_CPU, RARE, TORN, TaskRecord,
+    LEDGER, LIVE_FUTEX, ON_CPU, RARE, TORN, TaskRecord,
 };
 use proptest::prelude::*;
 
@@ -186,7 +186,7 @@ fn decoded(bytes: &[u8]) -> Event {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_output_survives_every_record(
