@@ -306,7 +306,10 @@ fn add_to_lock(
         increment(&raw mut stats.histogram[bucket]);
     }
     increment(&raw mut stats.outcomes[outcome as usize & (OUTCOMES - 1)]);
-    let layout = wait.layout as usize;
+    // LLVM compares one copy of the byte and indexes with another, and 6.1's verifier does not see that they are the same.
+    // Masked, either is inside the value; volatile keeps the mask.
+    // SAFETY: a valid reference.
+    let layout = usize::from(unsafe { ptr::read_volatile(&raw const wait.layout) }) & LAYOUT_MASK;
     if layout < LAYOUTS {
         increment(&raw mut stats.layouts[layout]);
     }
@@ -382,6 +385,9 @@ fn increment(cell: *mut u32) {
     // SAFETY: a valid, aligned cell of a map value.
     unsafe { asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) cell, in(reg) 1_u64, options(nostack)) };
 }
+
+/// The bits that a layout can have.
+const LAYOUT_MASK: usize = LAYOUTS.next_power_of_two() - 1;
 
 // The layout's byte indexes the counters.
 const _: () = assert!(Layout::Join as usize + 1 == LAYOUTS);

@@ -1,7 +1,7 @@
 //! In which format a scraper gets the metrics: protobuf if it prefers that, else text.
 //!
 //! Prometheus asks for protobuf first when it is told to (`scrape_protocols`, or native histograms on). It is about 60 %
-//! of the size of text. Of OpenMetrics' text the `prometheus` crate has no encoder.
+//! of the size of text. Of the text of `OpenMetrics` the `prometheus` crate has no encoder.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
@@ -38,7 +38,7 @@ impl Format {
             match kind {
                 "application/vnd.google.protobuf" if is_ours => protobuf = quality,
                 "text/plain" | "text/*" | "*/*" | "application/openmetrics-text" => {
-                    text = f64::max(text, quality)
+                    text = f64::max(text, quality);
                 }
                 _ => {}
             }

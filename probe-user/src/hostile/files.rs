@@ -42,7 +42,7 @@ fn damaged(mut bytes: Vec<u8>, damage: &[(prop::sample::Index, Vec<u8>, bool)]) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_output_survives_every_file(

@@ -11,6 +11,8 @@ use crate::export::engine::View;
 use crate::model::books::Books;
 use crate::model::event::Event;
 use crate::model::lives::{Lives, Retention};
+use crate::model::locks::window::LockWindow;
+use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::Snapshot;
 use crate::model::window::{By, Window};
 use crate::model::{ancestry, orphans, tree, zombies};
@@ -100,9 +102,9 @@ fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event]
     for event in events {
         books.event(event, &mut cgroups);
         happened.extend(lives.event(event));
-        windows
-            .iter_mut()
-            .for_each(|(_, window)| window.event(event, &mut cgroups));
+        for (_, window) in &mut windows {
+            window.event(event, &mut cgroups);
+        }
         check_lines(&[view::events::line(event, first.taken_at)]);
         check_json_line(&view::events::json(event, first.taken_at).expect("JSON"));
     }
@@ -158,6 +160,36 @@ fn check_looks(proc_root: &std::path::Path, last: &Snapshot, lives: &Lives, cgro
     let report = zombies::report(last, Some(lives), Some(32_768));
     check_lines(&view::zombies::lines(&report, cgroups, Some(80)));
     check_json(&view::json::zombies(&report, &descriptions, cgroups));
+}
+
+/// Locks, in all their forms.
+fn check_locks(looks: [&Snapshot; 2], events: &[Event], tables: &[Tables; 2]) {
+    let [first, last] = [0, 1].map(|number| Look {
+        snapshot: looks[number],
+        tables: &tables[number],
+    });
+    let mut cgroups = Cgroups::new(std::path::Path::new("/nonexistent"));
+    let mut window = LockWindow::begin(first, None);
+    for event in events {
+        window.event(event, &mut cgroups);
+    }
+    window.needs_second_look(last);
+    let report = window.end(last, &mut cgroups);
+    let look = view::locks::Look {
+        limit: None,
+        width: Some(80),
+    };
+    check_lines(&view::locks::lines(&report, &last.snapshot.losses, look));
+    check_lines(&view::graph::dot(&report));
+    check_lines(&view::graph::mermaid(&report));
+    check_json(&view::json::locks(&report));
+    for line in view::graph::dot(&report) {
+        let quotes = line.replace("\\\\", "").replace("\\\"", "").matches('"').count();
+        assert!(quotes % 2 == 0, "quotes pair up: {line:?}");
+    }
+    for line in view::graph::mermaid(&report) {
+        assert!(line.matches('"').count() % 2 == 0, "quotes pair up: {line:?}");
+    }
 }
 
 fn check_metrics(books: &Books, lives: &Lives, last: &Snapshot) {

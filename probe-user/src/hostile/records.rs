@@ -4,17 +4,19 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use bytemuck::Pod;
-use probe_ebpf::ledger::{LEDGER_SIZE, Ledger, RareLedger};
+use probe_ebpf::ledger::{Ledger, RareLedger};
+use probe_ebpf::lock::{EdgeKey, EdgeStats, FutexWait, LiveFutex, LockKey, LockStats};
 use probe_ebpf::record::{
     COMM_LEN, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_REAP, EventRecord, ExitRecord, Facts, HISTOGRAMS,
-    LEDGER, ON_CPU, RARE, TORN, TaskRecord,
+    LEDGER, LIVE_FUTEX, ON_CPU, RARE, TORN, TaskRecord,
 };
 use proptest::prelude::*;
 
-use super::{check_outputs, nasty_bytes};
+use super::{check_locks, check_outputs, nasty_bytes};
 use crate::kernel::events::decode;
 use crate::kernel::snapshot::parse;
 use crate::model::event::Event;
+use crate::model::locks::Tables;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
 use crate::source::happened;
@@ -61,6 +63,8 @@ fn facts() -> impl Strategy<Value = Facts> {
 fn task() -> impl Strategy<Value = Vec<u8>> {
     let parts = (words::<TaskRecord>(), words::<Ledger>(), words::<RareLedger>());
     let flags = proptest::sample::select(vec![
+        LIVE_FUTEX,
+        LEDGER | HISTOGRAMS | LIVE_FUTEX,
         0,
         TORN,
         ON_CPU,
@@ -68,28 +72,57 @@ fn task() -> impl Strategy<Value = Vec<u8>> {
         LEDGER | HISTOGRAMS | ON_CPU,
         LEDGER | HISTOGRAMS | RARE,
     ]);
-    (parts, facts(), flags, any::<[u8; 3]>()).prop_map(
-        |((mut record, mut ledger, rare), facts, flags, states)| {
+    let rest = (facts(), flags, any::<[u8; 3]>(), futex(), words::<LiveFutex>());
+    (parts, rest).prop_map(
+        |((mut record, mut ledger, rare), (facts, flags, states, futex, live))| {
             (record.facts, record.flags) = (facts, flags);
+            // Few address spaces and locks, so that threads wait for each other.
+            (record.futex, record.space) = (futex, u64::from(facts.pid & 1));
+            ledger.futex = futex;
             [ledger.state, ledger.off_state, ledger.found_state] = states;
-            let mut size = size_of::<TaskRecord>();
-            size += if flags & LEDGER == 0 { 0 } else { LEDGER_SIZE };
-            size += if flags & RARE == 0 {
-                0
-            } else {
-                size_of::<RareLedger>()
+            let mut bytes = bytemuck::bytes_of(&record).to_vec();
+            let mut follows = |flag, part: &[u8]| {
+                if flags & flag != 0 {
+                    bytes.extend(part);
+                }
             };
-            record.size = u32::try_from(size).expect("it is small");
-            let parts = [
-                bytemuck::bytes_of(&record),
-                bytemuck::bytes_of(&ledger),
-                bytemuck::bytes_of(&rare),
-            ];
-            let mut bytes = parts.concat();
-            bytes.truncate(size);
+            follows(LEDGER, bytemuck::bytes_of(&ledger));
+            follows(RARE, bytemuck::bytes_of(&rare));
+            follows(LIVE_FUTEX, bytemuck::bytes_of(&live));
+            let size = u32::try_from(bytes.len()).expect("it is small");
+            bytes[..4].copy_from_slice(&size.to_ne_bytes());
             bytes
         },
     )
+}
+
+/// A futex wait of any kind at one of a few locks that one of a few threads may hold.
+fn futex() -> impl Strategy<Value = FutexWait> {
+    let bytes = (0_u8..12, any::<u8>(), 0_u8..16, 0_u8..6);
+    (words::<FutexWait>(), 0_u64..4, 0_u32..6, bytes).prop_map(|(mut futex, lock, owner, bytes)| {
+        (futex.address, futex.owner) = (0x1000 + lock * 8, owner);
+        (futex.op, futex.flags, futex.class, futex.layout) = bytes;
+        futex
+    })
+}
+
+/// The kernel's tables of a few locks.
+pub fn tables() -> impl Strategy<Value = Tables> {
+    let key = || {
+        (0_u64..2, 0_u64..4).prop_map(|(space, lock)| LockKey {
+            space,
+            address: 0x1000 + lock * 8,
+        })
+    };
+    let edge =
+        (key(), 0_u32..6, 0_u32..6).prop_map(|(lock, waiter, holder)| EdgeKey { lock, waiter, holder });
+    let locks = proptest::collection::vec((key(), words::<LockStats>()), 0..6);
+    let edges = proptest::collection::vec((edge, words::<EdgeStats>()), 0..6);
+    (locks, edges).prop_map(|(locks, edges)| Tables {
+        locks,
+        edges,
+        ..Tables::default()
+    })
 }
 
 /// A record of the ring, as bytes.
@@ -130,7 +163,7 @@ fn snapshot(records: &[Vec<u8>], live_since_ns: u64) -> Snapshot {
     };
     let mut threads: Vec<Thread> = Vec::new();
     parse(bytemuck::cast_slice(&words), |task| {
-        threads.push(resolve::thread(task, clocks))
+        threads.push(resolve::thread(task, clocks));
     })
     .expect("whole records");
     assert_eq!(threads.len(), records.len());
@@ -153,7 +186,7 @@ fn decoded(bytes: &[u8]) -> Event {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_output_survives_every_record(
@@ -162,6 +195,7 @@ proptest! {
         last in proptest::collection::vec(task(), 1..8),
         live_since_ns in prop_oneof![Just(0), 0..YEARS],
         lines in proptest::collection::vec(nasty_bytes(8192), 6),
+        tables in [tables(), tables()],
     ) {
         let root = tempfile::tempdir().expect("a directory");
         for (pid, line) in lines.iter().enumerate() {
@@ -172,5 +206,6 @@ proptest! {
         let events: Vec<Event> = events.iter().map(|bytes| decoded(bytes)).collect();
         let (first, last) = (snapshot(&first, live_since_ns), snapshot(&last, live_since_ns));
         check_outputs(root.path(), &first, &events, &last);
+        check_locks([&first, &last], &events, &tables);
     }
 }

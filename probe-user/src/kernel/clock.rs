@@ -22,7 +22,7 @@ pub fn boottime_ns() -> u64 {
 }
 
 /// How far our clocks are ahead of the host's, which is what the kernel stamps its records with: some containers have a
-/// time namespace of their own (see time_namespaces(7)).
+/// time namespace of their own (see `time_namespaces(7)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ahead {
     monotonic_ns: i64,

@@ -122,18 +122,15 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         let octal = after
             .get(..3)
             .filter(|digits| byte == b'\\' && digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
-        match octal {
-            Some(digits) => {
-                let value = digits.iter().fold(0_u8, |value, digit| {
-                    value.wrapping_mul(8).wrapping_add(digit - b'0')
-                });
-                out.push(value);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
+        if let Some(digits) = octal {
+            let value = digits.iter().fold(0_u8, |value, digit| {
+                value.wrapping_mul(8).wrapping_add(digit - b'0')
+            });
+            out.push(value);
+            rest = &after[3..];
+        } else {
+            out.push(byte);
+            rest = after;
         }
     }
     out

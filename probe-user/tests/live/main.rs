@@ -13,6 +13,7 @@
 )]
 
 mod attribution;
+mod cgroups;
 mod churn;
 mod common;
 mod crowd;

@@ -37,6 +37,9 @@ fn calls(live: &Live, strace: &std::path::Path, arguments: &[&str]) -> usize {
     log.lines().filter(|line| line.contains(" bpf(")).count()
 }
 
+/// A verb that uses everything there is.
+const ARGUMENTS: [&str; 5] = ["states", "--for", "50ms", "-o", "json"];
+
 #[test]
 fn each_refused_call_is_one_line_and_leaves_nothing() {
     let Some(live) = Live::begin("refused calls") else {
@@ -48,7 +51,6 @@ fn each_refused_call_is_one_line_and_leaves_nothing() {
     ) else {
         return;
     };
-    const ARGUMENTS: [&str; 5] = ["states", "--for", "50ms", "-o", "json"];
     let calls = calls(&live, &strace, &ARGUMENTS);
     assert!((20..MOST).contains(&calls), "{calls} calls of bpf(2)");
     let before = KINDS.map(|kind| all(&bpftool, kind));

@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 /// Eight threads that add to one number under one mutex, and now and then let go of the CPU.
-const LOCKS: &str = r#"
+const LOCKS: &str = r"
 #include <pthread.h>
 #include <sched.h>
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -52,7 +52,7 @@ int main(void) {
     for (int i = 0; i < 8; i++) pthread_join(threads[i], 0);
     return number != 8ul * 150000 * 20;
 }
-"#;
+";
 
 /// A program, and how to run it once.
 struct Program {

@@ -75,6 +75,8 @@ fn workload(workspace: &Workspace) -> Result<PathBuf> {
             "--release",
             "-p",
             "probe-user",
+            "--features",
+            "workload",
             "--bin",
             "probe-workload",
         ])

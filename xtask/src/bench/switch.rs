@@ -80,23 +80,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let peers = Peers::new(options.peers.as_deref())?;
     let _stats = StatsOn::new()?;
 
-    let mut command = Command::new(agent);
-    command.args(["agent", "--listen", "127.0.0.1:0"]);
-    let mut subjects = vec![start("procprobe", &mut command, &OURS, &interrupted)?];
-    if let Some(peer) = peers.find("runqlat") {
-        subjects.push(start("runqlat", &mut peer.command(&[]), &THEIRS, &interrupted)?);
-    }
-    for name in OTHERS.into_iter().filter(|_| options.all) {
-        let peer = peers
-            .find(name)
-            .with_context(|| format!("no {name}: install libbpf-tools, or --peers DIR"))?;
-        subjects.push(start(
-            name,
-            &mut peer.command(&[]),
-            &[OTHER_PROGRAM],
-            &interrupted,
-        )?);
-    }
+    let mut subjects = start_all(&agent, &peers, options.all, &interrupted)?;
     let loops = loops_for(&perf, options.seconds)?;
     let text = measure(&perf, loops, &mut subjects, &interrupted)?;
     print!("{text}");
@@ -109,6 +93,28 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         record::put(workspace, record::PERFORMANCE, "switch", &command, &text)?;
     }
     Ok(())
+}
+
+/// procprobe first, then whoever else there is.
+fn start_all(agent: &Path, peers: &Peers, all: bool, interrupted: &AtomicBool) -> Result<Vec<Subject>> {
+    let mut command = Command::new(agent);
+    command.args(["agent", "--listen", "127.0.0.1:0"]);
+    let mut subjects = vec![start("procprobe", &mut command, &OURS, interrupted)?];
+    if let Some(peer) = peers.find("runqlat") {
+        subjects.push(start("runqlat", &mut peer.command(&[]), &THEIRS, interrupted)?);
+    }
+    for name in OTHERS.into_iter().filter(|_| all) {
+        let peer = peers
+            .find(name)
+            .with_context(|| format!("no {name}: install libbpf-tools, or --peers DIR"))?;
+        subjects.push(start(
+            name,
+            &mut peer.command(&[]),
+            &[OTHER_PROGRAM],
+            interrupted,
+        )?);
+    }
+    Ok(subjects)
 }
 
 fn measure(perf: &Path, loops: u64, subjects: &mut [Subject], interrupted: &AtomicBool) -> Result<String> {

@@ -4,7 +4,8 @@
 mod churn;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -89,26 +90,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             .as_secs()
             .max(5)
     );
-    let mut agent = Agent::start(&binary, &["--retention", &retention])?;
-    let churn = Churn::start(options.births)?;
-    let began = Instant::now();
-    let mut samples = Vec::new();
-    say(&format!(
-        "soaking for {} s, a line every {} s",
-        options.length.as_secs(),
-        (options.length / SAMPLES).as_secs()
-    ));
-    while began.elapsed() < options.length && !interrupted.load(std::sync::atomic::Ordering::Relaxed) {
-        scrape_until(
-            &agent,
-            began,
-            options.length / SAMPLES * (u32::try_from(samples.len())? + 1),
-        )?;
-        agent.expect_running()?;
-        churn.expect_running()?;
-        samples.push(look(&agent, began)?);
-        say(&line(samples[samples.len() - 1]));
-    }
+    let samples = soak(&binary, &retention, options, &interrupted)?;
     let table = table(&samples);
     print!("{}", table.text());
     let verdict = verdict(&samples)?;
@@ -123,6 +105,29 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         record::put(workspace, record::VERIFICATION, "soak", &command, &text)?;
     }
     Ok(())
+}
+
+/// Lets the agent live among the churn, and looks at it now and then; an interrupt ends it early.
+fn soak(binary: &Path, retention: &str, options: &Options, interrupted: &AtomicBool) -> Result<Vec<Sample>> {
+    let mut agent = Agent::start(binary, &["--retention", retention])?;
+    let churn = Churn::start(options.births)?;
+    let began = Instant::now();
+    let pause = options.length / SAMPLES;
+    say(&format!(
+        "soaking for {} s, a line every {} s",
+        options.length.as_secs(),
+        pause.as_secs()
+    ));
+    let mut samples: Vec<Sample> = Vec::new();
+    while began.elapsed() < options.length && !interrupted.load(Ordering::Relaxed) {
+        scrape_until(&agent, began, pause * (u32::try_from(samples.len())? + 1))?;
+        agent.expect_running()?;
+        churn.expect_running()?;
+        let sample = look(&agent, began)?;
+        say(&line(sample));
+        samples.push(sample);
+    }
+    Ok(samples)
 }
 
 /// A scrape every second, and now and then what else can be asked.
@@ -199,7 +204,9 @@ fn line(sample: Sample) -> String {
 
 fn table(samples: &[Sample]) -> Table {
     let mut table = Table::new(&COLUMNS);
-    samples.iter().for_each(|&sample| table.row(cells(sample)));
+    for &sample in samples {
+        table.row(cells(sample));
+    }
     table
 }
 

@@ -102,14 +102,14 @@ fn watch(binary: &std::path::Path, peers: &Peers, pids: [u32; 2]) -> Result<Watc
         command.args(["states", "--for", "1h", "--by", "process", "-o", "json"]);
         Tool::start(name, environment::scrub(&mut command))
     };
-    let peer = |name: &str, arguments: &[&str]| match peers.find(name) {
-        Some(peer) => Tool::start(name, &mut peer.command(arguments)).map(Some),
-        None => {
+    let peer = |name: &str, arguments: &[&str]| {
+        let Some(peer) = peers.find(name) else {
             say(&format!(
                 "no {name} here: install libbpf-tools, or --peers DIR for a chroot with it"
             ));
-            Ok(None)
-        }
+            return Ok(None);
+        };
+        Tool::start(name, &mut peer.command(arguments)).map(Some)
     };
     let mut offcputime = Vec::new();
     for pid in pids {

@@ -1,6 +1,7 @@
 //! The table of agreement: what is compared, both figures, how far they are apart, whether that is as it should be, and why.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
 
 use anyhow::{Context, Result};
 
@@ -196,7 +197,7 @@ impl Report {
         for kind in self.rows.iter().map(|row| &row.kind) {
             if !seen.contains(&kind.name) {
                 seen.push(kind.name);
-                text += &format!("- {} ({}): {}.\n", kind.name, kind.with, kind.reason);
+                let _ = writeln!(text, "- {} ({}): {}.", kind.name, kind.with, kind.reason);
             }
         }
         text

@@ -120,11 +120,14 @@ pub struct Named {
     pub distribution: Distribution,
 }
 
+/// A histogram that is being read: process, name, buckets.
+type Open = (u32, String, Vec<(u64, u64)>);
+
 /// What `runqlat -P` and `cpudist -P` print: `pid = 12 name`, a heading, and lines such as `4 -> 7 : 12 |***|`.
 pub fn histograms(text: &str) -> Vec<Named> {
     let mut all = Vec::new();
-    let mut current: Option<(u32, String, Vec<(u64, u64)>)> = None;
-    let mut close = |current: Option<(u32, String, Vec<(u64, u64)>)>| {
+    let mut current: Option<Open> = None;
+    let mut close = |current: Option<Open>| {
         if let Some((pid, comm, buckets)) = current {
             all.push(Named {
                 pid,

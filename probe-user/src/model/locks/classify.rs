@@ -167,7 +167,7 @@ fn is_exclusive(evidence: &Evidence<'_>, window_ns: u64) -> bool {
         let ended_ns = evidence.by_waiter.get(tid).copied().unwrap_or(0);
         waited_ns += (ended_ns + open.map_or(0, |(_, open)| open.counted_ns)).min(window_ns);
     }
-    let others_ns = (turns * window_ns).saturating_sub(waited_ns);
+    let others_ns = turns.saturating_mul(window_ns).saturating_sub(waited_ns);
     let holders = others_ns as f64 / window_ns as f64;
     (0.6..=1.6).contains(&holders)
 }

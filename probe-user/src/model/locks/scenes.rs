@@ -84,7 +84,7 @@ pub fn wait(kind: &str, address: u64, owner: u32) -> FutexWait {
 /// What memory says of that wait's lock.
 fn memory(kind: &str, wait: &FutexWait) -> LiveFutex {
     let mut live = LiveFutex {
-        valid: (LIVE_WORDS * 4) as u32,
+        valid: u32::try_from(LIVE_WORDS * 4).unwrap(),
         ..LiveFutex::default()
     };
     let first = (LIVE_BEFORE / 4) as usize;

@@ -197,7 +197,8 @@ impl Teller<'_> {
 const OFTEN: u64 = 10;
 
 fn pattern(evidence: &Evidence<'_>, wait_ns: u64, window_ns: u64, edges: &[&Edge]) -> Option<Pattern> {
-    let often = evidence.ended() * 1_000_000_000 >= OFTEN * window_ns && window_ns > 0;
+    let often =
+        evidence.ended().saturating_mul(1_000_000_000) >= OFTEN.saturating_mul(window_ns) && window_ns > 0;
     if !often {
         return None;
     }
@@ -208,8 +209,8 @@ fn pattern(evidence: &Evidence<'_>, wait_ns: u64, window_ns: u64, edges: &[&Edge
             .find(|other| other.waiter == edge.holder && other.holder == edge.waiter)?;
         Some(edge.wait_ns + back.wait_ns)
     });
-    if pair.is_some_and(|pair| pair * 10 >= total * 9) && edges.len() >= 2 {
+    if pair.is_some_and(|pair| pair.saturating_mul(10) >= total.saturating_mul(9)) && edges.len() >= 2 {
         return Some(Pattern::HandOver);
     }
-    (wait_ns >= 2 * window_ns).then_some(Pattern::Convoy)
+    (wait_ns / 2 >= window_ns).then_some(Pattern::Convoy)
 }

@@ -286,7 +286,7 @@ proptest! {
     #[test]
     fn exactly_the_circles_are_found(owners in proptest::collection::vec(0_usize..14, 1..14)) {
         let count = owners.len();
-        let tid = |index: usize| 101 + index as u32;
+        let tid = |index: usize| 101 + u32::try_from(index).unwrap();
         let mut world = World::default();
         for (index, &owner) in owners.iter().enumerate() {
             if owner < count {

@@ -111,7 +111,7 @@ fn a_name_can_close_no_quote() {
     let (mut report, _) = report();
     report.edges[2].waiter.comm = Comm::from_kernel(*b"\"];x[\\#|`<b>\0\0\0\0");
     let dot = graph::dot(&report).join("\n");
-    assert!(dot.contains(r##"label="\"];x[\\#|`<b> 103""##), "{dot}");
+    assert!(dot.contains(r#"label="\"];x[\\#|`<b> 103""#), "{dot}");
     let mermaid = graph::mermaid(&report).join("\n");
     assert!(
         mermaid.contains("#quot;#93;;x#91;#92;#35;#124;#96;#lt;b#gt; 103"),
