@@ -1,6 +1,9 @@
 //! `cargo xtask bench …`: what procprobe costs, as ratios against its peers in one run on one machine.
 
+mod exporter;
+mod load;
 pub mod peer;
+mod scrape;
 mod slowdown;
 mod snapshot;
 pub mod stats;
@@ -24,6 +27,8 @@ pub enum Bench {
     Snapshot(snapshot::Options),
     /// Real programs with the agent and without, in turn
     Slowdown(slowdown::Options),
+    /// A scrape of 10,000 threads, beside process-exporter and node_exporter; CPU time under 1,000 forks a second
+    Scrape(scrape::Options),
 }
 
 /// The verb.
@@ -32,6 +37,7 @@ pub fn run(workspace: &Workspace, bench: Bench) -> Result<()> {
         Bench::Switch(options) => switch::run(workspace, &options),
         Bench::Snapshot(options) => snapshot::run(workspace, &options),
         Bench::Slowdown(options) => slowdown::run(workspace, &options),
+        Bench::Scrape(options) => scrape::run(workspace, &options),
     }
 }
 

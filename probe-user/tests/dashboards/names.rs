@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use probe_user::export::catalog::{self, Kind, Metric};
 use probe_user::model::event::Reason;
 use probe_user::model::lives::AdopterKind;
+use probe_user::model::locks;
 use probe_user::model::snapshot::Losses;
 use probe_user::model::thread::Condition;
+use probe_user::model::waits;
 
 use crate::expressions::{Expression, Place, all};
 use crate::labels::{Known, Labels};
@@ -35,39 +37,14 @@ fn series(metric: &Metric) -> Vec<(String, Labels)> {
     ]
 }
 
-/// Metrics of the contract that the catalogue does not have yet.
-const PENDING: [Metric; 5] = [
-    pending(
-        "procprobe_blocked_seconds_total",
-        Kind::Counter,
-        &["unit", "comm", "on"],
-    ),
-    pending(
-        "procprobe_lock_wait_seconds",
-        Kind::Histogram,
-        &["unit", "comm", "kind"],
-    ),
-    pending("procprobe_lock_waiters", Kind::Gauge, &["unit", "comm", "kind"]),
-    pending("procprobe_deadlocks", Kind::Gauge, &["unit", "comm"]),
-    pending("procprobe_deadlocked_threads", Kind::Gauge, &["unit", "comm"]),
-];
-
-const fn pending(name: &'static str, kind: Kind, labels: &'static [&'static str]) -> Metric {
-    Metric {
-        name,
-        kind,
-        help: "",
-        labels,
-    }
-}
-
 fn catalogue() -> Known {
-    let mut metrics: BTreeMap<String, Labels> =
-        catalog::ALL.iter().chain(&PENDING).flat_map(series).collect();
+    let mut metrics: BTreeMap<String, Labels> = catalog::ALL.iter().flat_map(series).collect();
     let others = catalog::PROCESS.iter().chain(&ABOUT_SCRAPES);
     metrics.extend(others.map(|&name| (name.to_owned(), labels(&[]))));
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
     let reasons = Reason::ALL.iter().map(|reason| reason.name());
+    let kinds = locks::Kind::ALL.iter().map(|kind| kind.name());
+    let kinds = kinds.chain(["voluntary", "involuntary"]);
     let losses = Losses::REASONS.iter().map(|(reason, _)| *reason);
     Known {
         metrics,
@@ -80,6 +57,8 @@ fn catalogue() -> Known {
                 "adopter",
                 owned(AdopterKind::ALL.iter().map(|it| it.name()).collect()),
             ),
+            ("kind", owned(kinds.collect())),
+            ("on", owned(waits::labels().collect())),
             ("reason", owned(reasons.chain(losses).collect())),
         ]),
     }

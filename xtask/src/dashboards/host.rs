@@ -100,12 +100,13 @@ fn doing() -> Vec<Panel> {
         )
         .stacked(),
         series(
-            "What do threads wait in?",
+            "What keeps threads from working?",
             "short",
-            "Threads that wait, on average, by what they wait in: a lock (futex_mutex and the like), a file, a socket, storage.",
+            "Threads that wait, on average, by what they wait in, as far as it is rarely a wait for work: files, page faults, \
+             the kernel, locks (`futex_mutex` and the like). The dashboard Processes and states has all of it.",
         )
         .query(
-            r#"sum by (on) (rate(procprobe_blocked_seconds_total{HOST,on!~"sleep|poll|wait"}[$__rate_interval]))"#,
+            r#"sum by (on) (rate(procprobe_blocked_seconds_total{HOST,on=~"file|sync|write|page_fault|kernel|futex_mutex|futex_pi_mutex|futex_rwlock"}[$__rate_interval]))"#,
             "{{on}}",
         )
         .stacked(),

@@ -35,10 +35,11 @@ fn stuck() -> Vec<Panel> {
         stat(
             "Threads waiting now",
             "short",
-            "Threads that wait for a lock at this moment. Condition variables, joins and idle pool workers are not locks.",
+            "Threads that wait for a mutex or a readers-writer lock at this moment. Condition variables, joins and idle pool workers \
+             wait for work, and are left out.",
         )
         .query(
-            r#"sum(procprobe_lock_waiters{GROUP,kind!~"condvar|join|parker"}) or vector(0)"#,
+            r#"sum(procprobe_lock_waiters{GROUP,kind=~"mutex|pi_mutex|rwlock"}) or vector(0)"#,
             "threads",
         )
         .warn(20.0),
@@ -76,14 +77,14 @@ fn waiting() -> Vec<Panel> {
              lock keeps from working.",
         )
         .query(
-            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_sum{GROUP,kind!~"condvar|join|parker"}[$__rate_interval])))"#,
+            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_sum{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval])))"#,
             "{{comm}} {{unit}}",
         ),
         series(
             "What kind of locks?",
             "short",
-            "Threads that wait, on average, by what they wait for. Condition variables, joins and parkers are threads that wait \
-             for work, mostly.",
+            "Threads that wait, on average, by what they wait at. Condition variables, joins and parkers are threads that wait \
+             for work, mostly; `unknown` is what nothing proves to be a lock.",
         )
         .query(
             "sum by (kind) (rate(procprobe_lock_wait_seconds_sum{GROUP}[$__rate_interval]))",
@@ -117,7 +118,7 @@ fn queues() -> Vec<Panel> {
     ]
 }
 
-const LOCKS: &str = r#"sum by (le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind!~"condvar|join|parker"}[$__rate_interval]))"#;
+const LOCKS: &str = r#"sum by (le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval]))"#;
 
 fn long() -> Vec<Panel> {
     let quantile = |quantile: &str| format!("histogram_quantile({quantile}, {LOCKS})");
@@ -137,7 +138,7 @@ fn long() -> Vec<Panel> {
             "The wait that one in a hundred exceeds, by process name.",
         )
         .query(
-            r#"topk(10, histogram_quantile(0.99, sum by (unit, comm, le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind!~"condvar|join|parker"}[$__rate_interval]))))"#,
+            r#"topk(10, histogram_quantile(0.99, sum by (unit, comm, le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval]))))"#,
             "{{comm}} {{unit}}",
         ),
         series(
@@ -146,7 +147,7 @@ fn long() -> Vec<Panel> {
             "Waits for a lock that ended, per second, by process name.",
         )
         .query(
-            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_count{GROUP,kind!~"condvar|join|parker"}[$__rate_interval])))"#,
+            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_count{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval])))"#,
             "{{comm}} {{unit}}",
         ),
     ]

@@ -39,6 +39,10 @@ fn main() {
             .expect("a number")
     };
     let text = || argument.as_deref().expect("an argument");
+    let second = || {
+        let number = env::args().nth(3).and_then(|text| text.parse().ok());
+        number.expect("another number")
+    };
     match name.as_str() {
         "sleeper" => scenes::sleeper(argument.as_deref()),
         "stopped" => scenes::stopped(),
@@ -49,6 +53,7 @@ fn main() {
         "names" => scenes::names(),
         "threads" => scenes::threads(count()),
         "crowd" => scenes::crowd(count()),
+        "herd" => scenes::herd(count(), second()),
         "pingpong" => churn::pingpong(),
         "nappers" => churn::nappers(count() as u64),
         "spawner" => churn::spawner(text()),

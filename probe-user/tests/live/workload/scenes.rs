@@ -180,3 +180,22 @@ pub fn arguments() {
         let _ = child.wait();
     }
 }
+
+/// So many processes of so many threads each, all asleep.
+pub fn herd(processes: usize, threads: usize) {
+    for _ in 0..processes {
+        let (read, write) = std::io::pipe().expect("a pipe");
+        sys::fork(|| {
+            sys::set_name(b"pp-herd");
+            for _ in 1..threads {
+                let thread = std::thread::Builder::new().stack_size(32 * 1024);
+                thread.spawn(|| sys::pause()).expect("starting a thread");
+            }
+            drop(write);
+            sys::pause();
+        });
+        // Until the child has its threads.
+        std::io::copy(&mut &read, &mut std::io::sink()).expect("reading from the child");
+    }
+    ready(&[("pid", i64::from(std::process::id()))]);
+}
