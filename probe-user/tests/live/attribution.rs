@@ -182,8 +182,16 @@ fn waits_for_a_mutex_of_rust_are_put_down_to_who_gave_it_up() {
         return;
     };
     let lock = check(&live, &mut Workload::start(&["rounds", "std"]), rounds(), "waker");
-    let kind = text(&lock, "kind");
-    assert!(["mutex", "unknown"].contains(&kind), "{lock}");
+    assert_eq!(text(&lock, "kind"), "mutex", "{lock}");
+}
+
+#[test]
+fn a_static_lock_has_the_name_of_its_variable() {
+    let Some(live) = Live::begin("name of a static lock") else {
+        return;
+    };
+    let mut scene = Workload::start(&["rounds", "std"]);
+    let lock = check(&live, &mut scene, 20, "waker");
     assert!(
         lock["symbol"]
             .as_str()
