@@ -8,20 +8,21 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Dist, VERSION, clear};
+use super::{Dist, VERSION, boot, clear};
 use crate::{
     packages::{self, Need},
     process::{self, say},
     vm,
 };
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 7] = [
     Need::program("debootstrap", "debootstrap"),
     Need::program("man-db", "man"),
     Need::program("groff-base", "groff"),
     Need::program("python3", "python3"),
     Need::program("zsh", "zsh"),
     Need::program("fish", "fish"),
+    Need::program("systemd-container", "systemd-nspawn"),
 ];
 /// The Debian it is installed on: the oldest one that has an eBPF-ready kernel and is looked after.
 const SUITE: &str = "bookworm";
@@ -198,6 +199,7 @@ fn installed(dist: &Dist, debian: &Chroot) -> Result<()> {
     );
     say(&format!("check: the package installs on a clean {SUITE}"));
     unit(debian)?;
+    boot::run(&debian.root)?;
     debian.output("dpkg", &["--purge", "procprobe"])?;
     for left in ["etc/procprobe", "usr/bin/procprobe"] {
         ensure!(!debian.root.join(left).exists(), "{left} stays after a purge");

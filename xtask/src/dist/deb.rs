@@ -14,13 +14,12 @@ use crate::{process, workspace::Workspace};
 
 const ARCHITECTURE: &str = "amd64";
 /// Where the archive's files go.
-const PLACES: [(&str, &str); 13] = [
+const PLACES: [(&str, &str); 12] = [
     ("procprobe", "usr/bin/procprobe"),
     ("procprobe.service", "usr/lib/systemd/system/procprobe.service"),
     ("procprobe.toml", "etc/procprobe/procprobe.toml"),
     ("web.yml", "usr/share/doc/procprobe/examples/web.yml"),
     ("README.md", "usr/share/doc/procprobe/README.md"),
-    ("METRICS.md", "usr/share/doc/procprobe/METRICS.md"),
     ("CHANGELOG.md", "usr/share/doc/procprobe/changelog"),
     ("LICENSE-MIT", "usr/share/doc/procprobe/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/procprobe/LICENSE-APACHE"),
@@ -47,6 +46,11 @@ pub fn build(workspace: &Workspace, from: &Path, work: &Path, into: &Path) -> Re
     for (source, place) in PLACES {
         copy(&from.join(source), &root.join(place))?;
     }
+    let shared = root.join("usr/share/procprobe");
+    clear(&shared)?;
+    let mut cp = Command::new("cp");
+    cp.arg("-r").arg(from.join("dashboards")).arg(&shared);
+    process::run_quietly(&mut cp).context("copying the dashboards")?;
     let written = workspace.root.join("xtask/dist/deb");
     copy(
         &written.join("copyright"),

@@ -6,9 +6,11 @@
 //! | [`licences`] | collects those of the libraries |
 //! | [`deb`] | makes the Debian package |
 //! | [`check`] | tries it all: on a clean Debian, against schemas and linters |
+//! | [`boot`] | runs the service there |
 //!
 //! The files that are written by hand are in `xtask/dist`.
 
+mod boot;
 mod check;
 mod deb;
 mod licences;
@@ -42,7 +44,7 @@ const NEEDS: [Need; 3] = [
     Need::program("tar", "tar"),
 ];
 /// Files written by hand, and what they are called in the archive.
-const BY_HAND: [(&str, &str); 10] = [
+const BY_HAND: [(&str, &str); 9] = [
     ("xtask/dist/procprobe.service", "procprobe.service"),
     ("xtask/dist/procprobe.toml", "procprobe.toml"),
     ("xtask/dist/web.yml", "web.yml"),
@@ -52,7 +54,6 @@ const BY_HAND: [(&str, &str); 10] = [
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
-    ("dashboards/METRICS.md", "METRICS.md"),
 ];
 
 /// What is handed out, once it is built.
@@ -105,6 +106,9 @@ fn assemble(workspace: &Workspace, directory: &Path) -> Result<()> {
     for (from, to) in BY_HAND {
         copy(&workspace.root.join(from), &directory.join(to))?;
     }
+    let mut cp = Command::new("cp");
+    cp.arg("-r").arg(workspace.root.join("dashboards")).arg(directory);
+    process::run_quietly(&mut cp).context("copying the dashboards")?;
     say("writing man pages, completions and licences");
     let mut cargo = workspace.cargo();
     cargo
