@@ -33,11 +33,17 @@ pub fn within<T: Send + 'static>(
     found
 }
 
-/// Processes with a thread in uninterruptible sleep: better not asked at all.
+/// Waiting for a disk for less than this is nothing special.
+const LONG_NS: u64 = 1_000_000_000;
+
+/// Processes with a thread that has long been in uninterruptible sleep: better not asked at all.
 pub fn stuck(snapshot: &Snapshot) -> HashSet<u32> {
     let threads = snapshot.threads.iter();
+    let long = |ns: Option<u64>| ns.is_none_or(|ns| ns >= LONG_NS);
     threads
-        .filter(|thread| thread.condition == Condition::Alive(State::Uninterruptible))
+        .filter(|thread| {
+            thread.condition == Condition::Alive(State::Uninterruptible) && long(thread.condition_ns)
+        })
         .map(|thread| thread.pid)
         .collect()
 }
