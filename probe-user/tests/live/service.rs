@@ -68,8 +68,8 @@ fn held(pid: u32, set: &str) -> u64 {
     u64::from_str_radix(mask, 16).expect("a mask")
 }
 
-/// CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE.
-const LOOK: u64 = 1 << 2 | 1 << 19;
+/// `CAP_DAC_READ_SEARCH` and `CAP_SYS_PTRACE`.
+const LOOK: u64 = (1 << 2) | (1 << 19);
 const SYS_ADMIN: u64 = 1 << 21;
 
 /// What the agent has left once attached, on every thread. Nothing can bring the others back.
