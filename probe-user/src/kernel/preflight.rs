@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 
 use super::btf::Btf;
 use super::load::BTF_PATH;
@@ -67,12 +67,27 @@ pub fn missing_privilege() -> Option<String> {
     }
 }
 
-const NO_LOOK: &str = "CAP_SYS_PTRACE is missing: no executable of other users' processes";
-
 /// What works only in part for want of a privilege that loading does not need.
-pub fn limits() -> Option<&'static str> {
+pub fn limits() -> Option<String> {
     let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
-    (!effective.contains(&privileges::LOOK)).then_some(NO_LOOK)
+    let missing: CapsHashSet = privileges::LOOK
+        .into_iter()
+        .filter(|capability| !effective.contains(capability))
+        .collect();
+    let are = match missing.len() {
+        0 => return None,
+        1 => "is",
+        _ => "are",
+    };
+    let unknown = if missing.contains(&Capability::CAP_SYS_PTRACE) {
+        "no executables, descriptors and names of locks"
+    } else {
+        "no descriptors and not all names of locks"
+    };
+    let names = privileges::names(&missing);
+    Some(format!(
+        "{names} {are} missing: {unknown} of other users' processes"
+    ))
 }
 
 /// Looks at everything that does not need a program to be loaded.
@@ -82,7 +97,7 @@ pub fn items() -> Vec<Item> {
         btf(),
         members(),
         capabilities(),
-        ptrace(),
+        look(),
         held(),
         lockdown(),
         pid_namespace(),
@@ -159,17 +174,17 @@ fn capabilities() -> Item {
     }
 }
 
-fn ptrace() -> Item {
-    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
-    if effective.contains(&Capability::CAP_SYS_PTRACE) {
-        return Item::new("other users' processes", Verdict::Ok, "CAP_SYS_PTRACE", "");
+fn look() -> Item {
+    let name = "other users' processes";
+    match limits() {
+        None => Item::new(name, Verdict::Ok, privileges::names(&privileges::LOOK.into()), ""),
+        Some(limit) => Item::new(
+            name,
+            Verdict::Limited,
+            limit,
+            "run it with sudo, or give the service these capabilities",
+        ),
     }
-    Item::new(
-        "other users' processes",
-        Verdict::Limited,
-        NO_LOOK,
-        "run it with sudo, or give the service CAP_SYS_PTRACE",
-    )
 }
 
 fn held() -> Item {
@@ -179,10 +194,7 @@ fn held() -> Item {
     } else {
         privileges::names(&held)
     };
-    let keep = [privileges::LOOK, privileges::MEASURE]
-        .into_iter()
-        .filter(|capability| held.contains(capability));
-    let keep = privileges::names(&keep.collect());
+    let keep = privileges::names(&privileges::used_on(&held));
     Item::new(
         "capabilities",
         Verdict::Ok,

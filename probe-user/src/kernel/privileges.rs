@@ -4,8 +4,10 @@ use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-/// To see the executables (and memory) of other users' processes, as long as the agent runs.
-pub const LOOK: Capability = Capability::CAP_SYS_PTRACE;
+/// To look into other users' processes, as long as the agent runs: the first for their executables and memory, the second
+/// for what the permissions of files keep from us in addition (`/proc/PID/fd`, `/proc/PID/mem`, programs that only their user
+/// can read).
+pub const LOOK: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
 /// To turn the kernel's run-time statistics on for a second now and then. No service needs it: they can be left out, or
 /// always be on (`kernel.bpf_stats_enabled=1`). An agent that was given it anyway uses it for nothing else.
 pub const MEASURE: Capability = Capability::CAP_SYS_ADMIN;
@@ -30,10 +32,7 @@ pub fn shed(mut works: impl FnMut() -> bool) -> anyhow::Result<String> {
     // Kernels and sandboxes that know no ambient set have none to clear.
     let _ = caps::clear(None, CapSet::Ambient);
     caps::clear(None, CapSet::Inheritable)?;
-    let mut keep: CapsHashSet = [LOOK, MEASURE]
-        .into_iter()
-        .filter(|capability| held.contains(capability))
-        .collect();
+    let mut keep = used_on(&held);
     caps::set(None, CapSet::Effective, &keep)?;
     for needed in LOAD {
         if works() {
@@ -46,11 +45,17 @@ pub fn shed(mut works: impl FnMut() -> bool) -> anyhow::Result<String> {
     Ok(names(&keep))
 }
 
+/// What of it the agent uses once it is attached.
+pub fn used_on(held: &CapsHashSet) -> CapsHashSet {
+    let used = LOOK.into_iter().chain([MEASURE]);
+    used.filter(|capability| held.contains(capability)).collect()
+}
+
 /// Nothing that is executed later gets more either. Takes `CAP_SETPCAP`; where that is missing the service manager has
 /// limited the set, or nobody has.
 fn limit_bounding_set() {
     for capability in caps::all() {
-        if capability != LOOK && capability != MEASURE && !LOAD.contains(&capability) {
+        if capability != MEASURE && !LOOK.contains(&capability) && !LOAD.contains(&capability) {
             let _ = caps::drop(None, CapSet::Bounding, capability);
         }
     }
