@@ -1,4 +1,4 @@
-//! `cargo xtask bench scrape`: what a scrape of ten thousand threads costs, beside process-exporter and node_exporter's
+//! `cargo xtask bench scrape`: what a scrape of ten thousand threads costs, beside process-exporter and `node_exporter`'s
 //! `processes` collector on the same threads in the same run; and what the agent takes while processes are born all the time.
 //!
 //! Absolute times differ between machines: the ratio is the result.
@@ -28,6 +28,15 @@ use crate::{
 const LOADS: [(&str, &[&str]); 2] = [
     ("1 process of 10,000 threads", &["threads", "10000"]),
     ("1,000 processes of 10 threads", &["herd", "1000", "10"]),
+];
+const HEADING: [&str; 7] = [
+    "load",
+    "exporter",
+    "a scrape",
+    "ours is",
+    "its CPU time",
+    "its size",
+    "resident",
 ];
 const FORKS_PER_SECOND: u32 = 1_000;
 const SCRAPE_EVERY: Duration = Duration::from_secs(15);
@@ -63,15 +72,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "bench loads eBPF programs: run it as root");
     let exporters = Exporters::find(workspace, agent::binary(workspace, options.agent.as_deref())?)?;
     let workload = snapshot::workload(workspace)?;
-    let mut table = Table::new(&[
-        "load",
-        "exporter",
-        "a scrape",
-        "ours is",
-        "its CPU time",
-        "its size",
-        "resident",
-    ]);
+    let mut table = Table::new(&HEADING);
     for (name, scene) in LOADS {
         say(&format!("scraping {name}"));
         let _load = Load::start(&workload, scene)?;
@@ -80,7 +81,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             .kinds()
             .map(|kind| measure(&exporters, kind, options.scrapes))
             .collect();
-        lines(name, &rows?).into_iter().for_each(|line| table.row(line));
+        for line in lines(name, &rows?) {
+            table.row(line);
+        }
     }
     print!("{}", table.text());
     let cpu = if options.seconds > 0 {
@@ -128,7 +131,7 @@ fn measure(exporters: &Exporters, kind: Kind, scrapes: u32) -> Result<Row> {
     Ok(Row {
         kind,
         took_ms: median(took),
-        cpu_ms: (exporter.cpu()? - before).as_secs_f64() * 1e3 / f64::from(scrapes),
+        cpu_ms: exporter.cpu()?.saturating_sub(before).as_secs_f64() * 1e3 / f64::from(scrapes),
         kilobytes: bytes / 1024,
         resident_mib: exporter.resident_kib()? as f64 / 1024.0,
     })
@@ -161,7 +164,7 @@ fn cpu_share(exporters: &Exporters, workload: &Path, length: Duration) -> Result
         rate > 0.9 * f64::from(FORKS_PER_SECOND),
         "this host forked {rate:.0} times a second only"
     );
-    Ok((agent.cpu()? - before).as_secs_f64() / elapsed)
+    Ok(agent.cpu()?.saturating_sub(before).as_secs_f64() / elapsed)
 }
 
 /// The table's lines of one load.
