@@ -27,7 +27,7 @@ pub enum Bench {
     Snapshot(snapshot::Options),
     /// Real programs with the agent and without, in turn
     Slowdown(slowdown::Options),
-    /// A scrape of 10,000 threads, beside process-exporter and node_exporter; CPU time under 1,000 forks a second
+    /// A scrape of 10,000 threads, beside process-exporter and `node_exporter`; CPU time under 1,000 forks a second
     Scrape(scrape::Options),
 }
 

@@ -82,7 +82,7 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
                 seconds.push(point(catalog::STATE_SECONDS, &labels, time_ns as f64 / 1e9));
             }
             if group.usage.count(state) > 0 {
-                let cells = &group.usage.histograms[state.index()];
+                let cells = group.usage.histogram(state);
                 let sum_ns = group.usage.closed_ns[state.index()];
                 durations.push(histogram(catalog::STATE_DURATION, &labels, cells, sum_ns));
             }

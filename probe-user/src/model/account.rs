@@ -125,7 +125,7 @@ impl Histograms {
 }
 
 /// Time, counts and durations per state: what one or many threads did over some time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Nanoseconds per state, by [`State::index`].
     pub time_ns: [u64; STATES],
@@ -133,20 +133,11 @@ pub struct Usage {
     pub closed_ns: [u64; STATES],
     /// Nanoseconds sleeping and uninterruptible by what was waited in, by [`probe_ebpf::waiting::Class`].
     pub blocked_ns: [u64; CLASSES],
-    /// Durations of the intervals that ended.
-    pub histograms: Box<[Histogram; STATES]>,
+    /// Durations of the intervals that ended. Most threads end none between two looks, and have none.
+    histograms: Option<Box<[Histogram; STATES]>>,
 }
 
-impl Default for Usage {
-    fn default() -> Self {
-        Self {
-            time_ns: [0; STATES],
-            closed_ns: [0; STATES],
-            blocked_ns: [0; CLASSES],
-            histograms: Box::new([[0; BUCKETS]; STATES]),
-        }
-    }
-}
+static NO_HISTOGRAM: Histogram = [0; BUCKETS];
 
 impl Usage {
     /// Adds what an account gained since `earlier` (all of it if there is no earlier one).
@@ -166,9 +157,9 @@ impl Usage {
         }
         let Some(now) = &account.histograms else { return };
         let before = earlier.and_then(|earlier| earlier.histograms.as_ref());
-        for cell in now.growth_since(before) {
+        for cell in now.growth_since(before).filter(|cell| cell.count > 0) {
             let (state, bucket) = (usize::from(cell.slot) / BUCKETS, usize::from(cell.slot) % BUCKETS);
-            self.histograms[state][bucket] += u64::from(cell.count);
+            self.histograms.get_or_insert_default()[state][bucket] += u64::from(cell.count);
         }
     }
 
@@ -177,18 +168,32 @@ impl Usage {
         for index in 0..STATES {
             self.time_ns[index] += other.time_ns[index];
             self.closed_ns[index] += other.closed_ns[index];
-            for bucket in 0..BUCKETS {
-                self.histograms[index][bucket] += other.histograms[index][bucket];
-            }
         }
         for index in 0..CLASSES {
             self.blocked_ns[index] += other.blocked_ns[index];
         }
+        if let Some(others) = &other.histograms {
+            let ours = self.histograms.get_or_insert_default();
+            let cells = ours.as_flattened_mut().iter_mut().zip(others.as_flattened());
+            cells.for_each(|(sum, count)| *sum += count);
+        }
+    }
+
+    /// Durations of the intervals of a state that ended.
+    pub fn histogram(&self, state: State) -> &Histogram {
+        let all = self.histograms.as_ref();
+        all.map_or(&NO_HISTOGRAM, |all| &all[state.index()])
+    }
+
+    /// The same, to be made up.
+    #[cfg(test)]
+    pub fn histogram_mut(&mut self, state: State) -> &mut Histogram {
+        &mut self.histograms.get_or_insert_default()[state.index()]
     }
 
     /// How many intervals of a state ended.
     pub fn count(&self, state: State) -> u64 {
-        self.histograms[state.index()].iter().sum()
+        self.histogram(state).iter().sum()
     }
 }
 

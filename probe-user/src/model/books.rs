@@ -137,24 +137,46 @@ impl Books {
             let kind = descriptor.and_then(|descriptor| files.kind(thread.pid, descriptor));
             self.add(name, &growth, kind, units);
         });
+        self.recount(snapshot, &tracker, units);
+        self.tracker = tracker;
+        self.folded_count = self.folded.len();
+        self.folded.clear();
+        self.make_room(snapshot.began_ns);
+    }
+
+    /// Counts who is in which condition. Threads of a process mostly stand together: one look at their group for all of them.
+    fn recount(&mut self, snapshot: &Snapshot, tracker: &Tracker, units: &mut dyn Units) {
+        let mut together: Option<(ProcessName, [u64; 10])> = None;
         for thread in &snapshot.threads {
-            let Some(position) = Condition::ALL
+            let position = Condition::ALL
                 .iter()
-                .position(|&condition| condition == thread.condition)
-            else {
-                continue;
-            };
+                .position(|&condition| condition == thread.condition);
+            let Some(position) = position else { continue };
             self.host.threads[position] += 1;
             if thread.is_leader() {
                 self.host.processes[position] += 1;
             }
             let name = tracker.name_of(thread);
-            self.group_of(name, units).threads[position] += 1;
+            if together.as_ref().is_none_or(|(of, _)| *of != name)
+                && let Some((of, counts)) = together.replace((name, [0; 10]))
+            {
+                self.count_threads(of, &counts, units);
+            }
+            if let Some((_, counts)) = &mut together {
+                counts[position] += 1;
+            }
         }
-        self.tracker = tracker;
-        self.folded_count = self.folded.len();
-        self.folded.clear();
-        self.make_room(snapshot.began_ns);
+        if let Some((of, counts)) = together {
+            self.count_threads(of, &counts, units);
+        }
+    }
+
+    fn count_threads(&mut self, name: ProcessName, counts: &[u64; 10], units: &mut dyn Units) {
+        let threads = &mut self.group_of(name, units).threads;
+        threads
+            .iter_mut()
+            .zip(counts)
+            .for_each(|(sum, count)| *sum += count);
     }
 
     /// Sets groups aside whose processes are long gone, and forgets names that nobody may bear any more.

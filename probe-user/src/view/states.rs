@@ -221,7 +221,7 @@ fn row(group: &Group, report: &Report, layout: &Layout) -> Vec<String> {
 
 /// How long a group's waits of one kind took.
 fn histogram(group: &Group, state: State, by: By) -> Vec<String> {
-    let cells = &group.usage.histograms[state.index()];
+    let cells = group.usage.histogram(state);
     let what = match state {
         State::Runnable => "waits for a CPU",
         State::Uninterruptible => "is in uninterruptible sleep",

@@ -42,7 +42,9 @@ fn a_real_prometheus_scrapes_counters_that_only_grow() {
         Workload::start(&["hogs"]),
     ];
     let agent = Agent::start(&live, &[]);
-    let prometheus = Prometheus::start(&program, &[&agent.address], &[]);
+    // With these on, it asks for protobuf first; without (tests/live/dashboards.rs), for text.
+    let flags = ["--enable-feature=native-histograms"];
+    let prometheus = Prometheus::start_with(&program, &[&agent.address], &[], &flags);
     for _ in 0..if is_full() { 60 } else { 20 } {
         spawner.spawn(20);
         std::thread::sleep(Duration::from_millis(950));

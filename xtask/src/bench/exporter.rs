@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -51,36 +51,12 @@ impl Kind {
         }
     }
 
-    /// Those that are here, or could be unpacked. Unpacked, not installed: the packages would start services.
-    pub fn available(workspace: &Workspace) -> Result<Vec<Self>> {
-        let mut found = Vec::new();
-        for kind in Self::ALL {
-            if kind.program(workspace).is_none()
-                && let (Some(package), Some(apt)) = (kind.package(), Apt::find())
-            {
-                apt.unpack(package, &workspace.tools().join(package))?;
-            }
-            if kind.program(workspace).is_some() {
-                found.push(kind);
-            }
-        }
-        Ok(found)
-    }
-
-    fn program(self, workspace: &Workspace) -> Option<PathBuf> {
-        let Some(package) = self.package() else {
-            return Some(workspace.procprobe());
-        };
-        let unpacked = workspace.tools().join(package).join("usr/bin").join(package);
-        find_program(package).or_else(|| unpacked.exists().then_some(unpacked))
-    }
-
     /// One group for each process name, with its threads: what procprobe exports too.
-    fn arguments(self, workspace: &Workspace, address: &str) -> Result<Vec<String>> {
+    fn arguments(self, tools: &Path, address: &str) -> Result<Vec<String>> {
         let arguments = match self {
             Self::Procprobe => vec!["agent".to_owned(), "--listen".to_owned(), address.to_owned()],
             Self::ProcessExporter => {
-                let config = workspace.tools().join("process-exporter.yml");
+                let config = tools.join("process-exporter.yml");
                 fs::write(
                     &config,
                     "process_names: [{name: \"{{.Comm}}\", cmdline: [\".*\"]}]\n",
@@ -102,25 +78,50 @@ impl Kind {
     }
 }
 
-/// A running one.
-pub struct Exporter {
-    process: Background,
-    address: String,
+/// The programs.
+pub struct Exporters {
+    programs: Vec<(Kind, PathBuf)>,
+    tools: PathBuf,
 }
 
-impl Exporter {
-    /// Starts it and waits until it answers.
-    pub fn start(workspace: &Workspace, kind: Kind) -> Result<Self> {
-        let program = kind
-            .program(workspace)
-            .with_context(|| format!("no {}", kind.name()))?;
+impl Exporters {
+    /// Ours, and those of the others that are here or can be unpacked. Not installed: their packages would start services.
+    pub fn find(workspace: &Workspace, agent: PathBuf) -> Result<Self> {
+        let mut programs = vec![(Kind::Procprobe, agent)];
+        for kind in Kind::ALL {
+            let Some(package) = kind.package() else { continue };
+            let directory = workspace.tools().join(package);
+            let unpacked = directory.join("usr/bin").join(package);
+            if find_program(package).is_none()
+                && !unpacked.exists()
+                && let Some(apt) = Apt::find()
+            {
+                apt.unpack(package, &directory)?;
+            }
+            let program = find_program(package).or_else(|| unpacked.exists().then_some(unpacked));
+            programs.extend(program.map(|program| (kind, program)));
+        }
+        Ok(Self {
+            programs,
+            tools: workspace.tools(),
+        })
+    }
+
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.programs.iter().map(|(kind, _)| *kind)
+    }
+
+    /// Starts one and waits until it answers.
+    pub fn start(&self, kind: Kind) -> Result<Exporter> {
+        let program = self.programs.iter().find(|(of, _)| *of == kind);
+        let (_, program) = program.with_context(|| format!("no {}", kind.name()))?;
         let address = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .context("looking for a free port")?
             .to_string();
         let mut command = Command::new(program);
-        environment::scrub(&mut command).args(kind.arguments(workspace, &address)?);
-        let mut exporter = Self {
+        environment::scrub(&mut command).args(kind.arguments(&self.tools, &address)?);
+        let mut exporter = Exporter {
             process: Background::start(kind.name(), &mut command)?,
             address,
         };
@@ -134,7 +135,15 @@ impl Exporter {
         }
         Ok(exporter)
     }
+}
 
+/// A running one.
+pub struct Exporter {
+    process: Background,
+    address: String,
+}
+
+impl Exporter {
     /// Scrapes it; returns the size of the answer.
     pub fn scrape(&self) -> Result<usize> {
         let mut stream =

@@ -2,13 +2,11 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
-
-use crate::{process, workspace::Workspace};
 
 /// A scene, which ends when dropped.
 pub struct Load {
@@ -18,22 +16,6 @@ pub struct Load {
 }
 
 impl Load {
-    /// The program.
-    pub fn build(workspace: &Workspace) -> Result<PathBuf> {
-        let mut cargo = workspace.cargo();
-        cargo.args([
-            "build",
-            "--quiet",
-            "--release",
-            "-p",
-            "probe-user",
-            "--bin",
-            "probe-workload",
-        ]);
-        process::run_on_stderr(&mut cargo).context("building the workload")?;
-        Ok(workspace.target.join("release/probe-workload"))
-    }
-
     /// Starts a scene and waits until it stands.
     pub fn start(program: &Path, scene: &[&str]) -> Result<Self> {
         let mut child = Command::new(program)

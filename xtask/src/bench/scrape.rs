@@ -1,9 +1,10 @@
-//! `cargo xtask bench scrape`: what a scrape of ten thousand threads costs, beside process-exporter and node_exporter's
+//! `cargo xtask bench scrape`: what a scrape of ten thousand threads costs, beside process-exporter and `node_exporter`'s
 //! `processes` collector on the same threads in the same run; and what the agent takes while processes are born all the time.
 //!
 //! Absolute times differ between machines: the ratio is the result.
 
 use std::{
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -12,15 +13,30 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::{
-    exporter::{Exporter, Kind},
+    exporter::{Exporter, Exporters, Kind},
     load::Load,
+    median, snapshot,
 };
-use crate::{build, process, process::say, workspace::Workspace};
+use crate::{
+    agent, process,
+    process::say,
+    record::{self, Table},
+    workspace::Workspace,
+};
 
 /// Loads of ten thousand threads: what to call it, and the scene of the workload.
 const LOADS: [(&str, &[&str]); 2] = [
     ("1 process of 10,000 threads", &["threads", "10000"]),
     ("1,000 processes of 10 threads", &["herd", "1000", "10"]),
+];
+const HEADING: [&str; 7] = [
+    "load",
+    "exporter",
+    "a scrape",
+    "ours is",
+    "its CPU time",
+    "its size",
+    "resident",
 ];
 const FORKS_PER_SECOND: u32 = 1_000;
 const SCRAPE_EVERY: Duration = Duration::from_secs(15);
@@ -33,6 +49,12 @@ pub struct Options {
     /// How long to measure the agent's CPU time while processes are born, in seconds; 0 leaves it out
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=3600))]
     seconds: u32,
+    /// Measure this binary instead of building one
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// Write the table into docs/performance.md
+    #[arg(long)]
+    record: bool,
 }
 
 /// What one exporter took under one load.
@@ -48,33 +70,53 @@ struct Row {
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "bench loads eBPF programs: run it as root");
-    build::run(workspace)?;
-    let workload = Load::build(workspace)?;
-    let kinds = Kind::available(workspace)?;
+    let exporters = Exporters::find(workspace, agent::binary(workspace, options.agent.as_deref())?)?;
+    let workload = snapshot::workload(workspace)?;
+    let mut table = Table::new(&HEADING);
     for (name, scene) in LOADS {
         say(&format!("scraping {name}"));
         let _load = Load::start(&workload, scene)?;
         // One after the other, so that none is slowed by another's work.
-        let rows: Result<Vec<Row>> = kinds
-            .iter()
-            .map(|kind| measure(workspace, *kind, options.scrapes))
+        let rows: Result<Vec<Row>> = exporters
+            .kinds()
+            .map(|kind| measure(&exporters, kind, options.scrapes))
             .collect();
-        print!("{}", table(name, &rows?));
+        for line in lines(name, &rows?) {
+            table.row(line);
+        }
     }
-    if options.seconds > 0 {
-        let share = cpu_share(workspace, &workload, Duration::from_secs(options.seconds.into()))?;
-        println!(
-            "agent, {FORKS_PER_SECOND} forks/s, a scrape every {} s, over {} s: {:.2} % of one core (the goal is 1 % or less)",
-            SCRAPE_EVERY.as_secs(),
-            options.seconds,
-            share * 100.0
-        );
+    print!("{}", table.text());
+    let cpu = if options.seconds > 0 {
+        cpu_line(&exporters, &workload, options.seconds)?
+    } else {
+        String::new()
+    };
+    print!("{cpu}");
+    if options.record {
+        let text = table.markdown() + "\n" + &cpu;
+        record::put(
+            workspace,
+            record::PERFORMANCE,
+            "scrape",
+            "cargo xtask bench scrape",
+            &text,
+        )?;
     }
     Ok(())
 }
 
-fn measure(workspace: &Workspace, kind: Kind, scrapes: u32) -> Result<Row> {
-    let exporter = Exporter::start(workspace, kind)?;
+fn cpu_line(exporters: &Exporters, workload: &Path, seconds: u32) -> Result<String> {
+    let share = cpu_share(exporters, workload, Duration::from_secs(seconds.into()))?;
+    Ok(format!(
+        "The agent's own CPU time at {FORKS_PER_SECOND} forks a second and a scrape every {} s, over {seconds} s: {:.2} % of one \
+         core (the goal is 1 % or less).\n",
+        SCRAPE_EVERY.as_secs(),
+        share * 100.0
+    ))
+}
+
+fn measure(exporters: &Exporters, kind: Kind, scrapes: u32) -> Result<Row> {
+    let exporter = exporters.start(kind)?;
     // The first ones fill caches, and the agent's first snapshot.
     exporter.scrape()?;
     exporter.scrape()?;
@@ -84,23 +126,22 @@ fn measure(workspace: &Workspace, kind: Kind, scrapes: u32) -> Result<Row> {
     for _ in 0..scrapes {
         let began = Instant::now();
         bytes = exporter.scrape()?;
-        took.push(began.elapsed());
+        took.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    took.sort_unstable();
     Ok(Row {
         kind,
-        took_ms: took[took.len() / 2].as_secs_f64() * 1e3,
-        cpu_ms: (exporter.cpu()? - before).as_secs_f64() * 1e3 / f64::from(scrapes),
+        took_ms: median(took),
+        cpu_ms: exporter.cpu()?.saturating_sub(before).as_secs_f64() * 1e3 / f64::from(scrapes),
         kilobytes: bytes / 1024,
         resident_mib: exporter.resident_kib()? as f64 / 1024.0,
     })
 }
 
 /// The agent's share of one core.
-fn cpu_share(workspace: &Workspace, workload: &std::path::Path, length: Duration) -> Result<f64> {
+fn cpu_share(exporters: &Exporters, workload: &Path, length: Duration) -> Result<f64> {
     say(&format!("{FORKS_PER_SECOND} forks/s for {} s", length.as_secs()));
     let mut load = Load::start(workload, &["births"])?;
-    let agent = Exporter::start(workspace, Kind::Procprobe)?;
+    let agent: Exporter = exporters.start(Kind::Procprobe)?;
     agent.scrape()?;
     let before = agent.cpu()?;
     let began = Instant::now();
@@ -123,49 +164,32 @@ fn cpu_share(workspace: &Workspace, workload: &std::path::Path, length: Duration
         rate > 0.9 * f64::from(FORKS_PER_SECOND),
         "this host forked {rate:.0} times a second only"
     );
-    Ok((agent.cpu()? - before).as_secs_f64() / elapsed)
+    Ok(agent.cpu()?.saturating_sub(before).as_secs_f64() / elapsed)
 }
 
-fn table(load: &str, rows: &[Row]) -> String {
-    use std::fmt::Write;
-    let mut text = format!(
-        "{load:<32} {:>10} {:>8} {:>10} {:>8} {:>8}\n",
-        "SCRAPE", "OURS IS", "CPU", "SIZE", "RESIDENT"
-    );
-    let ours = rows
-        .iter()
-        .find(|row| row.kind == Kind::Procprobe)
-        .map(|row| row.took_ms);
-    for row in rows {
-        let ratio = match ours {
-            Some(ours) if row.kind != Kind::Procprobe => format!("1/{:.0}", row.took_ms / ours),
-            _ => "–".to_owned(),
+/// The table's lines of one load.
+fn lines(load: &str, rows: &[Row]) -> Vec<Vec<String>> {
+    let ours = rows.iter().find(|row| row.kind == Kind::Procprobe);
+    let line = |kind: Kind| {
+        let mut cells = vec![load.to_owned(), kind.name().to_owned()];
+        let Some(row) = rows.iter().find(|row| row.kind == kind) else {
+            cells.push("not here, and no apt to fetch it".to_owned());
+            cells.resize(7, "–".to_owned());
+            return cells;
         };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "  {:<30} {:>7.1} ms {ratio:>8} {:>7.1} ms {:>5} kB {:>4.0} MiB",
-            row.kind.name(),
-            row.took_ms,
-            row.cpu_ms,
-            row.kilobytes,
-            row.resident_mib
-        );
-    }
-    text + &missing(rows) + "\n"
-}
-
-fn missing(rows: &[Row]) -> String {
-    let absent = Kind::ALL
-        .into_iter()
-        .filter(|kind| rows.iter().all(|row| row.kind != *kind));
-    let lines = absent.map(|kind| {
-        format!(
-            "  {:<30} not here, and no apt to fetch it with: no ratio\n",
-            kind.name()
-        )
-    });
-    lines.collect()
+        let ratio = ours
+            .filter(|ours| ours.kind != kind)
+            .map(|ours| row.took_ms / ours.took_ms);
+        cells.extend([
+            format!("{:.1} ms", row.took_ms),
+            ratio.map_or("–".to_owned(), |ratio| format!("1/{ratio:.0}")),
+            format!("{:.1} ms", row.cpu_ms),
+            format!("{} kB", row.kilobytes),
+            format!("{:.0} MiB", row.resident_mib),
+        ]);
+        cells
+    };
+    Kind::ALL.map(line).into()
 }
 
 #[cfg(test)]
@@ -184,14 +208,12 @@ mod tests {
 
     #[test]
     fn the_ratio_is_ours_to_theirs() {
-        let text = table(
+        let lines = lines(
             "load",
             &[row(Kind::Procprobe, 20.0), row(Kind::ProcessExporter, 1_500.0)],
         );
-        assert!(text.contains("1/75"), "{text}");
-        assert!(
-            text.contains("node_exporter, processes") && text.contains("no ratio"),
-            "{text}"
-        );
+        assert_eq!((&*lines[0][3], &*lines[1][3]), ("–", "1/75"));
+        assert!(lines[2][2].contains("not here"), "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() == 7), "{lines:?}");
     }
 }

@@ -65,8 +65,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The tests' own program of sleeping threads.
-fn workload(workspace: &Workspace) -> Result<PathBuf> {
+/// The tests' own program of scenes.
+pub fn workload(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     cargo
         .args([

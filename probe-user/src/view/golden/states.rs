@@ -20,8 +20,8 @@ fn group(key: &str, threads: u64, times: &[(State, u64, u64)], switches: (u64, u
         group.usage.time_ns[index] = ns;
         group.usage.closed_ns[index] = ns;
         if let Some(mean) = ns.checked_div(count) {
-            group.usage.histograms[index][bucket_of(mean)] = count - count / 10;
-            group.usage.histograms[index][bucket_of(mean * 4)] = count / 10;
+            group.usage.histogram_mut(state)[bucket_of(mean)] = count - count / 10;
+            group.usage.histogram_mut(state)[bucket_of(mean * 4)] = count / 10;
         }
     }
     group.now[2] = threads;

@@ -76,7 +76,7 @@ fn group(group: &Group, known: bool) -> GroupJson {
             now,
             total_ns: state.map(|state| group.usage.time_ns[state.index()]),
             count: state.map(|state| group.usage.count(state)),
-            histogram: state.map(|state| buckets(&group.usage.histograms[state.index()])),
+            histogram: state.map(|state| buckets(group.usage.histogram(state))),
         };
         (condition.name(), json)
     });

@@ -25,6 +25,14 @@ impl Prometheus {
     /// # Panics
     /// If it does not become ready.
     pub fn start(program: &Path, targets: &[&str], rules: &[String]) -> Self {
+        Self::start_with(program, targets, rules, &[])
+    }
+
+    /// The same, with flags.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_with(program: &Path, targets: &[&str], rules: &[String], flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("prometheus.yml");
         let mut text = format!(
@@ -46,6 +54,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg(format!("--web.listen-address={port}"))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
