@@ -54,6 +54,7 @@ fn an_agent_with_a_full_table_lives_on_in_bounds() {
     let agent = Agent::start(&live, &["--max-locks", ROOM]);
     agent.locks();
     scene.tell("10000", "done");
+    // It tells of its latest window; what was lost before is in the metrics.
     let answer = agent.locks();
     assert!(
         number(&answer["lost"], "lock_table") >= 8_000,

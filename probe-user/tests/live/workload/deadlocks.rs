@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
-use crate::arena::{self, Flavour, PthreadMutex, Shareable, address, in_futex, map, memory, nap, nap_until};
+use crate::arena::{self, Flavour, PthreadMutex, Shareable, address, in_futex, map, memory, nap_until};
 use crate::{ready, sys};
 
 /// More than any scene has.
@@ -172,29 +172,37 @@ pub fn dead_owner() {
     ]);
 }
 
-/// Two threads, each with one of Rust's mutexes, which do not tell their owner, and each wants the other's.
+/// Two threads, each with one of Rust's mutexes, which do not tell their owner, and each wants the other's. They are
+/// alone in their process but for its first thread, which has slept since before: nobody who could end it.
 pub fn cycle_without_owners() {
     static LOCKS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
-    static TIDS: [AtomicI32; 2] = [const { AtomicI32::new(0) }; 2];
-    static HOLDING: AtomicU32 = AtomicU32::new(0);
-    sys::set_name(b"pp-ownerless");
-    for place in 0..2 {
-        arena::thread(&format!("pp-knot-{place}"), move || {
-            let _mine = LOCKS[place].lock().unwrap_or_else(PoisonError::into_inner);
-            HOLDING.fetch_add(1, SeqCst);
-            nap_until(|| HOLDING.load(SeqCst) == 2);
-            TIDS[place].store(sys::gettid(), SeqCst);
-            let _other = LOCKS[1 - place].lock().unwrap_or_else(PoisonError::into_inner);
-            nap(0);
-        });
-    }
+    sys::set_name(b"pp-outside");
+    let knot = Knot::new(&memory::<Knot>(), Flavour::Plain);
+    let child = sys::fork(|| {
+        sys::set_name(b"pp-ownerless");
+        for place in 0..2 {
+            arena::thread(&format!("pp-knot-{place}"), move || {
+                let _mine = LOCKS[place].lock().unwrap_or_else(PoisonError::into_inner);
+                knot.holding.fetch_add(1, SeqCst);
+                // Two, and a third when all is quiet but for these.
+                nap_until(|| knot.holding.load(SeqCst) == 3);
+                knot.tids[place].store(sys::gettid(), SeqCst);
+                let _other = LOCKS[1 - place].lock().unwrap_or_else(PoisonError::into_inner);
+            });
+        }
+        sys::pause();
+    });
     nap_until(|| {
-        TIDS.iter()
-            .all(|tid| tid.load(SeqCst) > 0 && in_futex(tid.load(SeqCst)))
+        knot.holding.load(SeqCst) == 2 && arena::asleep_in(child).is_some_and(|call| call == libc::SYS_pause)
+    });
+    knot.holding.fetch_add(1, SeqCst);
+    nap_until(|| {
+        let tids = knot.tids[..2].iter().map(|tid| tid.load(SeqCst));
+        tids.into_iter().all(|tid| tid > 0 && in_futex(tid))
     });
     ready(&[
-        ("pid", std::process::id().into()),
-        ("tid0", TIDS[0].load(SeqCst).into()),
-        ("tid1", TIDS[1].load(SeqCst).into()),
+        ("pid", child.into()),
+        ("tid0", knot.tids[0].load(SeqCst).into()),
+        ("tid1", knot.tids[1].load(SeqCst).into()),
     ]);
 }
