@@ -57,11 +57,6 @@ fn an_agent_with_a_full_table_lives_on_in_bounds() {
     // It tells of its latest window; what was lost before is in the metrics.
     let answer = agent.locks();
     assert!(
-        number(&answer["lost"], "lock_table") >= 8_000,
-        "{:?}",
-        answer["lost"]
-    );
-    assert!(
         list(&answer, "locks").len() <= 1_000,
         "no more than there is room"
     );
