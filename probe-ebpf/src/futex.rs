@@ -110,7 +110,7 @@ fn timed(timeout: u64) -> u8 {
 
 /// An entry of `futex_waitv(2)`'s list (`struct futex_waitv`).
 #[repr(C)]
-struct Listed {
+pub struct Listed {
     value: u64,
     address: u64,
     flags: u32,

@@ -221,7 +221,7 @@ pub const LIVE_WORDS: usize = 16;
 pub struct LiveFutex {
     /// From [`LIVE_BEFORE`] bytes before the word.
     pub words: [u32; LIVE_WORDS],
-    /// Bytes that could be read: all, 4 (the word alone, at its place), or 0.
+    /// Bytes that could be read: all; from the word on, [`WORDS`] of them or the word alone; or none.
     pub valid: u32,
     /// Zero.
     pub padding: u32,
@@ -238,7 +238,7 @@ impl LiveFutex {
     pub fn words_at(&self) -> Option<[u32; WORDS]> {
         let first = (LIVE_BEFORE / 4) as usize;
         let mut words = [0; WORDS];
-        if self.valid as usize >= LIVE_WORDS * 4 {
+        if self.valid as usize >= WORDS * 4 {
             words.copy_from_slice(&self.words[first..first + WORDS]);
             return Some(words);
         }

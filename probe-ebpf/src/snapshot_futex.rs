@@ -8,13 +8,13 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_copy_from_user_task;
 use probe_ebpf::ledger::{IN_FUTEX, Ledger};
-use probe_ebpf::lock::{LIVE_BEFORE, LIVE_WORDS, LiveFutex};
+use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
 use probe_ebpf::record::{ON_CPU, Scratch, TaskRecord};
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
-use probe_ebpf::waiting::{Class, flag, op};
+use probe_ebpf::waiting::{Class, flag, futex_flags, op};
 
-use crate::futex::{decode_wait, recognise};
+use crate::futex::{Listed, decode_wait, recognise};
 use crate::maps::LEDGERS;
 use crate::task::{Task, has_copy_from_user_task};
 
@@ -69,8 +69,26 @@ fn find(task: Task, record: &mut TaskRecord) -> bool {
     record.futex = decode_wait(&record.blocked_on, task.registers());
     record.futex.class = Class::Futex as u8;
     record.futex.flags |= flag::FOUND;
-    // The list of `futex_waitv` lies in memory that is not read here.
-    record.futex.op != op::NONE && record.futex.op != op::WAITV
+    if record.futex.op == op::WAITV && !find_first(task, &mut record.futex) {
+        record.futex.op = op::NONE;
+    }
+    record.futex.op != op::NONE
+}
+
+/// Reads the first of the futexes that `futex_waitv` lists; false if that cannot be.
+#[inline(always)]
+fn find_first(task: Task, futex: &mut FutexWait) -> bool {
+    const WORDS_LISTED: usize = size_of::<Listed>() / 4;
+    let mut words = [0_u32; WORDS_LISTED];
+    if !has_copy_from_user_task() || !copy(task, words.as_mut_ptr(), (WORDS_LISTED * 4) as u32, futex.address)
+    {
+        return false;
+    }
+    // The members of `struct futex_waitv`, in halves.
+    futex.value = words[0];
+    futex.address = u64::from(words[2]) | u64::from(words[3]) << 32;
+    futex.flags |= futex_flags(u64::from(words[4]));
+    true
 }
 
 /// Gives the wait to a ledger that has not seen a switch, so that its end is booked like any other's.
@@ -91,6 +109,7 @@ fn keep(ledger: *mut Ledger, record: &TaskRecord) {
 #[inline(always)]
 fn read_around(task: Task, address: u64, live: &mut LiveFutex) {
     const ALL: u32 = (LIVE_WORDS * 4) as u32;
+    const FORWARD: u32 = (WORDS * 4) as u32;
     const AT: usize = (LIVE_BEFORE / 4) as usize;
     live.valid = 0;
     live.padding = 0;
@@ -101,7 +120,10 @@ fn read_around(task: Task, address: u64, live: &mut LiveFutex) {
         address.wrapping_sub(LIVE_BEFORE),
     ) {
         live.valid = ALL;
-    } else if copy(task, (&raw mut live.words[AT]).cast(), 4, address) {
+    } else if copy(task, &raw mut live.words[AT], FORWARD, address) {
+        // The first thing in its mapping, as locks in shared memory often are.
+        live.valid = FORWARD;
+    } else if copy(task, &raw mut live.words[AT], 4, address) {
         live.valid = 4;
     }
 }

@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use probe_ebpf::lock::{LockKey, LockStats};
+use probe_ebpf::lock::{FutexWait, LockKey, LockStats};
 use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::bpf::BpfSource;
 use super::patience::{stuck, within};
 use crate::kernel::snapshot::{Detail, SnapshotError};
 use crate::kernel::tables::TableError;
-use crate::model::locks::{LockId, Tables, is_shared, key_of};
+use crate::model::locks::{LockId, Tables, is_shared, key_of, pair};
 use crate::model::snapshot::Snapshot;
 
 /// What was found out about keys of shared locks; `None`: it is private after all.
@@ -132,20 +132,34 @@ impl BpfSource {
         let locks = self.probe.locks.read()?;
         let edges = self.probe.edges.read()?;
         let mut wanted: HashMap<LockKey, u32> = HashMap::new();
-        for (key, stats) in &locks {
-            if is_shared(&stats.sample) {
-                wanted.insert(*key, stats.pid);
+        let mut pairs: HashMap<LockKey, LockKey> = HashMap::new();
+        let mut note = |key: LockKey, wait: &FutexWait, pid: u32| {
+            let first = pair(key, wait);
+            if first != key {
+                pairs.insert(key, first);
             }
+            if is_shared(wait) {
+                wanted.insert(first, pid);
+            }
+        };
+        for (key, stats) in &locks {
+            note(*key, &stats.sample, stats.pid);
         }
         for thread in &snapshot.threads {
-            if let Some(open) = thread.futex.as_ref().filter(|open| is_shared(&open.wait)) {
-                wanted.insert(key_of(thread, open), thread.pid);
+            if let Some(open) = &thread.futex {
+                note(key_of(thread, open), &open.wait, thread.pid);
             }
+        }
+        let mut aliases = self.mappings.tell(&wanted, &stuck(snapshot));
+        for (key, first) in pairs {
+            let private = LockId::Private(first.space, first.address);
+            let id = aliases.get(&first).copied().unwrap_or(private);
+            aliases.insert(key, id);
         }
         Ok(Tables {
             locks,
             edges,
-            shared: self.mappings.tell(&wanted, &stuck(snapshot)),
+            aliases,
         })
     }
 

@@ -256,7 +256,8 @@ fn doing(doing: &Doing) -> String {
             Some(LockId::Private(_, address)) => {
                 format!("waiting itself for …{:04x} for {time}", address & 0xffff)
             }
-            _ => format!("asleep{inside} for {time}"),
+            Some(LockId::Shared { .. }) => format!("waiting itself for a shared lock for {time}"),
+            None => format!("asleep{inside} for {time}"),
         },
         Condition::Alive(State::Uninterruptible) => format!("in uninterruptible sleep{inside} for {time}"),
         Condition::Alive(State::Stopped) => format!("stopped for {time}"),

@@ -6,7 +6,7 @@
 //! `library/std/src/sys/sync` of Rust (mutexes wait with `FUTEX_WAIT_BITSET` for the value 2, readers-writer locks for a word
 //! with the bits 30 or 31, a parked thread for -1).
 
-use probe_ebpf::lock::{FutexWait, Layout, Outcome};
+use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, Layout, Outcome, TID_LIMIT};
 use probe_ebpf::waiting::{flag, op};
 
 use super::Kind;
@@ -75,10 +75,27 @@ fn glibc(evidence: &Evidence<'_>) -> Option<Verdict> {
         Some(kind) => return Some(idle(kind)),
         None => {}
     }
+    if is_barrier(evidence) {
+        return Some(idle(Kind::Barrier));
+    }
     let wakes_all = evidence.ended_by(Outcome::WokenMany) * 2 > evidence.ended();
     let plain = sample.op == op::WAIT && sample.flags & flag::TIMED == 0;
     let protocol = mostly(evidence, Layout::Contended) || mostly(evidence, Layout::GlibcMutex);
     (plain && wakes_all && evidence.several_waiters && !protocol).then_some(idle(Kind::Barrier))
+}
+
+/// A barrier of glibc that is not complete, by its memory: the number of those who have come stands before the word (the round
+/// that goes on), the number it takes behind it, and as many wait as have come.
+fn is_barrier(evidence: &Evidence<'_>) -> bool {
+    let plain = evidence.sample.op == op::WAIT && evidence.sample.flags & flag::TIMED == 0;
+    let live = evidence.open.iter().find_map(|(_, open)| open.live.as_ref());
+    let Some(live) = live.filter(|live| plain && live.valid as usize == 4 * LIVE_WORDS) else {
+        return false;
+    };
+    let at = (LIVE_BEFORE / 4) as usize;
+    let come = live.words[at - 1].wrapping_sub(live.words[at]);
+    let needed = live.words[at + 1];
+    come != 0 && come < needed && needed <= TID_LIMIT && u64::from(come) == evidence.open.len() as u64
 }
 
 /// By the values that are waited for.

@@ -54,7 +54,12 @@ impl<'a> Evidence<'a> {
         Self {
             id,
             pid: 0,
-            address,
+            // Of a pair of words the first.
+            address: if let LockId::Private(_, first) = id {
+                first
+            } else {
+                address
+            },
             wait_ns: 0,
             max_ns: 0,
             histogram: [0; BUCKETS],

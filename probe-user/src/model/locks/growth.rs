@@ -56,7 +56,7 @@ impl Mark {
         Tables {
             locks: locks.collect(),
             edges: edges.collect(),
-            shared: tables.shared.clone(),
+            aliases: tables.aliases.clone(),
         }
     }
 

@@ -34,8 +34,8 @@ mod tests;
 
 use std::collections::HashMap;
 
-use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
-use probe_ebpf::waiting::flag;
+use probe_ebpf::lock::{EdgeKey, EdgeStats, FutexWait, LockKey, LockStats};
+use probe_ebpf::waiting::{flag, op};
 
 use super::snapshot::Snapshot;
 use super::thread::{Comm, OpenWait, Thread};
@@ -63,15 +63,15 @@ pub struct Tables {
     pub locks: Vec<(LockKey, LockStats)>,
     /// Waits by waiter and holder.
     pub edges: Vec<(EdgeKey, EdgeStats)>,
-    /// Keys of locks in shared memory.
-    pub shared: HashMap<LockKey, LockId>,
+    /// Keys of locks that go by another name: in shared memory, or by the first word of a pair.
+    pub aliases: HashMap<LockKey, LockId>,
 }
 
 impl Tables {
     /// Which lock a key means.
     pub fn id(&self, key: LockKey) -> LockId {
         let private = LockId::Private(key.space, key.address);
-        self.shared.get(&key).copied().unwrap_or(private)
+        self.aliases.get(&key).copied().unwrap_or(private)
     }
 }
 
@@ -103,8 +103,23 @@ pub fn key_of(thread: &Thread, open: &OpenWait) -> LockKey {
     }
 }
 
+/// The word that a lock goes by, where waiters use two: condition variables and readers-writer locks of glibc have a pair of
+/// them side by side, and those who take turns alternate between both.
+pub fn pair(key: LockKey, wait: &FutexWait) -> LockKey {
+    let of_glibc = wait.op == op::WAIT_BITSET && wait.flags & flag::REALTIME != 0;
+    let second = key.address & 7 == 4;
+    LockKey {
+        address: if of_glibc && second {
+            key.address - 4
+        } else {
+            key.address
+        },
+        ..key
+    }
+}
+
 /// Whether other processes can be waiting at the same lock.
-pub fn is_shared(wait: &probe_ebpf::lock::FutexWait) -> bool {
+pub fn is_shared(wait: &FutexWait) -> bool {
     wait.flags & flag::PRIVATE == 0
 }
 

@@ -211,7 +211,7 @@ impl World {
 /// Nothing happened yet.
 pub fn no_tables() -> Tables {
     Tables {
-        shared: HashMap::new(),
+        aliases: HashMap::new(),
         ..Tables::default()
     }
 }

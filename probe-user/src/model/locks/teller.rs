@@ -9,7 +9,7 @@ use super::deadlock::proven_owner;
 use super::evidence::Evidence;
 use super::people::{Names, Owner, People};
 use super::report::{Doing, Edge, Holder, Lock, Pattern};
-use super::{Grade, LockId, Look, Party, Tables, is_shared};
+use super::{Grade, LockId, Look, Party, Tables, is_shared, key_of};
 use crate::model::thread::{Comm, OpenWait, Thread};
 
 /// Turns evidence into lines.
@@ -18,6 +18,8 @@ pub struct Teller<'a> {
     pub people: &'a People<'a>,
     /// Who was.
     pub names: &'a Names,
+    /// Which locks there are.
+    pub tables: &'a Tables,
     /// Length of the window, nanoseconds.
     pub window_ns: u64,
 }
@@ -187,7 +189,7 @@ impl Teller<'_> {
                 waits_for: thread
                     .futex
                     .as_ref()
-                    .map(|open| LockId::Private(thread.space, open.wait.address)),
+                    .map(|open| self.tables.id(key_of(thread, open))),
             }),
         }
     }

@@ -97,6 +97,7 @@ impl LockWindow {
         let teller = Teller {
             people: &people,
             names: &self.names,
+            tables: look.tables,
             window_ns,
         };
         report.edges = teller.edges(look, &gained, &contended);
