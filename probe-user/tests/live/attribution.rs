@@ -73,8 +73,9 @@ impl Truth {
             "within 2 % of {wait_ns}: {lock}"
         );
         let found_max = number(lock, "wait_ns_max");
+        // The program's own clock runs on while it is preempted on its way back to user space.
         assert!(
-            found_max <= max_ns + 1_000_000 && found_max * 10 >= max_ns * 9,
+            found_max <= max_ns + 1_000_000 && found_max * 2 >= max_ns,
             "{max_ns}: {lock}"
         );
         let histogram = list(lock, "histogram");
