@@ -21,7 +21,7 @@ impl Hierarchy {
     /// host of version 1 or a hybrid one, version 2 has no controllers, and runtimes may make no cgroups there.
     pub fn find(proc_root: &Path) -> Option<Self> {
         let mounts = fs::read(proc_root.join("self/mounts")).unwrap_or_default();
-        let mounted = |wanted: fn(&[u8], &[u8]) -> bool| {
+        let mounted = |wanted: &dyn Fn(&[u8], &[u8]) -> bool| {
             mounts.split(|&byte| byte == b'\n').find_map(|line| {
                 let mut fields = line.split(|&byte| byte == b' ').skip(1);
                 let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
@@ -34,9 +34,9 @@ impl Hierarchy {
                 .any(|option| option == b"pids")
         };
         let is_v1 = |kind: &[u8], options: &[u8]| kind == b"cgroup" && has_pids(options);
-        let v1 = mounted(is_v1).map(|root| Self { root, is_v1: true });
+        let v1 = mounted(&is_v1).map(|root| Self { root, is_v1: true });
         v1.or_else(|| {
-            let root = mounted(|kind, _| kind == b"cgroup2")?;
+            let root = mounted(&|kind, _| kind == b"cgroup2")?;
             Some(Self { root, is_v1: false })
         })
     }
