@@ -99,6 +99,10 @@ offsets! {
     cred_euid,
     /// `css_set.dfl_cgrp` (optional: no cgroups, no units)
     css_set_dfl_cgrp,
+    /// `css_set.subsys[pids_cgrp_id]`, if the pids controller is on a hierarchy of version 1; else absent.
+    css_set_v1,
+    /// `cgroup_subsys_state.cgroup` (with the one above)
+    css_cgroup,
     /// `cgroup.kn`
     cgroup_kn,
     /// `kernfs_node.id`

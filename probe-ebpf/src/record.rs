@@ -19,7 +19,7 @@ pub struct Facts {
     pub start_ns: u64,
     /// `start_boottime` of the parent process's leader.
     pub parent_start_ns: u64,
-    /// Inode number of the cgroup on the default (v2) hierarchy; 0 if unknown.
+    /// Inode number of the cgroup on the v2 hierarchy, or on that of the pids controller where it is a v1 one; 0 if unknown.
     pub cgroup_id: u64,
     /// Identity of the pid namespace; means nothing but to compare.
     pub pid_namespace: u64,

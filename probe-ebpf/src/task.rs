@@ -299,7 +299,13 @@ impl Task {
             return 0;
         }
         let css_set: *const c_void = load(task, offset!(task_cgroups));
-        let cgroup: *const c_void = load(css_set, offset!(css_set_dfl_cgrp));
+        // Where controllers are on version 1, containers and services are known there alone.
+        let cgroup: *const c_void = if offset!(css_set_v1) == ABSENT {
+            load(css_set, offset!(css_set_dfl_cgrp))
+        } else {
+            let css: *const c_void = load(css_set, offset!(css_set_v1));
+            load(css, offset!(css_cgroup))
+        };
         let node: *const c_void = load(cgroup, offset!(cgroup_kn));
         load(node, offset!(kernfs_node_id))
     }

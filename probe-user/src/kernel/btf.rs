@@ -269,15 +269,24 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError::Malformed`] if the blob does not follow the format.
     pub fn has_enumerator(&self, name: &str) -> Result<bool, BtfError> {
+        Ok(self.enumerator(name)?.is_some())
+    }
+
+    /// The value of an enumerator of any enumeration; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// If the blob is cut off.
+    pub fn enumerator(&self, name: &str) -> Result<Option<u32>, BtfError> {
         for entry in self.types.iter().filter(|entry| entry.kind == KIND_ENUM) {
             for index in 0..entry.vlen {
-                let member = u32_at(self.blob, entry.extra + index * 8)?;
+                let at = entry.extra + index * 8;
+                let member = u32_at(self.blob, at)?;
                 if self.name(member)? == name.as_bytes() {
-                    return Ok(true);
+                    return u32_at(self.blob, at + 4).map(Some);
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// How many arguments a raw tracepoint passes (without the leading `void *`), and whether the last is a

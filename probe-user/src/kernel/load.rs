@@ -1,15 +1,17 @@
 //! Loading the programs, attaching them, and going live.
 
+use std::path::Path;
 use std::{fs, io};
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use aya::programs::{BtfTracePoint, Iter, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use probe_ebpf::offsets::Offsets;
+use probe_ebpf::offsets::{ABSENT, Offsets};
 use probe_ebpf::totals::{Control, Totals};
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
+use super::hierarchy::Hierarchy;
 use super::snapshot::SnapshotError;
 use super::tables::{Edges, Locks};
 use super::{clock, offsets, preflight};
@@ -188,7 +190,11 @@ impl Probe {
             return Err(LoadError::Privilege(missing));
         }
         let blob = fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
-        let offsets = PodOffsets(offsets::resolve(&Btf::parse(&blob)?)?);
+        let mut offsets = offsets::resolve(&Btf::parse(&blob)?)?;
+        if !Hierarchy::find(Path::new("/proc")).is_some_and(|hierarchy| hierarchy.is_v1) {
+            offsets.css_set_v1 = ABSENT;
+        }
+        let offsets = PodOffsets(offsets);
         drop(blob);
         let btf = aya::Btf::from_sys_fs().map_err(|error| LoadError::Object(error.into()))?;
         let syscalls = PodSyscalls(syscall_table());

@@ -15,6 +15,7 @@ pub mod btf;
 pub mod clock;
 pub mod cost;
 pub mod events;
+pub mod hierarchy;
 pub mod load;
 pub mod log;
 pub mod offsets;

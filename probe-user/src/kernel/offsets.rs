@@ -49,6 +49,15 @@ fn require_helpers(btf: &Btf<'_>) -> Result<(), BtfError> {
     Ok(())
 }
 
+/// Where a `css_set` points to its cgroup of the pids controller.
+fn pids_of_css_set(btf: &Btf<'_>) -> Result<u32, BtfError> {
+    let controller = btf.enumerator("pids_cgrp_id")?.ok_or_else(|| BtfError::NoType {
+        kind: "cgroup controller",
+        name: "pids".to_owned(),
+    })?;
+    Ok(btf.offset_of("css_set", "subsys")? + controller * 8)
+}
+
 /// Reads all offsets.
 ///
 /// # Errors
@@ -101,6 +110,8 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         siginfo_code: btf.offset_of("kernel_siginfo", "si_code")?,
         cred_euid: btf.offset_of("cred", "euid")?,
         css_set_dfl_cgrp: optional(btf.offset_of("css_set", "dfl_cgrp")),
+        css_set_v1: optional(pids_of_css_set(btf)),
+        css_cgroup: optional(btf.offset_of("cgroup_subsys_state", "cgroup")),
         cgroup_kn: optional(btf.offset_of("cgroup", "kn")),
         kernfs_node_id: optional(btf.offset_of("kernfs_node", "id")),
         pid_level: btf.offset_of("pid", "level")?,

@@ -1,17 +1,16 @@
 //! Cgroup ids to paths to units.
 //!
-//! A cgroup's id is the inode number of its directory on the v2 hierarchy. The hierarchy is walked when an id turns up
+//! A cgroup's id is the inode number of its directory. The hierarchy is walked when an id turns up
 //! that is not known yet, at most once in [`REFRESH`]; a cgroup that is gone by then stays unknown.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::kernel::hierarchy::Hierarchy;
 use crate::model::label_map::LabelMap;
 use crate::model::tracker::Units;
 use crate::model::unit::unit_of;
@@ -40,14 +39,9 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Finds the v2 hierarchy among the mounts (`/proc/self/mounts`); hybrid hosts have it beside the v1 ones.
+    /// Of the hierarchy that [`Hierarchy::find`] chooses.
     pub fn new(proc_root: &Path) -> Self {
-        let mounts = fs::read(proc_root.join("self/mounts")).unwrap_or_default();
-        let root = mounts.split(|&byte| byte == b'\n').find_map(|line| {
-            let mut fields = line.split(|&byte| byte == b' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == b"cgroup2").then(|| PathBuf::from(OsString::from_vec(unescape(path))))
-        });
+        let root = Hierarchy::find(proc_root).map(|hierarchy| hierarchy.root);
         Self {
             root,
             known: HashMap::new(),
@@ -111,29 +105,6 @@ impl Cgroups {
             }
         }
     }
-}
-
-/// A mount point as it is: the kernel writes blanks, line ends and backslashes as three octal digits. Other users' mounts
-/// need not be UTF-8 either, and must not hide ours.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = after
-            .get(..3)
-            .filter(|digits| byte == b'\\' && digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
-        if let Some(digits) = octal {
-            let value = digits.iter().fold(0_u8, |value, digit| {
-                value.wrapping_mul(8).wrapping_add(digit - b'0')
-            });
-            out.push(value);
-            rest = &after[3..];
-        } else {
-            out.push(byte);
-            rest = after;
-        }
-    }
-    out
 }
 
 impl Units for Cgroups {

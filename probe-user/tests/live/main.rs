@@ -51,5 +51,6 @@ mod service;
 mod states;
 mod storm;
 mod tree;
+mod units;
 mod web;
 mod zombies;
