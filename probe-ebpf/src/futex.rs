@@ -21,7 +21,7 @@ use probe_ebpf::waiting::{
 };
 
 use crate::maps::{self, EDGES, LOCKS, NO_WAITS};
-use crate::task::{Registers, Task, has_registers};
+use crate::task::{Registers, Task, has_read_user, has_registers};
 
 /// Filled in by the agent before loading; frozen afterwards.
 #[unsafe(no_mangle)]
@@ -164,6 +164,9 @@ pub fn recognise(wait: &mut FutexWait, words: &[u32; WORDS]) {
 /// Reads memory of the current process; a page that is not there is not waited for.
 #[inline(always)]
 fn read_user<T>(into: &mut T, address: u64) -> bool {
+    if !has_read_user() {
+        return false;
+    }
     // SAFETY: writes `size_of::<T>()` bytes of plain data; reads user memory without faulting.
     unsafe {
         bpf_probe_read_user(

@@ -26,6 +26,12 @@ macro_rules! offset {
     };
 }
 
+/// Whether user memory may be read where nothing can be waited for.
+#[inline(always)]
+pub fn has_read_user() -> bool {
+    offset!(has_read_user) == 1
+}
+
 /// Whether `sched_switch` has its fourth argument. A constant to the verifier, which skips the other branch.
 #[inline(always)]
 pub fn switch_has_prev_state() -> bool {

@@ -135,6 +135,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_self_exec_id: task("self_exec_id")?,
         upid_ns: btf.offset_of("upid", "ns")?,
         has_copy_from_user_task: u32::from(btf.has_enumerator("BPF_FUNC_copy_from_user_task")?),
+        has_read_user: u32::from(aya::features().bpf_probe_read_kernel()),
         // 72ba14deb40a (6.8) replaced the pid by the task.
         victim_is_task: u32::from(
             btf.tracepoint_arguments("mark_victim")
