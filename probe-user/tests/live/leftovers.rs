@@ -109,10 +109,16 @@ fn agents_killed_at_random_leave_nothing() {
     let mut random = Random::new();
     let kills = if is_full() { 100 } else { 12 };
     let mut loaded = 0;
-    for _ in 0..kills {
+    for number in 0..kills {
         let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
         let mut running = Running(command.stderr(Stdio::null()).spawn().expect("starting the agent"));
-        std::thread::sleep(Duration::from_millis(random.below(1000)));
+        // Every other one once it has loaded something, however long that takes here.
+        let begun = number % 2 == 0;
+        if begun {
+            eventually("a program", || !held_by(running.0.id(), "prog").is_empty());
+        }
+        let most = if begun { 500 } else { 2500 };
+        std::thread::sleep(Duration::from_millis(random.below(most)));
         // Stopped first, so that it cannot load more between the look and the kill.
         running.signal(libc::SIGSTOP);
         eventually("stopped", || procfs::state(running.0.id()) == Some('T'));
@@ -125,7 +131,10 @@ fn agents_killed_at_random_leave_nothing() {
         }
     }
     note(&format!("{kills} kills, {loaded} of them with programs loaded"));
-    assert!(loaded > kills / 4, "most of them have loaded something: {loaded}");
+    assert!(
+        loaded >= kills / 2,
+        "half of them have loaded something: {loaded}"
+    );
     for (kind, left) in KINDS.iter().zip(&left) {
         eventually(&format!("no {kind} left"), || {
             all(&bpftool, kind).is_disjoint(left)

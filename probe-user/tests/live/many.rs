@@ -75,6 +75,7 @@ fn the_agent_sees_every_one_of_very_many_threads() {
         "-v tells what snapshots take: {}",
         agent.log()
     );
-    assert!(resident <= 80 * 1024, "{resident} kB");
+    // What a snapshot of all of them takes, twice, and what the agent needs anyway.
+    assert!(resident <= 60 * 1024 + 2 * count as u64, "{resident} kB");
     agent.stop();
 }
