@@ -12,7 +12,7 @@ use super::bpf::BpfSource;
 use super::patience::{stuck, within};
 use crate::kernel::snapshot::{Detail, SnapshotError};
 use crate::kernel::tables::TableError;
-use crate::model::locks::{LockId, Tables, is_shared, key_of, pair};
+use crate::model::locks::{LockId, Tables, is_pair, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
 
 /// What was found out about keys of shared locks; `None`: it is private after all.
@@ -131,30 +131,24 @@ impl BpfSource {
     fn tables(&mut self, snapshot: &Snapshot) -> Result<Tables, TableError> {
         let locks = self.probe.locks.read()?;
         let edges = self.probe.edges.read()?;
-        let mut wanted: HashMap<LockKey, u32> = HashMap::new();
-        let mut pairs: HashMap<LockKey, LockKey> = HashMap::new();
-        let mut note = |key: LockKey, wait: &FutexWait, pid: u32| {
-            let first = pair(key, wait);
-            if first != key {
-                pairs.insert(key, first);
+        let open = snapshot.threads.iter().filter_map(|thread| {
+            let open = thread.futex.as_ref()?;
+            Some((key_of(thread, open), (open.wait, thread.pid)))
+        });
+        let ended = locks.iter().map(|(key, stats)| (*key, (stats.sample, stats.pid)));
+        let seen: HashMap<LockKey, (FutexWait, u32)> = ended.chain(open).collect();
+        let shared = seen.iter().filter(|(_, (wait, _))| is_shared(wait));
+        let shared: HashMap<LockKey, u32> = shared.map(|(key, (_, pid))| (*key, *pid)).collect();
+        let mut aliases = self.mappings.tell(&shared, &stuck(snapshot));
+        for (key, (wait, _)) in &seen {
+            let first = LockKey {
+                address: key.address.wrapping_sub(4),
+                ..*key
+            };
+            if seen.get(&first).is_some_and(|(other, _)| is_pair(other, wait)) {
+                let private = LockId::Private(first.space, first.address);
+                aliases.insert(*key, aliases.get(&first).copied().unwrap_or(private));
             }
-            if is_shared(wait) {
-                wanted.insert(first, pid);
-            }
-        };
-        for (key, stats) in &locks {
-            note(*key, &stats.sample, stats.pid);
-        }
-        for thread in &snapshot.threads {
-            if let Some(open) = &thread.futex {
-                note(key_of(thread, open), &open.wait, thread.pid);
-            }
-        }
-        let mut aliases = self.mappings.tell(&wanted, &stuck(snapshot));
-        for (key, first) in pairs {
-            let private = LockId::Private(first.space, first.address);
-            let id = aliases.get(&first).copied().unwrap_or(private);
-            aliases.insert(key, id);
         }
         Ok(Tables {
             locks,

@@ -103,19 +103,15 @@ pub fn key_of(thread: &Thread, open: &OpenWait) -> LockKey {
     }
 }
 
-/// The word that a lock goes by, where waiters use two: condition variables and readers-writer locks of glibc have a pair of
-/// them side by side, and those who take turns alternate between both.
-pub fn pair(key: LockKey, wait: &FutexWait) -> LockKey {
-    let of_glibc = wait.op == op::WAIT_BITSET && wait.flags & flag::REALTIME != 0;
-    let second = key.address & 7 == 4;
-    LockKey {
-        address: if of_glibc && second {
-            key.address - 4
-        } else {
-            key.address
-        },
-        ..key
-    }
+/// Whether two words side by side are one lock: condition variables and readers-writer locks of glibc have a pair, and those
+/// who take turns alternate between both. Both are waited at as glibc does it; the first lies at a multiple of 8.
+pub fn is_pair(first: &FutexWait, second: &FutexWait) -> bool {
+    let of_glibc = |wait: &FutexWait| {
+        wait.op == op::WAIT_BITSET
+            && wait.flags & (flag::REALTIME | flag::TIMED) != 0
+            && wait.value != u32::MAX
+    };
+    second.address & 7 == 4 && of_glibc(first) && of_glibc(second)
 }
 
 /// Whether other processes can be waiting at the same lock.
