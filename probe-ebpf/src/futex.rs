@@ -250,14 +250,13 @@ pub fn end(ledger: &mut Ledger, task: Task, now_ns: u64) {
     } else {
         0
     };
-    if holder != 0 {
-        let edge = EdgeKey {
-            lock,
-            waiter: task.tid(),
-            holder,
-        };
-        add_to_edge(&edge, duration_ns, now_ns);
-    }
+    // Without a holder too: how long each thread waited at a lock tells whether they take turns.
+    let edge = EdgeKey {
+        lock,
+        waiter: task.tid(),
+        holder,
+    };
+    add_to_edge(&edge, duration_ns, now_ns);
 }
 
 /// How the wait ended, and whether the waiter had been moved to another futex meanwhile.

@@ -192,7 +192,7 @@ pub struct EdgeKey {
     pub lock: LockKey,
     /// Tid of the waiter.
     pub waiter: u32,
-    /// Tid of the holder, with [`BY_OWNER`].
+    /// Tid of the holder, with [`BY_OWNER`]; 0 if none is known.
     pub holder: u32,
 }
 

@@ -39,6 +39,9 @@ pub struct Stall {
     pub others: u64,
     /// Nanoseconds since the last of the waits began.
     pub age_ns: u64,
+    /// Whether one of the locks has behaved as one before. Else they only look like locks: counters of condition variables
+    /// that stand at 2 do, too, and the code that waits has to tell.
+    pub proven: bool,
 }
 
 /// Stalls of a look. `contended` are the locks that behaved as locks before, `owned` those with a known holder.
@@ -67,7 +70,7 @@ fn stall(
     contended: &BTreeSet<LockId>,
 ) -> Option<Stall> {
     let locks: BTreeSet<LockId> = waits.iter().map(|(_, _, lock)| *lock).collect();
-    // A counter that stands at 2 looks like one contended mutex. Two of them at once are no coincidence.
+    // A counter that stands at 2 looks like one contended mutex. Two of them at once are worth a second look.
     if locks.len() < 2 && locks.is_disjoint(contended) {
         return None;
     }
@@ -97,6 +100,7 @@ fn stall(
         waits,
         others: others.len() as u64,
         age_ns,
+        proven: !locks.is_disjoint(contended),
     })
 }
 

@@ -9,7 +9,7 @@ mod image;
 mod stack;
 mod statics;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,8 +45,9 @@ struct Named {
     code: Option<Code>,
 }
 
-/// Names the locks at the top of a report, as far as that can be done in time.
+/// Names the locks at the top of a report, as far as that can be done in time, and drops stalls that their code disproves.
 pub fn name(report: &mut Report, snapshot: &Snapshot) {
+    check_stalls(report, snapshot);
     let stuck = stuck(snapshot);
     let locks = report.locks.iter().take(NAMED);
     let wanted: Vec<Wanted> = locks
@@ -86,6 +87,49 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) {
     }
 }
 
+/// Keeps of the stalls that nothing but the looks of their locks speaks for those whose code says that it takes a lock.
+fn check_stalls(report: &mut Report, snapshot: &Snapshot) {
+    if report.stalls.iter().all(|stall| stall.proven) {
+        return;
+    }
+    let unproven = report.stalls.iter().filter(|stall| !stall.proven);
+    let wanted: Vec<(u32, Vec<LiveFutex>)> = unproven
+        .map(|stall| {
+            let waits = stall.waits.iter().take(NAMED);
+            let waiters = waits.filter_map(|wait| waiter(snapshot, Some(wait.party.tid)));
+            (stall.pid, waiters.map(|(_, live)| live).collect())
+        })
+        .collect();
+    let locking: HashSet<u32> = within("symbols", DEADLINE, move |sender| {
+        let symbolizer = Symbolizer::builder().enable_demangling(false).build();
+        for (pid, waiters) in wanted {
+            let Some(image) = Image::read(Path::new("/proc"), pid) else {
+                continue;
+            };
+            let mut codes = waiters.iter().map(|live| code(&image, &symbolizer, pid, live));
+            if codes.any(|code| takes_lock(&code.frames)) && sender.send(pid).is_err() {
+                return;
+            }
+        }
+    })
+    .into_iter()
+    .collect();
+    report
+        .stalls
+        .retain(|stall| stall.proven || locking.contains(&stall.pid));
+}
+
+/// Whether functions are those of taking a lock, and not of waiting for work.
+fn takes_lock(frames: &[String]) -> bool {
+    let names: Vec<String> = frames.iter().map(|frame| frame.to_lowercase()).collect();
+    let any = |words: &[&str]| {
+        names
+            .iter()
+            .any(|name| words.iter().any(|word| name.contains(word)))
+    };
+    any(&["mutex", "rwlock", "lock_contended", "lock_slow"]) && !any(&["condvar", "cond_wait", "park"])
+}
+
 /// Process and registers of a thread that waits.
 fn waiter(snapshot: &Snapshot, tid: Option<u32>) -> Option<(u32, LiveFutex)> {
     let threads = snapshot.threads.iter();
@@ -123,5 +167,31 @@ fn code(image: &Image, symbolizer: &Symbolizer, pid: u32, live: &LiveFutex) -> C
     Code {
         frames: frames.collect(),
         cut: walked.cut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taking_a_lock_is_not_waiting_for_work() {
+        let frames = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert!(takes_lock(&frames(&[
+            "std::sys::sync::mutex::futex::Mutex::lock_contended",
+            "app::transfer"
+        ])));
+        assert!(!takes_lock(&frames(&[
+            "std::sys::sync::condvar::futex::Condvar::wait_optional_timeout",
+            "parking_lot::Mutex"
+        ])));
+        assert!(!takes_lock(&frames(&["app::work"])));
+    }
+
+    #[test]
+    fn only_mangled_names_are_demangled() {
+        assert_eq!(readable("w"), "w");
+        assert_eq!(readable("_Z3addii"), "add(int, int)");
+        assert_eq!(readable("_ZN3app4work17h0123456789abcdefE"), "app::work");
     }
 }
