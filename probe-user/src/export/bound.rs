@@ -24,13 +24,14 @@ pub(super) fn buckets() -> String {
     format!(
         "\n## Buckets\n\nAll chosen in one place, the catalogue; in seconds.\n\n\
          | metric | upper bounds | why these |\n|---|---|---|\n\
-         | `{}`, `{}` | {} | every second power of two of a nanosecond count, which the kernel side's log2 buckets fall into without remainder |\n\
+         | `{}` | {} | every second power of two of a nanosecond count, which the kernel side's log2 buckets fall into without remainder |\n\
+         | `{}` | the same | the same |\n\
          | `{}` | {} | nothing below what it is read late by |\n\
          | `{}` | {} | from a host with few threads to one with 100,000 |\n\n\
          A state that no stay of the group has ended in has no `{}`.\n",
         STATE_DURATION.name,
-        LOCK_WAIT.name,
         list(&mut duration_bounds().map(|(_, seconds)| seconds)),
+        LOCK_WAIT.name,
         REAP_DELAY.name,
         list(&mut REAP_BUCKETS.into_iter()),
         SNAPSHOT_DURATION.name,

@@ -124,7 +124,8 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
             durations.push(histogram(catalog::LOCK_WAIT, &labels, &at.histogram, at.wait_ns));
             waiters.push(point(catalog::LOCK_WAITERS, &labels, at.waiters as f64));
         }
-        if group.waits.deadlocks > 0 {
+        // 0 is an answer for whoever has waited at a futex; the others cannot be deadlocked.
+        if !group.waits.kinds.is_empty() {
             deadlocks.push(point(catalog::DEADLOCKS, &labels, group.waits.deadlocks as f64));
             let threads = group.waits.deadlocked_threads as f64;
             deadlocked.push(point(catalog::DEADLOCKED_THREADS, &labels, threads));
