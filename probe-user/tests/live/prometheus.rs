@@ -75,15 +75,18 @@ fn reference() -> BTreeMap<String, BTreeSet<String>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards/METRICS.md");
     let text = fs::read_to_string(path).expect("reading the reference");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `procprobe_"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split('|').collect();
-        let name = format!("procprobe_{}", cells[0].trim().trim_end_matches('`'));
-        let labels = cells[2]
-            .split(',')
-            .map(|label| label.trim().trim_matches('`').to_owned());
-        (name, labels.filter(|label| !label.is_empty()).collect())
-    })
-    .collect()
+    let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<&str>>());
+    // The table of buckets names metrics, too, and no labels.
+    let of_metrics = cells.filter(|cells| ["gauge", "counter", "histogram"].contains(&cells[1]));
+    of_metrics
+        .map(|cells| {
+            let name = format!("procprobe_{}", cells[0].trim().trim_end_matches('`'));
+            let labels = cells[2]
+                .split(',')
+                .map(|label| label.trim().trim_matches('`').to_owned());
+            (name, labels.filter(|label| !label.is_empty()).collect())
+        })
+        .collect()
 }
 
 #[test]
