@@ -4,23 +4,15 @@ use super::args::{Global, LocksArgs, Output};
 use super::watching::{feed, require, watch};
 use super::{bpf_only, output, runtime};
 use crate::kernel::load::Options;
-use crate::kernel::snapshot::{Detail, Futexes};
 use crate::model::locks::Look;
 use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::source::bpf::BpfSource;
-use crate::source::locks::SECOND_LOOK;
+use crate::source::locks::{DETAIL, SECOND_LOOK};
 use crate::source::symbols;
 use crate::view;
 use crate::view::table::terminal_width;
-
-/// Snapshots of this verb read the memory of every futex that is waited at.
-pub(crate) const DETAIL: Detail = Detail {
-    histograms: false,
-    open_ledgers: false,
-    futexes: Futexes::All,
-};
 
 /// Runs the verb.
 ///

@@ -1,21 +1,14 @@
 //! Windows on locks that API requests have open.
 
 use super::engine::Engine;
-use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
+use crate::kernel::snapshot::SnapshotError;
 use crate::model::event::Event;
 use crate::model::locks::Look;
 use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::tracker::Units;
-use crate::source::locks::SECOND_LOOK;
-
-/// These snapshots read the memory of every futex that is waited at.
-const DETAIL: Detail = Detail {
-    histograms: false,
-    open_ledgers: false,
-    futexes: Futexes::All,
-};
+use crate::source::locks::{DETAIL, SECOND_LOOK};
 
 /// One of them.
 pub struct OpenLockWindow {

@@ -10,7 +10,7 @@ use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::bpf::BpfSource;
 use super::patience::{stuck, within};
-use crate::kernel::snapshot::{Detail, SnapshotError};
+use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::tables::TableError;
 use crate::model::locks::{LockId, Tables, is_pair, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
@@ -93,6 +93,13 @@ fn shared_id(maps: &[MemoryMap], address: u64) -> Option<LockId> {
         offset: map.offset + (address - map.address.0),
     })
 }
+
+/// Snapshots for windows on locks read the memory of every futex that is waited at.
+pub const DETAIL: Detail = Detail {
+    histograms: false,
+    open_ledgers: false,
+    futexes: Futexes::All,
+};
 
 /// Between a look that shows a deadlock and the one that confirms it.
 pub const SECOND_LOOK: Duration = Duration::from_millis(20);
