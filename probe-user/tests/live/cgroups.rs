@@ -110,8 +110,8 @@ fn no_memory_for_ledgers_is_counted() {
         .arg(&live.binary);
     command.args(["agent", "--listen", "127.0.0.1:0", "--max-groups", "100000"]);
     let agent = Agent::begin(command);
-    let before = agent.metrics();
-    assert_eq!(lost(&before, "storage"), 0);
+    // Not always 0: a switch that interrupts the look which opens the ledgers finds their map busy.
+    let before = lost(&agent.metrics(), "storage");
     // Who cannot get memory waits until there is some, instead of being killed.
     assert!(cgroup.write("memory.oom_control", "1"), "memory.oom_control");
     let used: u64 = cgroup.read("memory.usage_in_bytes");
@@ -126,7 +126,7 @@ fn no_memory_for_ledgers_is_counted() {
         "memory.limit_in_bytes"
     );
     let last = agent.metrics();
-    let lost = lost(&last, "storage");
+    let lost = lost(&last, "storage") - before;
     note(&format!(
         "{used} bytes used, {spent} times refused, {lost} transitions not booked"
     ));

@@ -126,6 +126,28 @@ pub fn births() -> u64 {
         .expect("a count of forks")
 }
 
+/// Time that interrupts and the hypervisor have taken from all CPUs together since boot, as far as the kernel says: in ticks.
+///
+/// # Panics
+/// If the kernel does not say.
+pub fn taken_ns() -> u64 {
+    const TICK_NS: u64 = 10_000_000;
+    let stat = fs::read_to_string("/proc/stat").expect("reading /proc/stat");
+    let line = stat
+        .lines()
+        .find(|line| line.starts_with("cpu "))
+        .expect("a line of all CPUs");
+    // user, nice, system, idle, iowait, irq, softirq, steal.
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .skip(6)
+        .take(3)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    assert_eq!(ticks.len(), 3, "{line}");
+    ticks.iter().sum::<u64>() * TICK_NS
+}
+
 /// A field of a process's `status`, in kB.
 pub fn status_kb(pid: u32, key: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
