@@ -36,12 +36,27 @@ pub fn bump(ledger: &mut Ledger) {
     unsafe { ptr::write_volatile(&raw mut ledger.sequence, next) };
 }
 
-/// The thread's ledger, made if it has none yet. `None` if there is no memory for it, which is counted.
+/// The thread's ledger, made if it has none yet. `None` if there is no memory for it, which is counted, or if we are not
+/// live.
 #[inline(always)]
 pub fn ledger_of<'a>(task: Task) -> Option<&'a mut Ledger> {
+    let mut ledger = LEDGERS.get(task);
+    if ledger.is_null() {
+        ledger = make_ledger(task);
+    }
     // SAFETY: null or a valid storage element with one writer (see `probe_ebpf::ledger`).
-    let ledger = unsafe { LEDGERS.get_or_create(task).as_mut() };
-    if ledger.is_none() {
+    unsafe { ledger.as_mut() }
+}
+
+/// Out of the way: once in the life of a thread.
+#[cold]
+#[inline(always)]
+fn make_ledger(task: Task) -> *mut Ledger {
+    if maps::live_since_ns() == 0 {
+        return ptr::null_mut();
+    }
+    let ledger = LEDGERS.get_or_create(task);
+    if ledger.is_null() {
         maps::count(|totals| totals.storage_failures += 1);
     }
     ledger
@@ -60,18 +75,27 @@ pub fn open(ledger: &mut Ledger, task: Task, state: State, since_ns: u64) {
     begin_turn(ledger, state, since_ns);
 }
 
-/// Opens the account of a thread that is older than the programs, at its first switch.
+/// Opens the account of a thread that is older than the programs, at its first switch. False if we are not live yet.
 ///
 /// Usually the first snapshot has found it before: then its state and the kernel's counts at that moment are known.
 /// Otherwise `guess` has to do.
+#[cold]
 #[inline(always)]
-fn open_old(ledger: &mut Ledger, task: Task, guess: State, live_since_ns: u64) {
+fn open_old(ledger: &mut Ledger, task: Task, guess: impl FnOnce(&Ledger, u64) -> State) -> bool {
+    let live_since_ns = maps::live_since_ns();
+    if live_since_ns == 0 {
+        return false;
+    }
+    let guess = guess(ledger, live_since_ns);
+    bump(ledger);
     open(ledger, task, guess, live_since_ns);
     if ledger.found_state != 0 {
         ledger.off_state = ledger.found_state - 1;
         ledger.kernel_running_ns = ledger.found_running_ns;
         ledger.kernel_runnable_ns = ledger.found_runnable_ns;
     }
+    bump(ledger);
+    true
 }
 
 /// Begins a turn in `state`.
@@ -89,20 +113,22 @@ pub fn begin_turn(ledger: &mut Ledger, state: State, now_ns: u64) {
 /// The wake-up is noted here and not when it happens, since it may be traced before the thread's own switch-out; the note
 /// of one that is older than the turn means nothing. A later one may overwrite it while the thread runs.
 #[inline(always)]
-pub fn enter_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u64) {
-    if ledger.birth_ns == 0 {
-        open_old(ledger, task, before_live(ledger), live_since_ns);
+pub fn enter_cpu(ledger: &mut Ledger, task: Task, now_ns: u64) {
+    if ledger.birth_ns == 0 && !open_old(ledger, task, before_live) {
+        return;
     }
+    bump(ledger);
     let woken_ns = ledger.wake.at_ns;
     ledger.woken_ns = if woken_ns < ledger.turn_ns { 0 } else { woken_ns };
     ledger.since_ns = now_ns;
     ledger.state = State::Running as u8;
+    bump(ledger);
 }
 
 /// What a thread was in when we went live, judged when it first gets a CPU: blocked if somebody had to wake it.
 #[inline(always)]
-fn before_live(ledger: &Ledger) -> State {
-    if ledger.wake.at_ns == 0 {
+fn before_live(ledger: &Ledger, live_since_ns: u64) -> State {
+    if ledger.wake.at_ns < live_since_ns {
         return State::Runnable;
     }
     match State::from_blocked_bits(ledger.wake.from_bits) {
@@ -117,15 +143,20 @@ struct Turn {
     runnable: u64,
 }
 
-/// The thread leaves the CPU: books the turn that ends now. The caller begins the next one.
+/// Whether the thread that leaves the CPU has an account that goes back to its last switch-out.
 ///
 /// A ledger that nobody has written belongs to a thread that has been on this CPU since before we were live: its turn is
-/// all "off state", which is running. False if the switch that put it on the CPU was missed.
+/// all "off state", which is running. False if we are not live yet.
 #[inline(always)]
-pub fn leave_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u64) -> bool {
-    if ledger.birth_ns == 0 {
-        open_old(ledger, task, State::Running, live_since_ns);
-    }
+pub fn has_turn(ledger: &mut Ledger, task: Task) -> bool {
+    ledger.birth_ns != 0 || open_old(ledger, task, |_, _| State::Running)
+}
+
+/// The thread leaves the CPU: books the turn that ends now. The caller begins the next one.
+///
+/// False if the switch that put it on the CPU was missed.
+#[inline(always)]
+pub fn leave_cpu(ledger: &mut Ledger, task: Task, now_ns: u64) -> bool {
     let expected = ledger.state == State::Running as u8;
     if now_ns < ledger.turn_ns {
         maps::count(|totals| totals.clock_backwards += 1);
@@ -141,13 +172,6 @@ pub fn leave_cpu(ledger: &mut Ledger, task: Task, live_since_ns: u64, now_ns: u6
     if off == State::Sleeping.index() || off == State::Uninterruptible.index() {
         book_class(ledger, rest_ns);
     }
-    // Off the CPU without being blocked is runnable: the rest was booked so.
-    let runnable = if off == State::Runnable.index() {
-        rest_ns
-    } else {
-        turn.runnable
-    };
-    carry_over(ledger, task, turn.running, runnable);
     count_stays(ledger, task, off, &turn, now_ns);
     expected
 }
@@ -162,72 +186,68 @@ fn book_class(ledger: &mut Ledger, blocked_ns: u64) {
     }
 }
 
+/// Divides a turn by the kernel's counts, which cannot make it longer than it was, and notes how far they are booked.
+///
 /// What the kernel has counted and this turn had no room for is left for the next: its clock is read a little earlier than
 /// ours, so that with 100,000 turns a second the difference would add up to several percent.
 #[inline(always)]
-fn carry_over(ledger: &mut Ledger, task: Task, running_ns: u64, runnable_ns: u64) {
-    ledger.kernel_running_ns += running_ns;
+fn divide(ledger: &mut Ledger, task: Task, off: usize, span_ns: u64) -> Turn {
+    let counted_ns = task.lifetime_running_ns();
+    let running = at_most(counted_ns.wrapping_sub(ledger.kernel_running_ns), span_ns);
+    ledger.kernel_running_ns += running;
+    let rest_ns = span_ns - running;
     let counted_ns = task.lifetime_runnable_ns();
-    let booked_ns = ledger.kernel_runnable_ns.wrapping_add(runnable_ns);
-    // Never ahead of the kernel: a CPU hog's small surplus would be held against its next wait.
-    ledger.kernel_runnable_ns = if booked_ns > counted_ns {
-        counted_ns
-    } else {
-        booked_ns
-    };
-}
-
-/// Divides a turn by the kernel's counts, which cannot make it longer than it was.
-#[inline(always)]
-fn divide(ledger: &Ledger, task: Task, off: usize, span_ns: u64) -> Turn {
-    let running = at_most(
-        task.lifetime_running_ns().wrapping_sub(ledger.kernel_running_ns),
-        span_ns,
-    );
     if off <= State::Runnable.index() {
+        // Off the CPU without being blocked is runnable: the rest is booked so. Never ahead of the kernel: a CPU hog's
+        // small surplus would be held against its next wait.
+        let rest_ns = if off == State::Runnable.index() {
+            rest_ns
+        } else {
+            0
+        };
+        ledger.kernel_runnable_ns = at_most(ledger.kernel_runnable_ns.wrapping_add(rest_ns), counted_ns);
         return Turn { running, runnable: 0 };
     }
-    let counted = task.lifetime_runnable_ns();
-    let runnable = if counted != u64::MAX {
-        counted.wrapping_sub(ledger.kernel_runnable_ns)
+    let runnable = if counted_ns != u64::MAX {
+        counted_ns.wrapping_sub(ledger.kernel_runnable_ns)
     } else if ledger.woken_ns == 0 {
         // Woken before its own switch-out was traced.
         span_ns
     } else {
         ledger.since_ns - ledger.woken_ns
     };
-    Turn {
-        running,
-        runnable: at_most(runnable, span_ns - running),
-    }
+    let runnable = at_most(runnable, rest_ns);
+    ledger.kernel_runnable_ns = ledger.kernel_runnable_ns.wrapping_add(runnable);
+    Turn { running, runnable }
 }
 
 /// Counts the stays of a turn by their time stamps; what was not traced is taken from the division.
 #[inline(always)]
 fn count_stays(ledger: &mut Ledger, task: Task, off: usize, turn: &Turn, now_ns: u64) {
     let begin_ns = ledger.turn_ns;
-    if off == State::Running.index() {
-        return count_stay(ledger, task, off, now_ns - begin_ns);
-    }
-    let traced = ledger.state == State::Running as u8;
-    let entered_ns = if traced {
-        ledger.since_ns
+    let entered_ns = if off == State::Running.index() {
+        begin_ns
+    } else if ledger.state == State::Running as u8 {
+        between(begin_ns, ledger.since_ns, now_ns)
     } else {
         now_ns - turn.running
     };
-    let entered_ns = between(begin_ns, entered_ns, now_ns);
     count_stay(ledger, task, State::Running.index(), now_ns - entered_ns);
-    if off == State::Runnable.index() {
-        return count_stay(ledger, task, off, entered_ns - begin_ns);
+    if off == State::Running.index() {
+        return;
     }
-    let woken_ns = if ledger.woken_ns != 0 {
-        ledger.woken_ns
-    } else {
-        entered_ns.wrapping_sub(turn.runnable)
-    };
-    let woken_ns = between(begin_ns, woken_ns, entered_ns);
-    count_stay(ledger, task, off, woken_ns - begin_ns);
-    count_stay(ledger, task, State::Runnable.index(), entered_ns - woken_ns);
+    let mut off_ns = entered_ns - begin_ns;
+    if off != State::Runnable.index() {
+        let woken_ns = if ledger.woken_ns != 0 {
+            ledger.woken_ns
+        } else {
+            entered_ns.wrapping_sub(turn.runnable)
+        };
+        let woken_ns = between(begin_ns, woken_ns, entered_ns);
+        count_stay(ledger, task, State::Runnable.index(), entered_ns - woken_ns);
+        off_ns = woken_ns - begin_ns;
+    }
+    count_stay(ledger, task, off, off_ns);
 }
 
 #[inline(always)]

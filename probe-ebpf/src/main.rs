@@ -12,7 +12,8 @@
 //! | [`mark_victim`] | `tp_btf/mark_victim` | notes whom the out-of-memory killer chose |
 //! | [`snapshot`] | `iter.s/task` | the read path: every thread with its ledger |
 //!
-//! [`account`] holds the state machine they share, [`futex`] the waits for locks, [`task`] the reads from kernel structures, [`maps`] every map.
+//! [`account`] holds the state machine they share, [`futex`] the waits for locks, [`lock_tables`] what they add up to,
+//! [`maps`] every map. [`kernel`] knows where things lie in this kernel; [`task`] and [`registers`] read them.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -20,12 +21,15 @@
 mod account;
 mod emit;
 mod futex;
+mod kernel;
+mod lock_tables;
 mod maps;
 mod mark_victim;
 mod process_exec;
 mod process_fork;
 mod process_free;
 mod process_wait;
+mod registers;
 mod sched_switch;
 mod sched_waking;
 mod signal_generate;

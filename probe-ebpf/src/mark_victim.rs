@@ -7,12 +7,13 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::ledger::OOM_VICTIM;
 
+use crate::kernel::victim_is_task;
 use crate::maps::{self, KILLERS};
-use crate::task::{self, Task};
+use crate::task::Task;
 
 #[btf_tracepoint(function = "mark_victim")]
 fn mark_victim(ctx: BtfTracePointContext) -> i32 {
-    if maps::live_since_ns() == 0 || !task::victim_is_task() {
+    if maps::live_since_ns() == 0 || !victim_is_task() {
         return 0;
     }
     let victim = Task::new(ctx.arg(0)).leader();

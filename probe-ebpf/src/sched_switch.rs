@@ -15,18 +15,15 @@ use probe_ebpf::record::{EVENT_EXIT, ExitRecord};
 use probe_ebpf::state::{State, TASK_DEAD};
 use probe_ebpf::totals::Totals;
 
-use crate::account::{begin_turn, bump, enter_cpu, leave_cpu, ledger_of};
+use crate::account::{begin_turn, bump, enter_cpu, has_turn, leave_cpu, ledger_of};
 use crate::emit;
 use crate::futex;
+use crate::kernel::switch_has_prev_state;
 use crate::maps::{self, ENDED_BY, KILLERS, RARE};
-use crate::task::{self, Task};
+use crate::task::Task;
 
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let live_since_ns = maps::live_since_ns();
-    if live_since_ns == 0 {
-        return 0;
-    }
     // SAFETY: no arguments, no failure.
     let now_ns = unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() };
     let preempted = ctx.arg::<u8>(0) != 0;
@@ -34,19 +31,17 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let next = Task::new(ctx.arg(2));
     // The idle thread: pid 0 on every CPU, and nobody's time.
     if prev.tid() != 0 {
-        let state_bits = if task::switch_has_prev_state() {
+        let state_bits = if switch_has_prev_state() {
             ctx.arg::<u32>(3)
         } else {
             prev.state_bits()
         };
-        leave(&ctx, prev, preempted, state_bits, live_since_ns, now_ns);
+        leave(&ctx, prev, preempted, state_bits, now_ns);
     }
     if next.tid() != 0
         && let Some(ledger) = ledger_of(next)
     {
-        bump(ledger);
-        enter_cpu(ledger, next, live_since_ns, now_ns);
-        bump(ledger);
+        enter_cpu(ledger, next, now_ns);
         if ledger.flags & IN_FUTEX != 0 {
             futex::end(ledger, next, now_ns);
         }
@@ -55,18 +50,14 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn leave(
-    ctx: &BtfTracePointContext,
-    task: Task,
-    preempted: bool,
-    state_bits: u32,
-    live_since_ns: u64,
-    now_ns: u64,
-) {
+fn leave(ctx: &BtfTracePointContext, task: Task, preempted: bool, state_bits: u32, now_ns: u64) {
     let Some(ledger) = ledger_of(task) else { return };
+    if !has_turn(ledger, task) {
+        return;
+    }
     let was = ledger.state;
     bump(ledger);
-    let expected = leave_cpu(ledger, task, live_since_ns, now_ns);
+    let expected = leave_cpu(ledger, task, now_ns);
     // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
     let blocked = if preempted {
         None

@@ -13,32 +13,19 @@ use probe_ebpf::ledger::IN_FUTEX;
 
 use crate::account::ledger_of;
 use crate::futex;
-use crate::maps;
 use crate::task::Task;
 
 #[btf_tracepoint(function = "sched_waking")]
 fn sched_waking(ctx: BtfTracePointContext) -> i32 {
-    if maps::live_since_ns() == 0 {
-        return 0;
-    }
     let wakee = Task::new(ctx.arg(0));
-    let current = Task::current();
     let Some(ledger) = ledger_of(wakee) else { return 0 };
+    ledger.wake.op = 0;
     // Who waits in a futex, or is still on its way off the CPU and may: note what the waker does with it.
-    let may_wait = ledger.flags & IN_FUTEX != 0 || wakee.on_cpu() != 0;
-    let waiting_at = ledger.futex.address;
-    let wake = &mut ledger.wake;
-    wake.op = 0;
-    if may_wait {
-        futex::note_waker(wake, current, waiting_at);
+    if ledger.flags & IN_FUTEX != 0 || wakee.on_cpu() != 0 {
+        futex::note_waker(ledger, Task::current());
     }
+    let wake = &mut ledger.wake;
     wake.from_bits = wakee.state_bits();
-    wake.waker_tid = current.tid();
-    wake.waker_start_ns = if wake.waker_tid == 0 {
-        0
-    } else {
-        current.start_ns()
-    };
     // SAFETY: a valid reference. Last, so that a reader that sees the time sees the rest (on x86).
     unsafe { ptr::write_volatile(&raw mut wake.at_ns, bpf_ktime_get_ns()) };
     0

@@ -14,8 +14,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::ledger::Killer;
 
+use crate::kernel::{load, offset};
 use crate::maps::{self, KILLERS};
-use crate::task::{self, Task};
+use crate::task::Task;
 
 const SIGKILL: u32 = 9;
 /// Signals whose default is to end the process (`man 7 signal`), by bit: all of 1 to 31 but CHLD, CONT, STOP, TSTP, TTIN,
@@ -28,7 +29,7 @@ const SEND_SIG_PRIV: u64 = 1;
 
 #[btf_tracepoint(function = "signal_generate")]
 fn signal_generate(ctx: BtfTracePointContext) -> i32 {
-    generated(&ctx, |info, _, _| task::siginfo_code(info) > 0)
+    generated(&ctx, |info, _, _| siginfo_code(info) > 0)
 }
 
 /// What faults raise in the thread that committed them: SIGILL, TRAP, BUS, FPE, SEGV, SYS.
@@ -79,4 +80,10 @@ fn note(killer: &mut Killer, signal: u32, from_kernel: bool) {
     killer.pid = if from_kernel { 0 } else { sender.pid() };
     killer.tid = if from_kernel { 0 } else { sender.tid() };
     killer.comm = sender.comm();
+}
+
+/// The `si_code` of a signal's origin: `SI_USER`, `SI_TKILL` and the like are not positive, what the kernel raises is.
+#[inline(always)]
+fn siginfo_code(info: *const c_void) -> i32 {
+    load(info, offset!(siginfo_code))
 }

@@ -19,8 +19,9 @@ use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
 
 use crate::futex::{class_of, settle};
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
+use crate::registers::has_registers;
 use crate::snapshot_futex as futexes;
-use crate::task::{Task, has_registers};
+use crate::task::Task;
 
 /// `struct bpf_iter_meta` and `struct bpf_iter__task`: fixed ABI, every member in its own 8 bytes.
 #[repr(C)]

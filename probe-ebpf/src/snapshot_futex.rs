@@ -15,8 +15,9 @@ use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNER
 use probe_ebpf::waiting::{Class, flag, futex_flags, op};
 
 use crate::futex::{Listed, decode_wait, recognise};
+use crate::kernel::has_copy_from_user_task;
 use crate::maps::LEDGERS;
-use crate::task::{Task, has_copy_from_user_task};
+use crate::task::Task;
 
 /// Fills in the record's futex wait; true if what memory says now is in [`Scratch::live`].
 #[inline(always)]

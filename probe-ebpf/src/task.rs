@@ -1,42 +1,13 @@
-//! Reading `task_struct` and what it points to: the only place that follows kernel pointers.
-//!
-//! All loads are direct, through BTF-typed pointers at offsets the verifier knows (see [`probe_ebpf::offsets`]). A bad
-//! pointer on the way reads as zero (the kernel's fault handler sees to that), it does not fault.
+//! Reading `task_struct` and what it points to.
 
 use core::ffi::c_void;
-use core::ptr;
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use probe_ebpf::ledger::{BlockedOn, NO_SYSCALL};
-use probe_ebpf::offsets::{ABSENT, Offsets};
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use probe_ebpf::offsets::ABSENT;
 use probe_ebpf::record::{COMM_LEN, Facts, NS_LEVELS};
-use probe_ebpf::state::{PF_IO_WORKER, PF_KTHREAD};
-use probe_ebpf::waiting::COMPAT;
 
-/// Filled in by the agent before loading; frozen afterwards.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets::ABSENT;
-
-/// The offset of a member, read so that the compiler cannot assume the value in this file.
-macro_rules! offset {
-    ($name:ident) => {
-        // SAFETY: a static of plain integers.
-        unsafe { ptr::read_volatile(&raw const OFFSETS.$name) }
-    };
-}
-
-/// Whether user memory may be read where nothing can be waited for.
-#[inline(always)]
-pub fn has_read_user() -> bool {
-    offset!(has_read_user) == 1
-}
-
-/// Whether `sched_switch` has its fourth argument. A constant to the verifier, which skips the other branch.
-#[inline(always)]
-pub fn switch_has_prev_state() -> bool {
-    offset!(switch_has_prev_state) == 1
-}
+use crate::kernel::{load, offset};
 
 /// `enum pid_type`, unchanged since 4.19.
 const PIDTYPE_PGID: u32 = 2;
@@ -44,27 +15,9 @@ const PIDTYPE_SID: u32 = 3;
 /// In `signal_struct.flags`.
 const SIGNAL_GROUP_EXIT: u32 = 4;
 
-/// The `si_code` of a signal's origin: `SI_USER`, `SI_TKILL` and the like are not positive, what the kernel raises is.
-#[inline(always)]
-pub fn siginfo_code(info: *const c_void) -> i32 {
-    load(info, offset!(siginfo_code))
-}
-
-/// Whether `mark_victim` passes the task. A constant to the verifier, which skips the other branch.
-#[inline(always)]
-pub fn victim_is_task() -> bool {
-    offset!(victim_is_task) == 1
-}
-
 /// A `task_struct` the verifier trusts.
 #[derive(Clone, Copy)]
 pub struct Task(*mut task_struct);
-
-#[inline(always)]
-fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
-    // SAFETY: a load through a BTF pointer at a constant offset; the verifier checks that it lies inside a member.
-    unsafe { ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast()) }
-}
 
 macro_rules! members {
     ($($name:ident: $type:ty = $offset:ident),+ $(,)?) => {
@@ -142,49 +95,6 @@ impl Task {
         } else {
             load(self.0.cast(), offset!(task_run_delay))
         }
-    }
-
-    /// What the thread waits in, from the registers it entered the kernel with.
-    ///
-    /// Only meaningful for a thread that is blocked. `orig_ax` is -1 or a negated vector when it entered by exception
-    /// or interrupt, so anything negative is no system call. Kernel threads have no user registers at all.
-    #[inline(always)]
-    pub fn blocked_on(self, flags: u32) -> BlockedOn {
-        let mut blocked_on = BlockedOn {
-            syscall: NO_SYSCALL,
-            args: [0; 2],
-        };
-        if !has_registers(flags) {
-            return blocked_on;
-        }
-        let regs = self.registers();
-        let syscall = regs.syscall();
-        if syscall >= 0 {
-            blocked_on.syscall = syscall;
-            blocked_on.args = [regs.arg0(), regs.arg1()];
-        }
-        blocked_on
-    }
-
-    /// The registers it entered the kernel with. Kernel threads have none: see [`has_registers`].
-    #[inline(always)]
-    pub fn registers(self) -> Registers {
-        // SAFETY: a trusted task; the helper returns a BTF pointer to its pt_regs, which live on its kernel stack.
-        let regs = unsafe { bpf_task_pt_regs(self.0) } as *const c_void;
-        Registers {
-            regs,
-            compat: self.is_compat(),
-        }
-    }
-
-    /// Whether its system call was made the 32-bit way (`TS_COMPAT` in arch/x86/include/asm/thread_info.h).
-    #[inline(always)]
-    fn is_compat(self) -> bool {
-        const TS_COMPAT: u32 = 2;
-        if offset!(task_thread_status) == ABSENT {
-            return false;
-        }
-        load::<u32>(self.0.cast(), offset!(task_thread_status)) & TS_COMPAT != 0
     }
 
     /// Its address space, by a number that no other has or will have; 0 for a kernel thread.
@@ -314,103 +224,6 @@ impl Task {
         };
         let node: *const c_void = load(cgroup, offset!(cgroup_kn));
         load(node, offset!(kernfs_node_id))
-    }
-}
-
-/// Whether a thread with these flags entered the kernel from user space.
-#[inline(always)]
-pub fn has_registers(flags: u32) -> bool {
-    flags & (PF_KTHREAD | PF_IO_WORKER) == 0
-}
-
-/// Whether memory of other processes can be read. A constant to the verifier.
-#[inline(always)]
-pub fn has_copy_from_user_task() -> bool {
-    offset!(has_copy_from_user_task) == 1
-}
-
-/// Saved user registers, read as the arguments of a system call.
-#[derive(Clone, Copy)]
-pub struct Registers {
-    regs: *const c_void,
-    compat: bool,
-}
-
-impl Registers {
-    /// The system call's number, with [`COMPAT`]; negative if it is none.
-    #[inline(always)]
-    pub fn syscall(self) -> i64 {
-        let number: i64 = load(self.regs, offset!(regs_syscall));
-        if self.compat && number >= 0 {
-            number | COMPAT
-        } else {
-            number
-        }
-    }
-
-    /// First argument: an address, in futex calls.
-    #[inline(always)]
-    pub fn arg0(self) -> u64 {
-        if self.compat {
-            self.half(offset!(regs_compat_arg0))
-        } else {
-            load(self.regs, offset!(regs_arg0))
-        }
-    }
-
-    /// Second argument.
-    #[inline(always)]
-    pub fn arg1(self) -> u64 {
-        if self.compat {
-            self.half(offset!(regs_compat_arg1))
-        } else {
-            load(self.regs, offset!(regs_arg1))
-        }
-    }
-
-    /// Third argument; the same register in 32-bit calls.
-    #[inline(always)]
-    pub fn arg2(self) -> u64 {
-        load(self.regs, offset!(regs_arg2))
-    }
-
-    /// Fourth argument.
-    #[inline(always)]
-    pub fn arg3(self) -> u64 {
-        if self.compat {
-            self.half(offset!(regs_arg1))
-        } else {
-            load(self.regs, offset!(regs_arg3))
-        }
-    }
-
-    /// Fifth argument.
-    #[inline(always)]
-    pub fn arg4(self) -> u64 {
-        if self.compat {
-            self.half(offset!(regs_arg0))
-        } else {
-            load(self.regs, offset!(regs_arg4))
-        }
-    }
-
-    /// Instruction, stack and frame pointer.
-    #[inline(always)]
-    pub fn code(self) -> [u64; 3] {
-        [
-            load(self.regs, offset!(regs_ip)),
-            load(self.regs, offset!(regs_sp)),
-            load(self.regs, offset!(regs_bp)),
-        ]
-    }
-
-    /// The lower half of a register. Not there where there are no 32-bit calls: nobody gets here then.
-    #[inline(always)]
-    fn half(self, offset: u32) -> u64 {
-        if offset == ABSENT {
-            return 0;
-        }
-        load::<u64>(self.regs, offset) & 0xffff_ffff
     }
 }
 
