@@ -119,6 +119,19 @@ pub fn delta(before: &[Program], after: &[Program]) -> Vec<Cost> {
     costs.collect()
 }
 
+/// Adds the costs of another run, by name.
+pub fn add(sums: &mut Vec<Cost>, more: Vec<Cost>) {
+    for cost in more {
+        match sums.iter_mut().find(|sum| sum.name == cost.name) {
+            Some(sum) => {
+                sum.runs += cost.runs;
+                sum.ns += cost.ns;
+            }
+            None => sums.push(cost),
+        }
+    }
+}
+
 /// The sum of the named programs' nanoseconds per run; none unless every one of them ran.
 pub fn sum_per_run(costs: &[Cost], names: &[&str]) -> Option<f64> {
     names
