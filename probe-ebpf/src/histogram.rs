@@ -25,6 +25,7 @@ pub fn bucket_of(duration_ns: u64) -> usize {
     } else {
         rest
     };
+    #[expect(clippy::cast_possible_truncation, reason = "has 27 bits at most")]
     let mut bits = rest as u32 | 1;
     bits |= bits >> 1;
     bits |= bits >> 2;
@@ -42,10 +43,10 @@ const DE_BRUIJN: u32 = 0x07c4_acdd;
 /// The position of the highest bit, by the top five bits of the product.
 static LOG2: [u8; 32] = {
     let mut table = [0; 32];
-    let mut position = 0;
+    let mut position: u8 = 0;
     while position < 32 {
         let bits = u32::MAX >> (31 - position);
-        table[(bits.wrapping_mul(DE_BRUIJN) >> 27) as usize] = position as u8;
+        table[(bits.wrapping_mul(DE_BRUIJN) >> 27) as usize] = position;
         position += 1;
     }
     table

@@ -51,7 +51,7 @@ impl Task {
         }
     }
 
-    /// Whether its system call was made the 32-bit way (`TS_COMPAT` in arch/x86/include/asm/thread_info.h).
+    /// Whether its system call was made the 32-bit way (`TS_COMPAT` in `arch/x86/include/asm/thread_info.h`).
     #[inline(always)]
     fn is_compat(self) -> bool {
         const TS_COMPAT: u32 = 2;

@@ -9,7 +9,7 @@ use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::source::bpf::BpfSource;
-use crate::source::locks::{DETAIL, SECOND_LOOK};
+use crate::source::locks::DETAIL;
 use crate::source::symbols;
 use crate::view;
 use crate::view::table::terminal_width;
@@ -73,15 +73,7 @@ async fn window(
         window.event(event, cgroups);
     })
     .await?;
-    let (mut last, mut tables) = source.look(DETAIL)?;
-    let shown = Look {
-        snapshot: &last,
-        tables: &tables,
-    };
-    if window.needs_second_look(shown) {
-        tokio::time::sleep(SECOND_LOOK).await;
-        (last, tables) = source.look(DETAIL)?;
-    }
+    let (last, tables) = source.look_until(DETAIL, |look| window.needs_second_look(look))?;
     let cgroups = &mut source.cgroups;
     feed(&mut events, first.began_ns..=last.ended_ns, |event| {
         window.event(event, cgroups);

@@ -9,7 +9,7 @@ use super::catalog::{
 use crate::model::books::{LOST, OTHER};
 use crate::model::event::Reason;
 use crate::model::gone::LINGER;
-use crate::model::lives::AdopterKind;
+use crate::model::life::AdopterKind;
 use crate::model::locks;
 use crate::model::snapshot::Losses;
 use crate::model::thread::Condition;

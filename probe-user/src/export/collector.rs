@@ -13,7 +13,7 @@ use super::catalog::{self, Kind, Metric};
 use super::engine::View;
 use crate::model::books::OTHER;
 use crate::model::event::Reason;
-use crate::model::lives::AdopterKind;
+use crate::model::life::AdopterKind;
 use crate::model::thread::{Condition, state_name};
 use crate::model::zombies;
 

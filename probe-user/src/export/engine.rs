@@ -15,16 +15,16 @@ use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::model::books::Books;
 use crate::model::event::Event;
 use crate::model::label_map::LabelMap;
-use crate::model::lives::{Happening, Lives, Retention};
+use crate::model::life::Happening;
+use crate::model::lives::{Lives, Retention};
+use crate::model::locks::Look;
 use crate::model::locks::books::LockBooks;
-use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
 use crate::source::happened;
 use crate::source::limits::pid_limit;
-use crate::source::locks::SECOND_LOOK;
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
@@ -86,7 +86,7 @@ pub struct View<'a> {
     pub pid_limit: Option<u64>,
     /// The lives of processes.
     pub lives: &'a Lives,
-    /// Processes that lost their parent, by adopter, in the order of [`crate::model::lives::AdopterKind::ALL`].
+    /// Processes that lost their parent, by adopter, in the order of [`crate::model::life::AdopterKind::ALL`].
     pub orphaned: [u64; 3],
     /// Cost of our programs.
     pub costs: &'a BTreeMap<String, (Duration, f64)>,
@@ -163,7 +163,11 @@ impl Engine {
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn refresh(&mut self) -> Result<Snapshot, SnapshotError> {
-        let (snapshot, tables) = self.look()?;
+        let books = &mut self.lock_books;
+        let (snapshot, tables) = self
+            .source
+            .look_until(DETAIL, |look| books.needs_second_look(look))?;
+        self.durations.observe(snapshot.took.as_secs_f64());
         // Events after the reading, then the reading: see `crate::model::tracker`.
         self.drain();
         let BpfSource {
@@ -182,21 +186,6 @@ impl Engine {
             &mut self.orphaned,
         );
         Ok(snapshot)
-    }
-
-    /// Threads and tables; a second time if the first shows a deadlock that has to be confirmed.
-    fn look(&mut self) -> Result<(Snapshot, Tables), SnapshotError> {
-        let (snapshot, tables) = self.source.look(DETAIL)?;
-        self.durations.observe(snapshot.took.as_secs_f64());
-        let look = Look {
-            snapshot: &snapshot,
-            tables: &tables,
-        };
-        if !self.lock_books.needs_second_look(look) {
-            return Ok((snapshot, tables));
-        }
-        std::thread::sleep(SECOND_LOOK);
-        self.source.look(DETAIL)
     }
 
     /// Reads every thread and shows the result.

@@ -8,7 +8,7 @@ use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::tracker::Units;
-use crate::source::locks::{DETAIL, SECOND_LOOK};
+use crate::source::locks::DETAIL;
 
 /// One of them.
 pub struct OpenLockWindow {
@@ -55,16 +55,10 @@ impl Engine {
         &mut self,
         id: u64,
     ) -> Result<Option<(Report, Snapshot, Losses)>, SnapshotError> {
-        let (mut snapshot, mut tables) = self.source.look(DETAIL)?;
-        let look = Look {
-            snapshot: &snapshot,
-            tables: &tables,
-        };
-        let open = self.lock_windows.get_mut(&id);
-        if open.is_some_and(|open| open.window.needs_second_look(look)) {
-            std::thread::sleep(SECOND_LOOK);
-            (snapshot, tables) = self.source.look(DETAIL)?;
-        }
+        let window = self.lock_windows.get_mut(&id).map(|open| &mut open.window);
+        let (snapshot, tables) = self.source.look_until(DETAIL, |look| {
+            window.is_some_and(|window| window.needs_second_look(look))
+        })?;
         self.drain();
         let Some(open) = self.lock_windows.remove(&id) else {
             return Ok(None);

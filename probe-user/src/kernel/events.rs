@@ -5,7 +5,8 @@ use std::time::Duration;
 use aya::maps::{MapData, RingBuf};
 use probe_ebpf::record::{EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_REAP, EventRecord, ExitRecord};
 
-use super::load::{LoadError, Probe, map_error, take_map};
+use super::load::{Probe, take_map};
+use super::load_error::{LoadError, map_error};
 
 /// How long to wait before looking at the ring again. The kernel side wakes nobody; 4 MiB hold some 3,500 exits; a
 /// fork storm here makes 1,000 in the time.

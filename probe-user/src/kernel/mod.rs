@@ -17,6 +17,7 @@ pub mod cost;
 pub mod events;
 pub mod hierarchy;
 pub mod load;
+pub mod load_error;
 pub mod log;
 pub mod offsets;
 pub mod preflight;
@@ -24,4 +25,5 @@ pub mod privileges;
 pub mod snapshot;
 pub mod tables;
 
-pub use load::{LoadError, Probe};
+pub use load::Probe;
+pub use load_error::LoadError;

@@ -9,7 +9,8 @@ use probe_ebpf::record::{HISTOGRAMS, LEDGER, LIVE_FUTEX, RARE, TORN, TaskRecord}
 use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
 use thiserror::Error;
 
-use super::load::{LoadError, Probe, SNAPSHOT};
+use super::load::{Probe, SNAPSHOT};
+use super::load_error::LoadError;
 
 /// What a snapshot shall carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use bytemuck::Pod;
 use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 use thiserror::Error;
 
-use super::load::LoadError;
+use super::load_error::LoadError;
 
 /// `enum bpf_cmd`.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::lives::{Life, Lives, id_of};
+use super::life::{Life, id_of};
+use super::lives::Lives;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
 
@@ -113,7 +114,8 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
 mod tests {
     use super::*;
     use crate::model::event::{Event, EventKind, Exit};
-    use crate::model::lives::{ProcessId, Retention};
+    use crate::model::life::ProcessId;
+    use crate::model::lives::Retention;
     use crate::model::tracker::tests::{snapshot, thread};
     use crate::model::tree;
 

@@ -12,6 +12,7 @@
 //! | [`blocked`] | what a blocked thread waits in |
 //! | [`event`] | births, execs and deaths |
 //! | [`ancestry`] | the tree with the dead ancestors of the living |
+//! | [`life`] | one process from birth to reaping |
 //! | [`lives`] | who was born to whom, died of what, lost its parent |
 //! | [`locks`] | who waits on whom: contention, deadlocks, stalls |
 //! | [`waits`] | what groups waited in, by cause |
@@ -26,6 +27,7 @@ pub mod books;
 pub mod event;
 pub mod gone;
 pub mod label_map;
+pub mod life;
 pub mod lives;
 pub mod locks;
 pub mod orphans;

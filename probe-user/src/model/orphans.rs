@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::lives::{AdopterKind, Lives, id_of};
+use super::life::{AdopterKind, id_of};
+use super::lives::Lives;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Thread};
 

@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::lives::{Lives, ProcessId, id_of};
+use super::life::{ProcessId, id_of};
+use super::lives::Lives;
 use super::snapshot::Snapshot;
 use super::thread::{Condition, Thread};
 

@@ -4,7 +4,8 @@ use probe_ebpf::ledger::{HAS_RARE, OOM_VICTIM};
 use probe_ebpf::record::{EventRecord, ExitRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD};
 
-use super::resolve::{closed, ns_tids, switches, wait_status};
+use super::accounts::closed;
+use super::resolve::{ns_tids, switches, wait_status};
 use crate::kernel::events::RawEvent;
 use crate::model::account::{Account, Histograms};
 use crate::model::event::{Event, EventKind, Exit, Sender, exit_signal};

@@ -12,7 +12,7 @@ use super::bpf::BpfSource;
 use super::patience::{stuck, within};
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::tables::TableError;
-use crate::model::locks::{LockId, Tables, is_pair, is_shared, key_of};
+use crate::model::locks::{LockId, Look, Tables, is_pair, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
 
 /// What was found out about keys of shared locks; `None`: it is private after all.
@@ -102,7 +102,7 @@ pub const DETAIL: Detail = Detail {
 };
 
 /// Between a look that shows a deadlock and the one that confirms it.
-pub const SECOND_LOOK: Duration = Duration::from_millis(20);
+const SECOND_LOOK: Duration = Duration::from_millis(20);
 /// Locks nobody has waited at for so long are forgotten …
 const IDLE_NS: u64 = 600 * 1_000_000_000;
 /// … much sooner when the tables run full.
@@ -117,6 +117,27 @@ impl BpfSource {
         let snapshot = self.snapshot(detail)?;
         let tables = self.tables(&snapshot)?;
         Ok((snapshot, tables))
+    }
+
+    /// Threads and tables; a second time if the first look shows something that only another one can confirm, as a deadlock.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub fn look_until(
+        &mut self,
+        detail: Detail,
+        unconfirmed: impl FnOnce(Look<'_>) -> bool,
+    ) -> Result<(Snapshot, Tables), SnapshotError> {
+        let (snapshot, tables) = self.look(detail)?;
+        let look = Look {
+            snapshot: &snapshot,
+            tables: &tables,
+        };
+        if !unconfirmed(look) {
+            return Ok((snapshot, tables));
+        }
+        std::thread::sleep(SECOND_LOOK);
+        self.look(detail)
     }
 
     /// Keeps the tables from running full.

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`bpf`] | snapshots and events through eBPF, with what the iterator hides added from /proc |
 //! | [`proc`] | snapshots from /proc alone; the root directory is a parameter |
-//! | [`resolve`] | what a raw record means: which state a thread is in, since when, how long so far |
+//! | [`resolve`] | what a raw record means: which state a thread is in, since when |
+//! | [`accounts`] | its times, those of the turn under way included |
 //! | [`happened`] | what an event of the ring means |
 //! | [`cgroup`] | cgroup ids to paths to units |
 //! | [`symbols`] | names of locks, and of the code that waits |
@@ -15,6 +16,7 @@
 //! | [`descriptors`] | pipes, sockets, terminals, files |
 //! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
 
+pub mod accounts;
 pub mod bpf;
 pub mod cgroup;
 pub mod describe;

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use crate::model::event::{Event, EventKind};
-use crate::model::lives::{Happening, Lives, ProcessId, Retention};
+use crate::model::life::{Happening, ProcessId};
+use crate::model::lives::{Lives, Retention};
 use crate::model::snapshot::Snapshot;
 
 use super::proc::parent_now;

@@ -11,7 +11,7 @@ use super::json::Named;
 use super::number::duration;
 use super::waiting::ended;
 use crate::model::event::{Event, EventKind, exit_code, exit_signal};
-use crate::model::lives::Happening;
+use crate::model::life::Happening;
 use crate::model::thread::{Comm, state_name};
 
 /// One event as JSON.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use probe_user::export::catalog::{self, Kind, Metric};
 use probe_user::model::event::Reason;
-use probe_user::model::lives::AdopterKind;
+use probe_user::model::life::AdopterKind;
 use probe_user::model::locks;
 use probe_user::model::snapshot::Losses;
 use probe_user::model::thread::Condition;

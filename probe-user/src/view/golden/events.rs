@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::model::event::{Event, EventKind, Exit, Sender};
-use crate::model::lives::{AdopterKind, Happening, Loss, ProcessId};
+use crate::model::life::{AdopterKind, Happening, Loss, ProcessId};
 use crate::model::thread::Comm;
 use crate::model::tracker::tests::{account, exit};
 use crate::view::events;

@@ -10,7 +10,7 @@ use probe_ebpf::ledger::BlockedOn;
 use probe_ebpf::state::State;
 
 use super::{json, tree};
-use crate::model::lives::AdopterKind;
+use crate::model::life::AdopterKind;
 use crate::model::orphans::Orphan;
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::{Comm, Condition, Thread, ThreadId};
