@@ -50,7 +50,7 @@ pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
             report
                 .locks
                 .first()
-                .map(|worst| detail(worst, report))
+                .map(|worst| detail(worst, report, look.width))
                 .unwrap_or_default(),
         );
     }
@@ -268,7 +268,7 @@ fn doing(doing: &Doing) -> String {
 }
 
 /// More on the worst lock.
-fn detail(lock: &Lock, report: &Report) -> Vec<String> {
+fn detail(lock: &Lock, report: &Report, width: Option<usize>) -> Vec<String> {
     let name = match &lock.symbol {
         Some(symbol) => format!("{symbol} {:#x}", lock.address),
         None => format!("{:#x}", lock.address),
@@ -300,13 +300,25 @@ fn detail(lock: &Lock, report: &Report) -> Vec<String> {
     if edges.len() > EDGES {
         lines.push(format!("  … and {} more pairs", edges.len() - EDGES));
     }
-    lines.extend(lock.code.as_ref().map(code));
+    lines.extend(lock.code.as_ref().map(|found| code(found, width)));
     lines
 }
 
-fn code(code: &Code) -> String {
-    let cut = if code.cut { " ← … (stack cut here)" } else { "" };
-    format!("  waits in {}{cut}", code.frames.join(" ← "))
+/// As many functions as fit into the line, but at least the two innermost.
+fn code(code: &Code, width: Option<usize>) -> String {
+    let mut line = format!("  waits in {}", code.frames.first().map_or("", String::as_str));
+    for (at, frame) in code.frames.iter().enumerate().skip(1) {
+        let more = format!(" ← {frame}");
+        let long = line.chars().count() + more.chars().count() + " ← …".chars().count();
+        if at > 1 && width.is_some_and(|width| long > width) {
+            return line + " ← …";
+        }
+        line += &more;
+    }
+    if code.cut {
+        line += " ← … (stack cut here)";
+    }
+    line
 }
 
 fn parallelism(process: &Parallelism) -> String {

@@ -1,6 +1,7 @@
 //! A process's memory as far as it is needed to name things: its mappings, and reading a few bytes.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,8 @@ pub struct Mapping {
 pub struct Image {
     mappings: Vec<Mapping>,
     memory: Option<File>,
+    /// In /proc.
+    directory: PathBuf,
     /// Where the process's file system begins: it may be a container's.
     root: PathBuf,
 }
@@ -47,6 +50,7 @@ impl Image {
             mappings: mappings.collect(),
             memory: File::open(directory.join("mem")).ok(),
             root: directory.join("root"),
+            directory,
         })
     }
 
@@ -64,6 +68,22 @@ impl Image {
         let mut of_file = self.mappings.iter();
         let first = of_file.find(|mapping| mapping.path.as_deref() == Some(path))?;
         Some((path, first.start))
+    }
+
+    /// From the first to the last address of a file's mappings.
+    pub fn extent(&self, path: &Path) -> Option<Range<u64>> {
+        let of_file = |mapping: &&Mapping| mapping.path.as_deref() == Some(path);
+        let first = self.mappings.iter().find(of_file)?;
+        let last = self.mappings.iter().rfind(of_file)?;
+        Some(first.start..last.end)
+    }
+
+    /// Whether a thread is blocked with these values of its stack and instruction pointers.
+    pub fn is_at(&self, tid: u32, sp: u64, ip: u64) -> bool {
+        let path = self.directory.join(format!("task/{tid}/syscall"));
+        let text = fs::read_to_string(path).unwrap_or_default();
+        // "202 0x… … 0x7ffc…sp 0x7f…ip", or "running".
+        text.trim_end().ends_with(&format!(" {sp:#x} {ip:#x}"))
     }
 
     /// The file as this process can open it.

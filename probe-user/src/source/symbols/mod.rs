@@ -23,6 +23,7 @@ use crate::model::locks::LockId;
 use crate::model::locks::report::{Code, Report};
 use crate::model::snapshot::Snapshot;
 use image::Image;
+use stack::Stacks;
 
 /// Locks that are named: those a person looks at.
 const NAMED: usize = 20;
@@ -34,8 +35,38 @@ struct Wanted {
     id: LockId,
     pid: u32,
     address: u64,
-    /// Registers of a thread that waits at it.
-    waiter: Option<(u32, LiveFutex)>,
+    /// Threads that wait at it.
+    waiters: Vec<Waiter>,
+}
+
+/// A thread that waits, with its registers.
+struct Waiter {
+    tid: u32,
+    pid: u32,
+    live: LiveFutex,
+}
+
+/// A process, and how to unwind its code.
+struct Subject {
+    image: Image,
+    stacks: Stacks,
+}
+
+/// Those that were looked at.
+#[derive(Default)]
+struct Subjects(HashMap<u32, Option<Subject>>);
+
+impl Subjects {
+    /// `None` if the process has ended or may not be looked at.
+    fn get(&mut self, pid: u32) -> Option<&mut Subject> {
+        let read = || {
+            Some(Subject {
+                image: Image::read(Path::new("/proc"), pid)?,
+                stacks: Stacks::default(),
+            })
+        };
+        self.0.entry(pid).or_insert_with(read).as_mut()
+    }
 }
 
 /// What was found out.
@@ -56,23 +87,21 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) {
             id: lock.id,
             pid: lock.pid,
             address: lock.address,
-            waiter: waiter(snapshot, lock.waiters.first().map(|(party, _)| party.tid)),
+            waiters: waiters(snapshot, lock.waiters.iter().map(|(party, _)| party.tid)),
         })
         .collect();
     let named = within("symbols", DEADLINE, move |sender| {
-        let mut images = HashMap::new();
+        let mut subjects = Subjects::default();
         let symbolizer = Symbolizer::builder().enable_demangling(false).build();
         for lock in wanted {
-            let image = images
-                .entry(lock.pid)
-                .or_insert_with(|| Image::read(Path::new("/proc"), lock.pid));
-            let Some(image) = image else { continue };
+            let symbol = subjects
+                .get(lock.pid)
+                .and_then(|subject| statics::variable(&subject.image, lock.address));
+            let mut waiters = lock.waiters.iter();
             let named = Named {
                 id: lock.id,
-                symbol: statics::variable(image, lock.address),
-                code: lock
-                    .waiter
-                    .map(|(pid, live)| code(image, &symbolizer, pid, &live)),
+                symbol,
+                code: waiters.find_map(|waiter| code(subjects.get(waiter.pid)?, &symbolizer, waiter)),
             };
             if sender.send(named).is_err() {
                 return;
@@ -93,20 +122,19 @@ fn check_stalls(report: &mut Report, snapshot: &Snapshot) {
         return;
     }
     let unproven = report.stalls.iter().filter(|stall| !stall.proven);
-    let wanted: Vec<(u32, Vec<LiveFutex>)> = unproven
+    let wanted: Vec<(u32, Vec<Waiter>)> = unproven
         .map(|stall| {
-            let waits = stall.waits.iter().take(NAMED);
-            let waiters = waits.filter_map(|wait| waiter(snapshot, Some(wait.party.tid)));
-            (stall.pid, waiters.map(|(_, live)| live).collect())
+            let waits = stall.waits.iter().map(|wait| wait.party.tid);
+            (stall.pid, waiters(snapshot, waits))
         })
         .collect();
     let locking: HashSet<u32> = within("symbols", DEADLINE, move |sender| {
+        let mut subjects = Subjects::default();
         let symbolizer = Symbolizer::builder().enable_demangling(false).build();
         for (pid, waiters) in wanted {
-            let Some(image) = Image::read(Path::new("/proc"), pid) else {
-                continue;
-            };
-            let mut codes = waiters.iter().map(|live| code(&image, &symbolizer, pid, live));
+            let mut codes = waiters
+                .iter()
+                .filter_map(|waiter| code(subjects.get(waiter.pid)?, &symbolizer, waiter));
             if codes.any(|code| takes_lock(&code.frames)) && sender.send(pid).is_err() {
                 return;
             }
@@ -130,12 +158,18 @@ fn takes_lock(frames: &[String]) -> bool {
     any(&["mutex", "rwlock", "lock_contended", "lock_slow"]) && !any(&["condvar", "cond_wait", "park"])
 }
 
-/// Process and registers of a thread that waits.
-fn waiter(snapshot: &Snapshot, tid: Option<u32>) -> Option<(u32, LiveFutex)> {
-    let threads = snapshot.threads.iter();
-    let thread = threads.into_iter().find(|thread| Some(thread.id.tid) == tid)?;
-    let live = thread.futex.as_ref()?.live.as_ref()?;
-    Some((thread.pid, **live))
+/// Those of the threads whose registers are known.
+fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>) -> Vec<Waiter> {
+    let waiter = |tid| {
+        let thread = snapshot.threads.iter().find(|thread| thread.id.tid == tid)?;
+        let live = thread.futex.as_ref()?.live.as_ref()?;
+        Some(Waiter {
+            tid,
+            pid: thread.pid,
+            live: **live,
+        })
+    };
+    tids.take(NAMED).filter_map(waiter).collect()
 }
 
 /// A symbol as it was written. Only names that say they are mangled are: C++ would take a function `w` for the type `wchar_t`.
@@ -153,10 +187,11 @@ fn readable(symbol: &str) -> String {
     escape(name.as_bytes())
 }
 
-/// The functions by name; where there is none, the module and the offset in it.
-fn code(image: &Image, symbolizer: &Symbolizer, pid: u32, live: &LiveFutex) -> Code {
-    let walked = stack::walk(image, live);
-    let mut source = Process::new(pid.into());
+/// The functions by name; where there is none, the module and the offset in it. `None` if the thread has gone on.
+fn code(subject: &mut Subject, symbolizer: &Symbolizer, waiter: &Waiter) -> Option<Code> {
+    let Subject { image, stacks } = subject;
+    let walked = stacks.walk(image, waiter.tid, &waiter.live)?;
+    let mut source = Process::new(waiter.pid.into());
     source.debug_syms = false;
     let named = symbolizer.symbolize(&Source::Process(source), Input::AbsAddr(&walked.addresses));
     let named = named.unwrap_or_default();
@@ -164,10 +199,10 @@ fn code(image: &Image, symbolizer: &Symbolizer, pid: u32, live: &LiveFutex) -> C
         let symbol = named.get(at).and_then(|symbol| symbol.as_sym());
         symbol.map_or_else(|| image.place(address), |symbol| readable(&symbol.name))
     });
-    Code {
+    Some(Code {
         frames: frames.collect(),
         cut: walked.cut,
-    }
+    })
 }
 
 #[cfg(test)]
