@@ -34,11 +34,11 @@ const MEMBERS: usize = 20;
 pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
     let mut lines = Vec::new();
     for deadlock in &report.deadlocks {
-        lines.extend(deadlock_lines(deadlock, report));
+        lines.extend(deadlock_lines(deadlock, report, look.width));
         lines.push(String::new());
     }
     for stall in &report.stalls {
-        lines.extend(stall_lines(stall, report));
+        lines.extend(stall_lines(stall, report, look.width));
         lines.push(String::new());
     }
     lines.push(headline(report, losses));
@@ -63,7 +63,7 @@ pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
     lines.into_iter().map(|line| cut(&line, look.width)).collect()
 }
 
-fn deadlock_lines(deadlock: &Deadlock, report: &Report) -> Vec<String> {
+fn deadlock_lines(deadlock: &Deadlock, report: &Report, width: Option<usize>) -> Vec<String> {
     let process = deadlock
         .members
         .first()
@@ -94,6 +94,7 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report) -> Vec<String> {
             let lock = lock_phrase(report, member.waits_for, member.address);
             format!("  {waits}  waits for  {lock}  held by  {held}")
         });
+        lines.extend(code_of(report, member.party, width));
     }
     if members > MEMBERS {
         lines.push(format!("  … and {} more", members - MEMBERS));
@@ -101,7 +102,7 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report) -> Vec<String> {
     lines
 }
 
-fn stall_lines(stall: &Stall, report: &Report) -> Vec<String> {
+fn stall_lines(stall: &Stall, report: &Report, width: Option<usize>) -> Vec<String> {
     let process = stall
         .waits
         .first()
@@ -119,6 +120,7 @@ fn stall_lines(stall: &Stall, report: &Report) -> Vec<String> {
             duration(Some(wait.age_ns)),
             lock_phrase(report, wait.lock, wait.address)
         ));
+        lines.extend(code_of(report, wait.party, width));
     }
     lines
 }
@@ -300,13 +302,19 @@ fn detail(lock: &Lock, report: &Report, width: Option<usize>) -> Vec<String> {
     if edges.len() > EDGES {
         lines.push(format!("  … and {} more pairs", edges.len() - EDGES));
     }
-    lines.extend(lock.code.as_ref().map(|found| code(found, width)));
+    lines.extend(lock.code.as_ref().map(|found| code("  waits in ", found, width)));
     lines
 }
 
+/// Where a thread of a deadlock or stall waits, if that is known.
+fn code_of(report: &Report, party: Party, width: Option<usize>) -> Option<String> {
+    let found = report.codes.get(&party.tid)?;
+    Some(code("      in ", found, width))
+}
+
 /// As many functions as fit into the line, but at least the two innermost.
-fn code(code: &Code, width: Option<usize>) -> String {
-    let mut line = format!("  waits in {}", code.frames.first().map_or("", String::as_str));
+fn code(start: &str, code: &Code, width: Option<usize>) -> String {
+    let mut line = format!("{start}{}", code.frames.first().map_or("", String::as_str));
     for (at, frame) in code.frames.iter().enumerate().skip(1) {
         let more = format!(" ← {frame}");
         let long = line.chars().count() + more.chars().count() + " ← …".chars().count();

@@ -72,6 +72,9 @@ impl Knot {
         let tid = id(thread, "tid");
         let place = (0..self.count).find(|place| self.tid(*place) == tid);
         let place = place.expect("one of the scene's");
+        let frames = list(&thread["code"], "frames");
+        let ties = |frame: &Value| frame.as_str().is_some_and(|name| name.contains("Knot::tie"));
+        assert!(frames.iter().any(ties), "the way to its wait: {thread}");
         assert_eq!(
             id(thread, "pid"),
             self.scene.fact(&format!("pid{place}")),

@@ -1,5 +1,7 @@
 //! The answer: contended locks with their holders, who waited for whom, deadlocks, stalls, and what was no contention.
 
+use std::collections::BTreeMap;
+
 use probe_ebpf::ledger::BlockedOn;
 
 use super::deadlock::Deadlock;
@@ -25,6 +27,18 @@ pub struct Report {
     pub stalls: Vec<Stall>,
     /// How parallel the processes concerned were.
     pub processes: Vec<Parallelism>,
+    /// Where threads of deadlocks and stalls wait, by tid; filled in by whoever can read symbols.
+    pub codes: BTreeMap<u32, Code>,
+}
+
+impl Report {
+    /// Threads that will not go on by themselves: those of deadlocks and of stalls.
+    pub fn stuck(&self) -> impl Iterator<Item = (Party, LockId)> {
+        let members = self.deadlocks.iter().flat_map(|deadlock| &deadlock.members);
+        let stalled = self.stalls.iter().flat_map(|stall| &stall.waits);
+        let members = members.map(|member| (member.party, member.waits_for));
+        members.chain(stalled.map(|wait| (wait.party, wait.lock)))
+    }
 }
 
 /// One lock over the window.

@@ -27,6 +27,8 @@ use stack::Stacks;
 
 /// Locks that are named: those a person looks at.
 const NAMED: usize = 20;
+/// Threads of deadlocks and stalls whose code is told.
+const STUCK: usize = 100;
 /// How long that may take for all of them together.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -80,14 +82,17 @@ struct Named {
 pub fn name(report: &mut Report, snapshot: &Snapshot) {
     check_stalls(report, snapshot);
     let stuck = stuck(snapshot);
-    let locks = report.locks.iter().take(NAMED);
+    let deadly: HashSet<LockId> = report.stuck().map(|(_, lock)| lock).collect();
+    let locks = report.locks.iter().enumerate();
     let wanted: Vec<Wanted> = locks
+        .filter(|(position, lock)| *position < NAMED || deadly.contains(&lock.id))
+        .map(|(_, lock)| lock)
         .filter(|lock| !stuck.contains(&lock.pid))
         .map(|lock| Wanted {
             id: lock.id,
             pid: lock.pid,
             address: lock.address,
-            waiters: waiters(snapshot, lock.waiters.iter().map(|(party, _)| party.tid)),
+            waiters: waiters(snapshot, lock.waiters.iter().map(|(party, _)| party.tid), NAMED),
         })
         .collect();
     let named = within("symbols", DEADLINE, move |sender| {
@@ -108,12 +113,37 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) {
             }
         }
     });
+    name_stuck(report, snapshot, &stuck);
     for named in named {
         if let Some(lock) = report.locks.iter_mut().find(|lock| lock.id == named.id) {
             lock.symbol = named.symbol;
             lock.code = named.code.filter(|code| !code.frames.is_empty());
         }
     }
+}
+
+/// Tells where the threads of deadlocks and stalls wait.
+fn name_stuck(report: &mut Report, snapshot: &Snapshot, stuck: &HashSet<u32>) {
+    let tids = report.stuck().map(|(party, _)| party.tid);
+    let wanted = waiters(snapshot, tids, STUCK);
+    let wanted: Vec<Waiter> = wanted
+        .into_iter()
+        .filter(|waiter| !stuck.contains(&waiter.pid))
+        .collect();
+    let codes = within("code", DEADLINE, move |sender| {
+        let mut subjects = Subjects::default();
+        let symbolizer = Symbolizer::builder().enable_demangling(false).build();
+        for waiter in wanted {
+            let code = subjects
+                .get(waiter.pid)
+                .and_then(|subject| code(subject, &symbolizer, &waiter));
+            if code.is_some_and(|code| sender.send((waiter.tid, code)).is_err()) {
+                return;
+            }
+        }
+    });
+    let told = codes.into_iter().filter(|(_, code)| !code.frames.is_empty());
+    report.codes = told.collect();
 }
 
 /// Keeps of the stalls that nothing but the looks of their locks speaks for those whose code says that it takes a lock.
@@ -125,7 +155,7 @@ fn check_stalls(report: &mut Report, snapshot: &Snapshot) {
     let wanted: Vec<(u32, Vec<Waiter>)> = unproven
         .map(|stall| {
             let waits = stall.waits.iter().map(|wait| wait.party.tid);
-            (stall.pid, waiters(snapshot, waits))
+            (stall.pid, waiters(snapshot, waits, NAMED))
         })
         .collect();
     let locking: HashSet<u32> = within("symbols", DEADLINE, move |sender| {
@@ -159,7 +189,7 @@ fn takes_lock(frames: &[String]) -> bool {
 }
 
 /// Those of the threads whose registers are known.
-fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>) -> Vec<Waiter> {
+fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>, most: usize) -> Vec<Waiter> {
     let waiter = |tid| {
         let thread = snapshot.threads.iter().find(|thread| thread.id.tid == tid)?;
         let live = thread.futex.as_ref()?.live.as_ref()?;
@@ -169,7 +199,7 @@ fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>) -> Vec<Waiter> 
             live: **live,
         })
     };
-    tids.take(NAMED).filter_map(waiter).collect()
+    tids.take(most).filter_map(waiter).collect()
 }
 
 /// A symbol as it was written. Only names that say they are mangled are: C++ would take a function `w` for the type `wchar_t`.

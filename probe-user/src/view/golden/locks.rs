@@ -47,6 +47,9 @@ fn report() -> (Report, Snapshot) {
         frames: vec!["ledger::post".to_owned(), "ledger::handle".to_owned()],
         cut: true,
     });
+    let member = report.deadlocks[0].members[0].party.tid;
+    let frames = vec!["ledger::transfer".to_owned(), "ledger::handle".to_owned()];
+    report.codes.insert(member, Code { frames, cut: false });
     (report, last)
 }
 

@@ -1,5 +1,7 @@
 //! Payload of `locks`: contention, who waits on whom, deadlocks, stalls.
 
+use std::collections::BTreeMap;
+
 use probe_ebpf::histogram::upper_bound_ns;
 use serde::Serialize;
 
@@ -93,6 +95,7 @@ struct MemberJson {
     waits_for: String,
     holds: Option<String>,
     address: String,
+    code: Option<CodeJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,6 +112,7 @@ struct StalledJson {
     comm: Option<String>,
     waits_for: String,
     wait_ns: u64,
+    code: Option<CodeJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,8 +144,16 @@ pub fn locks(report: &Report) -> Locks {
     Locks {
         locks: report.locks.iter().map(lock).collect(),
         edges: report.edges.iter().map(edge).collect(),
-        deadlocks: report.deadlocks.iter().map(deadlock).collect(),
-        stalls: report.stalls.iter().map(stall).collect(),
+        deadlocks: report
+            .deadlocks
+            .iter()
+            .map(|found| deadlock(found, &report.codes))
+            .collect(),
+        stalls: report
+            .stalls
+            .iter()
+            .map(|found| stall(found, &report.codes))
+            .collect(),
         not_contention: report.idle.iter().map(idle).collect(),
         processes: report.processes.iter().map(process).collect(),
     }
@@ -183,10 +195,7 @@ fn lock(lock: &Lock) -> LockJson {
         wait_ns_max: lock.max_ns,
         holder: lock.holder.as_ref().map(holder),
         pattern: lock.pattern.map(crate::model::locks::report::Pattern::name),
-        code: lock.code.as_ref().map(|Code { frames, cut }| CodeJson {
-            frames: frames.clone(),
-            cut: *cut,
-        }),
+        code: lock.code.as_ref().map(code),
         histogram: histogram
             .filter(|(_, count)| **count > 0)
             .map(|(bucket, &count)| BucketJson {
@@ -231,7 +240,14 @@ fn edge(edge: &Edge) -> EdgeJson {
     }
 }
 
-fn deadlock(deadlock: &Deadlock) -> DeadlockJson {
+fn code(code: &Code) -> CodeJson {
+    CodeJson {
+        frames: code.frames.clone(),
+        cut: code.cut,
+    }
+}
+
+fn deadlock(deadlock: &Deadlock, codes: &BTreeMap<u32, Code>) -> DeadlockJson {
     let member = |member: &Member| MemberJson {
         pid: member.party.pid,
         tid: member.party.tid,
@@ -239,6 +255,7 @@ fn deadlock(deadlock: &Deadlock) -> DeadlockJson {
         waits_for: lock_id(member.waits_for),
         holds: member.holds.map(lock_id),
         address: format!("{:#x}", member.address),
+        code: codes.get(&member.party.tid).map(code),
     };
     DeadlockJson {
         kind: deadlock.shape.name(),
@@ -248,12 +265,13 @@ fn deadlock(deadlock: &Deadlock) -> DeadlockJson {
     }
 }
 
-fn stall(stall: &Stall) -> StallJson {
+fn stall(stall: &Stall, codes: &BTreeMap<u32, Code>) -> StallJson {
     let threads = stall.waits.iter().map(|wait| StalledJson {
         tid: wait.party.tid,
         comm: name(wait.party.comm),
         waits_for: lock_id(wait.lock),
         wait_ns: wait.age_ns,
+        code: codes.get(&wait.party.tid).map(code),
     });
     StallJson {
         pid: stall.pid,
