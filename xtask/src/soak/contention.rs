@@ -94,7 +94,10 @@ impl Contention {
 
     /// Fails if it does not go on.
     pub fn expect_running(&mut self) -> Result<()> {
-        let ended = self.child.try_wait().context("asking after the fight for locks")?;
+        let ended = self
+            .child
+            .try_wait()
+            .context("asking after the fight for locks")?;
         ensure!(ended.is_none(), "the fight for locks has ended");
         Ok(())
     }
