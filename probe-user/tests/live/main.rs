@@ -15,6 +15,7 @@
 mod attribution;
 mod cgroups;
 mod churn;
+mod clocks;
 mod common;
 mod crowd;
 mod dashboards;
