@@ -122,7 +122,8 @@ fn soak(binary: &Path, retention: &str, options: &Options, interrupted: &AtomicB
     ));
     let mut samples: Vec<Sample> = Vec::new();
     while began.elapsed() < options.length && !interrupted.load(Ordering::Relaxed) {
-        scrape_until(&agent, began, pause * (u32::try_from(samples.len())? + 1))?;
+        let until = pause * (u32::try_from(samples.len())? + 1);
+        scrape_until(&agent, began, until, interrupted)?;
         agent.expect_running()?;
         churn.expect_running()?;
         let sample = look(&agent, began)?;
@@ -133,7 +134,7 @@ fn soak(binary: &Path, retention: &str, options: &Options, interrupted: &AtomicB
 }
 
 /// A scrape every second, and now and then what else can be asked.
-fn scrape_until(agent: &Agent, began: Instant, until: Duration) -> Result<()> {
+fn scrape_until(agent: &Agent, began: Instant, until: Duration, interrupted: &AtomicBool) -> Result<()> {
     const OTHERS: [&str; 5] = [
         "/api/v1/tree",
         "/api/v1/states?for=100ms",
@@ -142,7 +143,7 @@ fn scrape_until(agent: &Agent, began: Instant, until: Duration) -> Result<()> {
         "/api/v1/orphans",
     ];
     let mut round = 0;
-    while began.elapsed() < until {
+    while began.elapsed() < until && !interrupted.load(Ordering::Relaxed) {
         agent.get("/metrics")?;
         if round % 5 == 0 {
             agent.get(OTHERS[round / 5 % OTHERS.len()])?;
