@@ -18,10 +18,8 @@ fn uncommented(line: &str) -> &str {
 
 /// A file with everything switched on, some of whose bytes were replaced by things that parsers, terminals and lines dislike.
 fn damaged(shipped: &'static str) -> impl Strategy<Value = String> {
-    let everything: String = shipped
-        .lines()
-        .map(|line| format!("{}\n", uncommented(line)))
-        .collect();
+    let everything: Vec<&str> = shipped.lines().map(uncommented).collect();
+    let everything = everything.join("\n");
     let piece = prop_oneof![
         Just("\x1b[31m".to_owned()),
         Just("\"\n[[".to_owned()),

@@ -1,4 +1,4 @@
-//! A wall clock that jumps: libfaketime stands between the agent and CLOCK_REALTIME, and leaves its other clocks alone.
+//! A wall clock that jumps: libfaketime stands between the agent and `CLOCK_REALTIME`, and leaves its other clocks alone.
 
 use std::path::PathBuf;
 use std::process::Command;

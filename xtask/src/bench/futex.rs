@@ -283,18 +283,19 @@ fn verdict(all: &[Measured]) -> Result<String> {
     };
     let both = per_sleep(BY_FUTEX).zip(per_sleep(BY_PIPE));
     let (futex, pipe) = both.context("the two threads hardly slept: is there a second CPU?")?;
-    let mut text = format!(
+    let wait = format!(
         "A futex wait that blocks costs {:+.0} ns beside the same wait at a pipe (the goal is 1000 ns or less).\n",
         futex - pipe
     );
     let none_blocks = all.last().and_then(|one| one.theirs.as_deref());
-    if let Some(ns) = none_blocks.and_then(|costs| stats::sum_per_run(costs, &["futex_enter", "futex_exit"]))
-    {
-        text.push_str(&format!(
-            "A call that does not block costs nothing of procprobe, which is not attached there; of futexctn {ns:.0} ns.\n"
-        ));
-    }
-    Ok(text)
+    let call = none_blocks
+        .and_then(|costs| stats::sum_per_run(costs, &["futex_enter", "futex_exit"]))
+        .map(|ns| {
+            format!(
+                "A call that does not block costs nothing of procprobe, which is not attached there; of futexctn {ns:.0} ns.\n"
+            )
+        });
+    Ok(wait + &call.unwrap_or_default())
 }
 
 #[cfg(test)]
