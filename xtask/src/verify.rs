@@ -211,10 +211,12 @@ fn sentence(text: &str) -> Vec<Outcome> {
     line.map(outcome).into_iter().collect()
 }
 
-/// Lines that name a figure and its goal: `… 0.72 … (the goal is 0.50 or less)`. What a ratio is of says the line before it.
+/// Lines that name a figure and, in brackets, its goal: `… 0.72 … (…; the goal is 0.50 or less)`. What a ratio is of says the line
+/// before it.
 fn goals(text: &str) -> Vec<Outcome> {
     let outcome = |(before, line): (&str, &str)| {
-        let (said, rest) = line.split_once(" (the goal is ")?;
+        let (said, rest) = line.split_once(" (")?;
+        let rest = rest.split_once("the goal is ")?.1;
         let goal = rest.split_once(" or less")?.0;
         let number = |text: &str| text.trim_start_matches('+').parse::<f64>().ok();
         let figure = said.split_ascii_whitespace().find_map(number)?;

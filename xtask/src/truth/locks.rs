@@ -55,7 +55,7 @@ impl Answer {
             };
         };
         Told {
-            name: format!("a {}", lock.kind),
+            name: lock.kind.clone(),
             waits: lock.waits,
             wait_ns: lock.wait_ns_total,
             distribution: lock.histogram.as_deref().map(ours::distribution),
@@ -135,10 +135,7 @@ mod tests {
             "waits":2,"wait_ns_total":5}]}"#;
         let answer = Answer::parse(json).unwrap();
         let mutex = answer.at(12, 16);
-        assert_eq!(
-            (mutex.name.as_str(), mutex.waits, mutex.wait_ns),
-            ("a mutex", 3, 9)
-        );
+        assert_eq!((mutex.name.as_str(), mutex.waits, mutex.wait_ns), ("mutex", 3, 9));
         assert_eq!(mutex.distribution.unwrap().count(), 3);
         assert_eq!(answer.at(12, 32).distribution, None);
         assert_eq!(answer.at(13, 16).waits, 0);

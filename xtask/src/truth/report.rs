@@ -10,8 +10,8 @@ use super::{
     distribution::Distribution,
     kernel::Counts,
     kinds::{
-        COMPILED, CPUDIST, INVOLUNTARY, Kind, MOSTLY, OFFCPUTIME, PREEMPTED, RUNNABLE, RUNNING, RUNQLAT,
-        SHAPELY, VOLUNTARY, WAITED, WAITED_SHAPE, WAITS,
+        COMPILED, CPUDIST, INVOLUNTARY, Kind, LONG_US, MOSTLY, OFFCPUTIME, PREEMPTED, RUNNABLE, RUNNING,
+        RUNQLAT, SHAPELY, VOLUNTARY, WAITED, WAITED_SHAPE, WAITS,
     },
     locks::Waited,
     ours::Did,
@@ -218,7 +218,8 @@ fn at_lock(subject: &str, answers: &Answers, theirs: &Waited) -> Vec<Row> {
     let subject = format!("{subject}: {}", ours.name);
     let count = |count: u64| format!("{count}×");
     let mut rows = vec![numbers(&subject, WAITS, ours.waits, theirs.waits, count)];
-    if theirs.waits >= SHAPELY {
+    let is_long = theirs.distribution.quantile_us(0.5) >= Some(LONG_US);
+    if theirs.waits >= SHAPELY && is_long {
         let sum = numbers(&subject, WAITED, ours.wait_ns, theirs.wait_ns, milliseconds);
         rows.push(sum);
         let ours = ours.distribution;
