@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: what procprobe costs, as ratios against its peers in one run on one machine.
 
 mod exporter;
+mod futex;
 mod load;
 pub mod peer;
 mod scrape;
@@ -8,6 +9,7 @@ mod slowdown;
 mod snapshot;
 pub mod stats;
 mod switch;
+mod usage;
 
 use std::sync::{
     Arc,
@@ -23,6 +25,8 @@ use crate::workspace::Workspace;
 pub enum Bench {
     /// Nanoseconds of eBPF per context switch, beside runqlat where it is available
     Switch(switch::Options),
+    /// Nanoseconds of eBPF per futex wait that blocks, beside futexctn where it is available
+    Futex(futex::Options),
     /// Time of a look and of a scrape, and memory, at 1,000 to 30,000 threads
     Snapshot(snapshot::Options),
     /// Real programs with the agent and without, in turn
@@ -35,6 +39,7 @@ pub enum Bench {
 pub fn run(workspace: &Workspace, bench: Bench) -> Result<()> {
     match bench {
         Bench::Switch(options) => switch::run(workspace, &options),
+        Bench::Futex(options) => futex::run(workspace, &options),
         Bench::Snapshot(options) => snapshot::run(workspace, &options),
         Bench::Slowdown(options) => slowdown::run(workspace, &options),
         Bench::Scrape(options) => scrape::run(workspace, &options),

@@ -20,6 +20,7 @@ mod soak;
 mod test;
 mod toolchain;
 mod truth;
+mod verify;
 mod vm;
 mod workspace;
 
@@ -62,6 +63,8 @@ enum Verb {
     Soak(soak::Options),
     /// Compare procprobe with the kernel's own counts and with libbpf-tools, all at once under real load
     Truth(truth::Options),
+    /// Make the table of all that was recorded, and fail if anything is not as it should be
+    Verify,
     /// Run the agent on other kernels
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -92,6 +95,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Dashboards => dashboards::run(&workspace),
         Verb::Soak(options) => soak::run(&workspace, &options),
         Verb::Truth(options) => truth::run(&workspace, &options),
+        Verb::Verify => verify::run(&workspace),
         Verb::Vm(vm) => vm::run(&workspace, vm),
         Verb::Dist(options) => dist::run(&workspace, options),
     }

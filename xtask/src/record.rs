@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     process::{self, say},
+    verify,
     workspace::Workspace,
 };
 
@@ -81,10 +82,11 @@ pub fn put(workspace: &Workspace, page: &str, place: &str, command: &str, text: 
     let new = replaced(&old, place, &text).with_context(|| format!("{page} has no place called {place}"))?;
     fs::write(&path, new).with_context(|| format!("writing {}", path.display()))?;
     say(&format!("recorded in {page}"));
-    Ok(())
+    verify::refresh(workspace)
 }
 
-fn replaced(page: &str, place: &str, text: &str) -> Option<String> {
+/// A page with a place filled anew; `None` if it has no such place.
+pub fn replaced(page: &str, place: &str, text: &str) -> Option<String> {
     let (begin, end) = (
         format!("<!-- begin: {place} -->\n"),
         format!("<!-- end: {place} -->"),

@@ -27,7 +27,7 @@ const COMPILER_SETS: [[&str; 3]; 2] = [
 ];
 
 /// What the tests start: load, the kernel's view of our programs, workloads, a renderer of graphs.
-const TEST_NEEDS: [Need; 13] = [
+const TEST_NEEDS: [Need; 14] = [
     Need::program("linux-perf", "perf"),
     Need::program("bpftool", "bpftool"),
     Need::program("python3", "python3"),
@@ -41,6 +41,7 @@ const TEST_NEEDS: [Need; 13] = [
     Need::program("nodejs", "node"),
     Need::program("npm", "npm"),
     Need::program("strace", "strace"),
+    Need::program("faketime", "faketime"),
 ];
 
 /// Grafana's published types, and the compiler that holds our dashboards against them.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::model::escape;
+
 /// What is wrong with a file.
 #[derive(Debug)]
 pub struct Complaint {
@@ -54,9 +56,10 @@ impl Complaint {
     }
 }
 
+/// Fit for a terminal: what a file has in it is part of the text.
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join(", ")
+    escape(lines.collect::<Vec<_>>().join(", ").as_bytes())
 }
 
 /// The known name that a mistyped one is most like; `None` if it is like none.

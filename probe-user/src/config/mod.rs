@@ -8,6 +8,8 @@
 pub mod complaint;
 mod duration;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 pub mod web;
 

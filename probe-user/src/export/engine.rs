@@ -179,7 +179,11 @@ impl Engine {
             tables: &tables,
         };
         self.books.locks(&self.lock_books.advance(look), cgroups);
-        self.source.make_room(&snapshot, &tables)?;
+        let watched = !self.lock_windows.is_empty();
+        let deleted = self.source.make_room(&snapshot, &tables, watched)?;
+        self.lock_books.forget(&deleted);
+        let windows = self.lock_windows.values_mut();
+        windows.for_each(|open| open.forget(&deleted));
         note(
             &self.watch.snapshot(&snapshot),
             &self.reap_delays,

@@ -4,6 +4,7 @@ use super::engine::Engine;
 use crate::kernel::snapshot::SnapshotError;
 use crate::model::event::Event;
 use crate::model::locks::Look;
+use crate::model::locks::growth::Deleted;
 use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
@@ -23,6 +24,11 @@ impl OpenLockWindow {
         if event.at_ns >= self.began_ns {
             self.window.event(event, units);
         }
+    }
+
+    /// Takes into account what was deleted from the tables.
+    pub fn forget(&mut self, deleted: &Deleted) {
+        self.window.forget(deleted);
     }
 }
 

@@ -12,6 +12,7 @@ use super::bpf::BpfSource;
 use super::patience::{stuck, within};
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::tables::TableError;
+use crate::model::locks::growth::Deleted;
 use crate::model::locks::{LockId, Look, Tables, is_pair, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
 
@@ -140,16 +141,28 @@ impl BpfSource {
         self.look(detail)
     }
 
-    /// Keeps the tables from running full.
+    /// Keeps the tables from running full. While somebody gathers what is waited (`watched`), only what has to go goes: locks of
+    /// processes that have ended meanwhile are in that answer, too.
     ///
     /// # Errors
     /// [`TableError`] if a table cannot be written.
-    pub fn make_room(&mut self, snapshot: &Snapshot, tables: &Tables) -> Result<(), TableError> {
+    pub fn make_room(
+        &mut self,
+        snapshot: &Snapshot,
+        tables: &Tables,
+        watched: bool,
+    ) -> Result<Deleted, TableError> {
         let options = self.probe.options();
         let crowded = |entries: usize, most: u32| entries * 4 > most as usize * 3;
         let full =
             crowded(tables.locks.len(), options.max_locks) || crowded(tables.edges.len(), options.max_edges);
-        self.prune(snapshot, tables, if full { IDLE_WHEN_FULL_NS } else { IDLE_NS })
+        if watched && !full {
+            return Ok(Deleted::default());
+        }
+        let deleted = over(snapshot, tables, if full { IDLE_WHEN_FULL_NS } else { IDLE_NS });
+        self.probe.locks.delete(&deleted.locks)?;
+        self.probe.edges.delete(&deleted.edges)?;
+        Ok(deleted)
     }
 
     /// Reads the tables, and tells which of the snapshot's locks several processes share.
@@ -184,28 +197,53 @@ impl BpfSource {
             aliases,
         })
     }
+}
 
-    /// Makes room: deletes locks of address spaces that are gone, and those nobody has waited at for `idle_ns`.
-    ///
-    /// # Errors
-    /// [`TableError`] if a table cannot be written.
-    fn prune(&mut self, snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Result<(), TableError> {
-        let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
-        let now_ns = snapshot.ended_ns;
-        let over = |key: &LockKey, last_ns: u64| {
-            !spaces.contains(&key.space) || now_ns.saturating_sub(last_ns) > idle_ns
-        };
-        let locks = tables.locks.iter();
-        let locks: Vec<LockKey> = locks
-            .filter(|(key, stats): &&(LockKey, LockStats)| over(key, stats.last_ns))
-            .map(|(key, _)| *key)
-            .collect();
-        let edges = tables.edges.iter();
-        let edges: Vec<_> = edges
-            .filter(|(key, stats)| over(&key.lock, stats.last_ns))
-            .map(|(key, _)| *key)
-            .collect();
-        self.probe.locks.delete(&locks)?;
-        self.probe.edges.delete(&edges)
+/// Locks of address spaces that are gone, and those nobody has waited at for `idle_ns`.
+fn over(snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Deleted {
+    let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
+    let is_over = |key: &LockKey, last_ns: u64| {
+        // A process may have been born between the reading of the threads and that of the tables.
+        let gone = !spaces.contains(&key.space) && last_ns < snapshot.began_ns;
+        gone || snapshot.ended_ns.saturating_sub(last_ns) > idle_ns
+    };
+    let locks = tables.locks.iter();
+    let locks = locks.filter(|(key, stats): &&(LockKey, LockStats)| is_over(key, stats.last_ns));
+    let edges = tables.edges.iter();
+    let edges = edges.filter(|(key, stats)| is_over(&key.lock, stats.last_ns));
+    Deleted {
+        locks: locks.map(|(key, _)| *key).collect(),
+        edges: edges.map(|(key, _)| *key).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_ebpf::lock::Outcome;
+
+    use super::*;
+    use crate::model::locks::scenes::World;
+
+    /// Which of three locks is over: waited at by a process that lives, one that has ended, and one that was born after the
+    /// threads were read; each lately, or long ago.
+    fn deleted(lately_ns: u64) -> Vec<u64> {
+        let mut world = World::default();
+        world.runs(100, "lives");
+        for (number, last_ns) in [(1, lately_ns), (2, lately_ns), (3, 1001)] {
+            let address = number * 0x1000;
+            world.waited("glibc", address, 1, 1, Outcome::WokenOne);
+            world.last_stats().last_ns = last_ns;
+            if number > 1 {
+                world.tables.locks.last_mut().unwrap().0.space += number;
+            }
+        }
+        let deleted = over(&world.snapshot(1000, 0), &world.tables, 500);
+        deleted.locks.iter().map(|key| key.address).collect()
+    }
+
+    #[test]
+    fn locks_of_the_newborn_stay() {
+        assert_eq!(deleted(999), [0x2000], "whose process is gone");
+        assert_eq!(deleted(400), [0x1000, 0x2000], "and those that are idle");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! They run the binary that `PROCPROBE_BIN` names, as root. Where that cannot be, each prints one line and passes,
 //! unless `PROCPROBE_LIVE=required` (see `cargo xtask test`). One test program, and one test at a time: they all
-//! measure the same machine. `PROCPROBE_FULL=1` asks for the long version: 30,000 threads, 20,000 processes, 300,000
+//! measure the same machine. `PROCPROBE_FULL=1` asks for the long version: 30,000 threads, 20,000 processes, 600,000
 //! forks at once, 120 kills, half a minute stopped, a minute of Prometheus, ten minutes of scripts.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
 #![expect(
@@ -15,6 +15,7 @@
 mod attribution;
 mod cgroups;
 mod churn;
+mod clocks;
 mod common;
 mod crowd;
 mod dashboards;

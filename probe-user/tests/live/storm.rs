@@ -31,7 +31,7 @@ fn a_storm_of_forks_is_counted_and_leaves_the_tree_right() {
         return;
     };
     // A minute of as many as the host can.
-    let count: u64 = if is_full() { 300_000 } else { 10_000 };
+    let count: u64 = if is_full() { 600_000 } else { 10_000 };
     let mut scene = Workload::start(&["births"]);
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let first = agent.metrics();

@@ -106,7 +106,8 @@ impl Root {
             dir: dir.to_owned(),
             mounted: Vec::new(),
         };
-        for name in ["proc", "sys"] {
+        // The last one is a file system of its own, which binding `sys` does not bring along.
+        for name in ["proc", "sys", "sys/kernel/tracing"] {
             let at = dir.join(name);
             // Bound by someone else already: theirs to undo.
             if fs::read_dir(&at)
@@ -117,7 +118,9 @@ impl Root {
                 continue;
             }
             let mut mount = Command::new("mount");
-            mount.arg("--bind").arg(Path::new("/").join(name)).arg(&at);
+            // Private: what is bound below `sys` there must not show up in the host's.
+            mount.args(["--bind", "--make-private"]);
+            mount.arg(Path::new("/").join(name)).arg(&at);
             process::run(&mut mount)?;
             root.mounted.push(at);
         }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::{check, median, on_interrupt};
+use super::{check, median, on_interrupt, usage};
 use crate::{
     agent::{self, Agent},
     process::{self, say},
@@ -140,27 +140,15 @@ struct Took {
 impl Program {
     /// Runs it once.
     fn run(&self) -> Result<Took> {
-        let (began, cpu) = (Instant::now(), children_cpu());
+        let (began, cpu) = (Instant::now(), usage::of_children().cpu_s);
         for mut command in (self.command)() {
             process::run_quietly(&mut command).with_context(|| self.name.to_owned())?;
         }
         Ok(Took {
             clock: began.elapsed().as_secs_f64(),
-            cpu: children_cpu() - cpu,
+            cpu: usage::of_children().cpu_s - cpu,
         })
     }
-}
-
-/// CPU seconds of all children that were waited for.
-fn children_cpu() -> f64 {
-    // SAFETY: all zeros is a valid rusage, and it is ours to write.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 fn beside_agent(binary: &Path, program: &Program) -> Result<Took> {

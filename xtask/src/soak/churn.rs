@@ -1,4 +1,4 @@
-//! Processes and threads that come and go, each with a name that nobody had before.
+//! Processes and threads that come and go, each with a name that nobody had before; and locks that do.
 
 use std::{
     fs,
@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use super::contention::Contention;
 use crate::packages::find_program;
 
 /// How long a thread of the churn lives.
@@ -24,6 +25,7 @@ const LIFE: Duration = Duration::from_millis(200);
 pub struct Churn {
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<Result<()>>>,
+    contention: Contention,
     directory: PathBuf,
 }
 
@@ -47,15 +49,19 @@ impl Churn {
                 .map(drop)
                 .context("starting a thread")
         });
+        let contention = Contention::start()?;
+        let locks = every(Contention::BETWEEN, &stop, contention.passing());
         Ok(Self {
             stop,
-            workers: vec![processes, threads],
+            workers: vec![processes, threads, locks],
+            contention,
             directory,
         })
     }
 
     /// Fails if it does not go on.
-    pub fn expect_running(&self) -> Result<()> {
+    pub fn expect_running(&mut self) -> Result<()> {
+        self.contention.expect_running()?;
         ensure!(
             !self.workers.iter().any(JoinHandle::is_finished),
             "the churn has ended"

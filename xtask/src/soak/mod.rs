@@ -1,7 +1,8 @@
 //! `cargo xtask soak`: hours in the life of an agent, as far as there is time: processes and threads that come and go under
-//! ever new names, scrapes, requests. Its memory, its descriptors and its maps must not grow.
+//! ever new names, ever new locks that are fought for, scrapes, requests. Its memory, its descriptors and its maps must not grow.
 
 mod churn;
+mod contention;
 
 use std::{
     path::{Path, PathBuf},
@@ -75,6 +76,7 @@ struct Sample {
     cpu_s: f64,
     lost: f64,
     births: f64,
+    lock_waits: f64,
 }
 
 /// The verb.
@@ -110,7 +112,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Lets the agent live among the churn, and looks at it now and then; an interrupt ends it early.
 fn soak(binary: &Path, retention: &str, options: &Options, interrupted: &AtomicBool) -> Result<Vec<Sample>> {
     let mut agent = Agent::start(binary, &["--retention", retention])?;
-    let churn = Churn::start(options.births)?;
+    let mut churn = Churn::start(options.births)?;
     let began = Instant::now();
     let pause = options.length / SAMPLES;
     say(&format!(
@@ -120,7 +122,8 @@ fn soak(binary: &Path, retention: &str, options: &Options, interrupted: &AtomicB
     ));
     let mut samples: Vec<Sample> = Vec::new();
     while began.elapsed() < options.length && !interrupted.load(Ordering::Relaxed) {
-        scrape_until(&agent, began, pause * (u32::try_from(samples.len())? + 1))?;
+        let until = pause * (u32::try_from(samples.len())? + 1);
+        scrape_until(&agent, began, until, interrupted)?;
         agent.expect_running()?;
         churn.expect_running()?;
         let sample = look(&agent, began)?;
@@ -131,15 +134,16 @@ fn soak(binary: &Path, retention: &str, options: &Options, interrupted: &AtomicB
 }
 
 /// A scrape every second, and now and then what else can be asked.
-fn scrape_until(agent: &Agent, began: Instant, until: Duration) -> Result<()> {
-    const OTHERS: [&str; 4] = [
+fn scrape_until(agent: &Agent, began: Instant, until: Duration, interrupted: &AtomicBool) -> Result<()> {
+    const OTHERS: [&str; 5] = [
         "/api/v1/tree",
         "/api/v1/states?for=100ms",
+        "/api/v1/locks?for=100ms",
         "/api/v1/zombies",
         "/api/v1/orphans",
     ];
     let mut round = 0;
-    while began.elapsed() < until {
+    while began.elapsed() < until && !interrupted.load(Ordering::Relaxed) {
         agent.get("/metrics")?;
         if round % 5 == 0 {
             agent.get(OTHERS[round / 5 % OTHERS.len()])?;
@@ -165,10 +169,11 @@ fn look(agent: &Agent, began: Instant) -> Result<Sample> {
         lost: agent::sum(&metrics, "procprobe_events_lost_total"),
         births: agent::sum(&metrics, "procprobe_forks_total")
             + agent::sum(&metrics, "procprobe_threads_created_total"),
+        lock_waits: agent::sum(&metrics, "procprobe_lock_wait_seconds_count"),
     })
 }
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "after",
     "resident kB",
     "descriptors",
@@ -178,6 +183,7 @@ const COLUMNS: [&str; 10] = [
     "scrape ms",
     "CPU s",
     "births",
+    "lock waits",
     "lost",
 ];
 
@@ -192,6 +198,7 @@ fn cells(sample: Sample) -> Vec<String> {
         sample.scrape.as_millis().to_string(),
         format!("{:.1}", sample.cpu_s),
         format!("{:.0}", sample.births),
+        format!("{:.0}", sample.lock_waits),
         format!("{:.0}", sample.lost),
     ]
 }
@@ -260,6 +267,7 @@ mod tests {
             cpu_s: 0.0,
             lost: 0.0,
             births: 0.0,
+            lock_waits: 0.0,
         };
         (0..30).map(sample).collect()
     }

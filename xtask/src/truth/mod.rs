@@ -1,11 +1,13 @@
 //! `cargo xtask truth`: procprobe's answers beside those of others about the same seconds of real load.
 //!
 //! The kernel's own counts (`/proc/PID/task/TID/{schedstat,status}`, `getrusage`) have to agree to the switch and nearly to
-//! the nanosecond; the histograms of libbpf-tools' `runqlat` and `cpudist` and the sums of `offcputime` nearly, for reasons that
-//! are printed. All of them watch before the load begins and after it has ended, so that nobody's window has an edge in it.
+//! the nanosecond; the histograms of libbpf-tools' `runqlat` and `cpudist`, the sums of `offcputime` and the waits of `futexctn`
+//! nearly, for reasons that are printed. All of them watch before the load begins and after it has ended, so that nobody's window has an edge in it.
 
 mod distribution;
 mod kernel;
+mod kinds;
+mod locks;
 mod ours;
 mod report;
 mod subjects;
@@ -53,7 +55,9 @@ struct Watchers {
     cpudist: Option<Tool>,
     /// One for each of the programs, in their order: one for the whole host runs out of room.
     offcputime: Vec<Tool>,
-    // futexctn joins them with the `locks` verb: its sums against ours, by thread.
+    /// Ours about locks, and the other one.
+    locks: Tool,
+    futexctn: Option<Tool>,
 }
 
 /// The verb.
@@ -97,9 +101,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 }
 
 fn watch(binary: &std::path::Path, peers: &Peers, pids: [u32; 2]) -> Result<Watchers> {
-    let ours = |name: &str| {
+    let ours = |name: &str, arguments: &[&str]| {
         let mut command = Command::new(binary);
-        command.args(["states", "--for", "1h", "--by", "process", "-o", "json"]);
+        command.args(arguments).args(["--for", "1h", "-o", "json"]);
         Tool::start(name, environment::scrub(&mut command))
     };
     let peer = |name: &str, arguments: &[&str]| {
@@ -116,8 +120,10 @@ fn watch(binary: &std::path::Path, peers: &Peers, pids: [u32; 2]) -> Result<Watc
         offcputime.extend(peer("offcputime", &["-p", &pid.to_string()])?);
     }
     let mut watchers = Watchers {
-        ours: ours("procprobe")?,
-        to_the_end: ours("procprobe-2")?,
+        ours: ours("procprobe", &["states", "--by", "process"])?,
+        to_the_end: ours("procprobe-2", &["states", "--by", "process"])?,
+        locks: ours("procprobe-locks", &["locks"])?,
+        futexctn: peer("futexctn", &["-s"])?,
         runqlat: peer("runqlat", &["-P"])?,
         cpudist: peer("cpudist", &["-P"])?,
         offcputime,
@@ -130,17 +136,21 @@ fn watch(binary: &std::path::Path, peers: &Peers, pids: [u32; 2]) -> Result<Watc
 
 impl Watchers {
     fn all(&mut self) -> impl Iterator<Item = &mut Tool> {
-        let histograms = [&mut self.runqlat, &mut self.cpudist].into_iter().flatten();
-        let ours = [&mut self.ours, &mut self.to_the_end];
-        ours.into_iter().chain(histograms).chain(&mut self.offcputime)
+        let peers = [&mut self.runqlat, &mut self.cpudist, &mut self.futexctn];
+        let ours = [&mut self.ours, &mut self.to_the_end, &mut self.locks];
+        let peers = peers.into_iter().flatten();
+        ours.into_iter().chain(peers).chain(&mut self.offcputime)
     }
 
     /// Tells those to end, ours first, that are compared about threads that live, and reads what they have to say.
     fn finish(&mut self) -> Result<Answers> {
         let output = |tool: &mut Option<Tool>| tool.as_mut().map(Tool::finish).transpose();
         let ours = self.ours.finish()?;
+        let locks = self.locks.finish()?;
         Ok(Answers {
             ours: ours::Answer::parse(&ours).context("reading procprobe's answer")?,
+            locks: locks::Answer::parse(&locks).context("reading procprobe's answer about locks")?,
+            futexctn: output(&mut self.futexctn)?.map(|text| locks::futexctn(&text)),
             runqlat: output(&mut self.runqlat)?.map(|text| tools::histograms(&text)),
             cpudist: output(&mut self.cpudist)?.map(|text| tools::histograms(&text)),
             off_cpu: None,
@@ -173,6 +183,8 @@ pub struct Answers {
     ours: ours::Answer,
     runqlat: Option<Vec<tools::Named>>,
     cpudist: Option<Vec<tools::Named>>,
+    locks: locks::Answer,
+    futexctn: Option<Vec<locks::Waited>>,
     off_cpu: Option<OffCpu>,
 }
 

@@ -28,8 +28,9 @@ struct State {
     histogram: Option<Vec<Bucket>>,
 }
 
+/// Of a histogram of ours.
 #[derive(Deserialize)]
-struct Bucket {
+pub struct Bucket {
     le_ns: Option<u64>,
     count: u64,
 }
@@ -51,6 +52,12 @@ pub struct Did {
 
 /// The last bucket has no upper bound; nothing here gets near it.
 const LAST_NS: u64 = 1 << 37;
+
+/// A histogram of ours.
+pub fn distribution(buckets: &[Bucket]) -> Distribution {
+    let pairs = buckets.iter();
+    Distribution::new(pairs.map(|bucket| (bucket.le_ns.unwrap_or(LAST_NS), bucket.count)))
+}
 
 impl Answer {
     pub fn parse(json: &str) -> Result<Self> {
@@ -86,12 +93,11 @@ impl Answer {
             did.involuntary += group.switches.involuntary;
             for (name, state) in &group.states {
                 *did.times_ns.entry(name.clone()).or_default() += state.total_ns.unwrap_or(0);
-                let buckets = state.histogram.iter().flatten();
-                let buckets = buckets.map(|bucket| (bucket.le_ns.unwrap_or(LAST_NS), bucket.count));
+                let buckets = state.histogram.as_deref().unwrap_or_default();
                 did.histograms
                     .entry(name.clone())
                     .or_default()
-                    .add(&Distribution::new(buckets));
+                    .add(&distribution(buckets));
             }
         }
         did

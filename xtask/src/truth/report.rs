@@ -6,7 +6,17 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 
 use super::{
-    Answers, OffCpu, distribution::Distribution, kernel::Counts, ours::Did, subjects::Compiled, tools::Named,
+    Answers, OffCpu,
+    distribution::Distribution,
+    kernel::Counts,
+    kinds::{
+        COMPILED, CPUDIST, INVOLUNTARY, Kind, LONG_US, MOSTLY, OFFCPUTIME, PREEMPTED, RUNNABLE, RUNNING,
+        RUNQLAT, SHAPELY, VOLUNTARY, WAITED, WAITED_SHAPE, WAITS,
+    },
+    locks::Waited,
+    ours::Did,
+    subjects::Compiled,
+    tools::Named,
 };
 use crate::record::Table;
 
@@ -14,73 +24,6 @@ use crate::record::Table;
 const COMPILER: [&str; 3] = ["gcc", "cc1", "as"];
 /// The two that pass a byte to each other.
 const PIPE: [&str; 1] = ["sched-pipe"];
-
-/// Why a kind of figure may differ, and by how much.
-struct Kind {
-    name: &'static str,
-    with: &'static str,
-    /// Relative difference, or distance of two distributions.
-    tolerance: f64,
-    reason: &'static str,
-}
-
-const VOLUNTARY: Kind = Kind {
-    name: "voluntary switches",
-    with: "status",
-    tolerance: 0.0,
-    reason: "the same counter",
-};
-const INVOLUNTARY: Kind = Kind {
-    name: "involuntary switches",
-    with: "status",
-    ..VOLUNTARY
-};
-const RUNNING: Kind = Kind {
-    name: "running",
-    with: "schedstat",
-    tolerance: 0.001,
-    reason: "the same counter; the last turn of each thread is read a moment earlier or later",
-};
-const RUNNABLE: Kind = Kind {
-    name: "runnable",
-    with: "schedstat",
-    tolerance: 0.005,
-    reason: "the same counter for waits after a wake-up; of a preempted thread whatever of the turn is not running counts as \
-             runnable, so that the times add up: the kernel leaves out the switch itself and time taken by interrupts",
-};
-const COMPILED: Kind = Kind {
-    name: "running, of all compilations",
-    with: "getrusage",
-    tolerance: 0.02,
-    reason: "a child's time before its exec is booked to the name it had",
-};
-const RUNQLAT: Kind = Kind {
-    name: "wait for a CPU, histogram",
-    with: "runqlat",
-    tolerance: 0.25,
-    reason: "ours begins at sched_waking, runqlat's at sched_wakeup, which comes later where another CPU is told by interrupt",
-};
-const PREEMPTED: Kind = Kind {
-    name: "stays on a CPU that cpudist counts",
-    with: "cpudist",
-    tolerance: 0.01,
-    reason: "it leaves out the stays that end in sleep; ours counts those too, so its count is compared with our involuntary \
-             switches, and its histogram with ours where nearly all stays end by preemption",
-};
-const CPUDIST: Kind = Kind {
-    name: "on a CPU, histogram",
-    with: "cpudist",
-    tolerance: 0.05,
-    reason: "bounds of buckets differ by 2.4 %, and what ends in sleep is in ours alone",
-};
-/// The share of stays that cpudist has to have counted for its histogram to be about the same.
-const MOSTLY: f64 = 0.95;
-const OFFCPUTIME: Kind = Kind {
-    name: "off the CPU, sum",
-    with: "offcputime",
-    tolerance: 0.02,
-    reason: "offcputime cuts each wait to microseconds and leaves out those below one; a wait counts for it when it ends",
-};
 
 struct Row {
     subject: String,
@@ -127,6 +70,9 @@ impl Report {
                     .iter()
                     .map(|both| off_cpu(subject, both, pid, number)),
             );
+            let theirs = answers.futexctn.iter().flatten();
+            let theirs = theirs.filter(|waited| waited.pid == pid);
+            rows.extend(theirs.flat_map(|theirs| at_lock(subject, answers, theirs)));
         }
         let (did, pids) = (answers.ours.names(&COMPILER), answers.ours.pids(&COMPILER));
         let subject = format!("gcc, {} compilations", compiled.count);
@@ -264,6 +210,22 @@ fn off_cpu(subject: &str, both: &OffCpu, pid: u32, number: usize) -> Row {
     let theirs = both.theirs_us.get(number).copied().unwrap_or(0);
     let ours = both.ours.process(pid).off_cpu_ns().saturating_sub(both.before_ns);
     numbers(subject, OFFCPUTIME, ours, theirs * 1000, milliseconds)
+}
+
+/// What was waited at one lock, as the other one saw it.
+fn at_lock(subject: &str, answers: &Answers, theirs: &Waited) -> Vec<Row> {
+    let ours = answers.locks.at(theirs.pid, theirs.address);
+    let subject = format!("{subject}: {}", ours.name);
+    let count = |count: u64| format!("{count}×");
+    let mut rows = vec![numbers(&subject, WAITS, ours.waits, theirs.waits, count)];
+    let is_long = theirs.distribution.quantile_us(0.5) >= Some(LONG_US);
+    if theirs.waits >= SHAPELY && is_long {
+        let sum = numbers(&subject, WAITED, ours.wait_ns, theirs.wait_ns, milliseconds);
+        rows.push(sum);
+        let ours = ours.distribution;
+        rows.extend(ours.map(|ours| distributions(&subject, WAITED_SHAPE, &ours, &theirs.distribution)));
+    }
+    rows
 }
 
 fn distributions(subject: &str, kind: Kind, ours: &Distribution, theirs: &Distribution) -> Row {

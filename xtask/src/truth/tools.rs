@@ -153,7 +153,7 @@ pub fn histograms(text: &str) -> Vec<Named> {
 }
 
 /// A line's exclusive upper bound in nanoseconds, and its count.
-fn bucket(line: &str) -> Option<(u64, u64)> {
+pub fn bucket(line: &str) -> Option<(u64, u64)> {
     let (range, rest) = line.split_once(':')?;
     let (_, last) = range.split_once("->")?;
     let last: u64 = last.trim().parse().ok()?;

@@ -7,7 +7,7 @@ use probe_ebpf::lock::LockKey;
 use super::classify::classify;
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
-use super::growth::Mark;
+use super::growth::{Deleted, Mark};
 use super::people::{Names, People};
 use super::window::known;
 use super::{Kind, LockId, Look, key_of};
@@ -57,6 +57,11 @@ impl LockBooks {
         let more = confirmed < now.len();
         self.suspects = now;
         more
+    }
+
+    /// Takes into account what was deleted after the last look.
+    pub fn forget(&mut self, deleted: &Deleted) {
+        self.mark.forget(deleted);
     }
 
     /// Tells what happened since the last look. The first look tells what there was before it.

@@ -7,6 +7,15 @@ use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 
 use super::{LockId, Look, Tables, key_of};
 
+/// Keys that were taken out of the tables to make room.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    /// Locks.
+    pub locks: Vec<LockKey>,
+    /// Who waited for whom.
+    pub edges: Vec<EdgeKey>,
+}
+
 /// An earlier look, as far as it is needed to tell growth.
 #[derive(Default)]
 pub struct Mark {
@@ -35,11 +44,21 @@ impl Mark {
         }
     }
 
+    /// What was deleted from the tables after the look counts from zero when it comes again.
+    pub fn forget(&mut self, deleted: &Deleted) {
+        for key in &deleted.locks {
+            self.locks.remove(key);
+        }
+        for key in &deleted.edges {
+            self.edges.remove(key);
+        }
+    }
+
     /// What the tables gained since: entries without growth are left out. An entry that was deleted and made anew counts
     /// from zero.
     pub fn gained(&self, tables: &Tables) -> Tables {
         let locks = tables.locks.iter().filter_map(|(key, now)| {
-            let before = self.locks.get(key).filter(|before| before.wait_ns <= now.wait_ns);
+            let before = self.locks.get(key).filter(|before| goes_on(now, before));
             let gained = before.map_or(*now, |before| since(now, before));
             (gained.histogram.iter().any(|&count| count > 0)).then_some((*key, gained))
         });
@@ -67,6 +86,13 @@ impl Mark {
     }
 }
 
+/// Whether an entry is the one there was, and not one made anew under its key: nothing of it went down. A count that wraps goes
+/// up by little.
+fn goes_on(now: &LockStats, before: &LockStats) -> bool {
+    let mut counts = now.histogram.iter().zip(before.histogram);
+    before.wait_ns <= now.wait_ns && counts.all(|(now, before)| now.wrapping_sub(before) <= u32::MAX / 2)
+}
+
 /// What a lock gained. Counts are 32 bits wide and may wrap.
 fn since(now: &LockStats, before: &LockStats) -> LockStats {
     let mut gained = *now;
@@ -88,4 +114,56 @@ fn since(now: &LockStats, before: &LockStats) -> LockStats {
         gained.max_ns = now.max_ns.min(bound);
     }
     gained
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_ebpf::lock::Outcome;
+
+    use super::*;
+    use crate::model::locks::scenes::{World, look};
+
+    const NS: u64 = 1_000_000;
+
+    fn waited(count: u32, each_ns: u64) -> World {
+        let mut world = World::default();
+        world.waited("glibc", 0x1000, count, each_ns, Outcome::WokenOne);
+        world
+    }
+
+    fn gained(mark: &Mark, world: &World) -> u64 {
+        let gained = mark.gained(&world.tables).locks;
+        let counts = gained.iter().flat_map(|(_, stats)| stats.histogram);
+        counts.map(u64::from).sum()
+    }
+
+    #[test]
+    fn what_was_made_anew_counts_from_zero_whatever_it_waited() {
+        let before = waited(5, NS);
+        let mark = Mark::new(look(&before.snapshot(1, 0), &before.tables));
+        assert_eq!(gained(&mark, &waited(8, NS)), 3, "the same entry");
+        // Waited longer than the one before it, but never as long as that one did each time.
+        assert_eq!(gained(&mark, &waited(2, 100 * NS)), 2);
+        assert_eq!(gained(&mark, &waited(2, NS / 100)), 2);
+    }
+
+    #[test]
+    fn what_was_deleted_counts_from_zero_even_if_it_looks_the_same() {
+        let world = waited(5, NS);
+        let mut mark = Mark::new(look(&world.snapshot(1, 0), &world.tables));
+        mark.forget(&Deleted {
+            locks: vec![world.tables.locks[0].0],
+            edges: Vec::new(),
+        });
+        assert_eq!(gained(&mark, &waited(6, NS)), 6);
+    }
+
+    #[test]
+    fn counts_may_wrap() {
+        let mut before = waited(1, NS);
+        let bucket = before.last_stats().histogram.iter().position(|&count| count > 0);
+        before.last_stats().histogram[bucket.unwrap()] = u32::MAX;
+        let mark = Mark::new(look(&before.snapshot(1, 0), &before.tables));
+        assert_eq!(gained(&mark, &waited(4, NS)), 5);
+    }
 }

@@ -8,7 +8,7 @@ use probe_ebpf::waiting::Class;
 use super::classify::{Verdict, classify};
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
-use super::growth::Mark;
+use super::growth::{Deleted, Mark};
 use super::people::{Names, Owner, People};
 use super::report::{Lock, Parallelism, Report};
 use super::teller::Teller;
@@ -44,6 +44,11 @@ impl LockWindow {
     pub fn event(&mut self, event: &Event, units: &mut dyn Units) {
         self.names.event(event);
         self.usage.event(event, units);
+    }
+
+    /// Takes into account what was deleted meanwhile.
+    pub fn forget(&mut self, deleted: &Deleted) {
+        self.mark.forget(deleted);
     }
 
     /// Whether a look shows deadlocks that no look before it has shown: another one is needed to confirm them. It is
