@@ -7,7 +7,7 @@ use crate::common::exposition::Exposition;
 use crate::common::json::{id, text};
 use crate::common::stream::Stream;
 use crate::common::workload::{Spawner, Workload};
-use crate::common::{Live, eventually, is_full, note, procfs};
+use crate::common::{Live, eventually, is_full, note, procfs, repeated};
 
 /// Processes and threads born, by the agent's count.
 fn births(scrape: &Exposition) -> u64 {
@@ -28,7 +28,7 @@ fn short_lives_are_counted_and_their_time_is_kept() {
     };
     let mut spawner = Spawner::start();
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
-    let count: u64 = if is_full() { 20_000 } else { 5_000 };
+    let count: u64 = if is_full() { 20_000 } else { repeated(5_000) };
     let outer = procfs::births();
     let first = agent.metrics();
     let inner = procfs::births();
@@ -93,7 +93,7 @@ fn every_short_life_is_in_the_stream_once() {
     });
     let seen = |stream: &Stream| ["fork", "exec", "exit"].map(|name| children(stream, name).len() as u64);
     let before = seen(&stream);
-    let count: u64 = 1_000;
+    let count = repeated(1_000);
     spawner.spawn(count);
     eventually("all exits in the stream", || {
         seen(&stream)[2] >= before[2] + count
@@ -107,7 +107,7 @@ fn every_short_life_is_in_the_stream_once() {
 fn a_process_that_dies_while_it_is_looked_at_breaks_nothing() {
     let Some(live) = Live::begin("storm") else { return };
     let _storms = [Workload::start(&["storm"]), Workload::start(&["storm"])];
-    for round in 0..50 {
+    for round in 0..repeated(50) {
         let source = if round % 5 == 4 { "proc" } else { "bpf" };
         let tree = live.json(&["tree", "--source", source]);
         assert!(

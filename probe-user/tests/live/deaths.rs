@@ -10,7 +10,7 @@ use crate::common::agent::Agent;
 use crate::common::json::{id, text};
 use crate::common::stream::Stream;
 use crate::common::workload::{Spawner, Workload};
-use crate::common::{Live, note, skipped};
+use crate::common::{Live, note, repeated, skipped};
 
 /// The scene of deaths, and the stream that hears of them.
 struct Theatre {
@@ -246,7 +246,7 @@ fn who_spawns_and_what_it_costs_is_counted() {
     let mut spawner = Spawner::with_children(&child);
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let before = agent.metrics();
-    let count = 500;
+    let count = repeated(500);
     let cpu = spawner.spawn(count) as f64 / 1e6;
     let after = agent.metrics();
     let grown =

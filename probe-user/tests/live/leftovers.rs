@@ -13,7 +13,7 @@ use crate::common::json::number;
 use crate::common::probe::Running;
 use crate::common::random::Random;
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually, is_full, note, procfs, tools};
+use crate::common::{Live, eventually, is_full, note, procfs, repeated, tools};
 
 /// What the kernel holds of a kind: `prog`, `map` or `link`.
 fn show(bpftool: &Path, kind: &str) -> Vec<Value> {
@@ -65,7 +65,7 @@ fn a_killed_agent_leaves_no_program_map_or_link() {
     let Some(bpftool) = tools::find("leftovers", "bpftool") else {
         return;
     };
-    for _ in 0..if is_full() { 20 } else { 5 } {
+    for _ in 0..if is_full() { 20 } else { repeated(5) } {
         let mut agent = Agent::start(&live, &[]);
         let held = KINDS.map(|kind| held_by(agent.pid(), kind));
         assert!(
@@ -107,8 +107,8 @@ fn agents_killed_at_random_leave_nothing() {
     let _storms = [Workload::start(&["storm"]), Workload::start(&["pingpong"])];
     let mut left = [const { BTreeSet::new() }; 3];
     let mut random = Random::new();
-    let kills = if is_full() { 100 } else { 12 };
-    let mut loaded = 0;
+    let kills = if is_full() { 100 } else { repeated(12) };
+    let mut loaded = 0_u64;
     for number in 0..kills {
         let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
         let mut running = Running(command.stderr(Stdio::null()).spawn().expect("starting the agent"));
@@ -123,7 +123,7 @@ fn agents_killed_at_random_leave_nothing() {
         running.signal(libc::SIGSTOP);
         eventually("stopped", || procfs::state(running.0.id()) == Some('T'));
         let held = held(running.0.id());
-        loaded += u32::from(!held[0].is_empty());
+        loaded += u64::from(!held[0].is_empty());
         running.signal(libc::SIGKILL);
         running.wait();
         for (left, held) in left.iter_mut().zip(held) {

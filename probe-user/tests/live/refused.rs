@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::common::probe::{self, Outcome};
-use crate::common::{Live, is_full, note, tools};
+use crate::common::{Live, is_full, note, repeated, tools};
 use crate::leftovers::{KINDS, all};
 
 /// More calls than any kernel makes it take.
@@ -55,7 +55,8 @@ fn each_refused_call_is_one_line_and_leaves_nothing() {
     assert!((20..MOST).contains(&calls), "{calls} calls of bpf(2)");
     let before = KINDS.map(|kind| all(&bpftool, kind));
     let (mut refused, mut survived) = (0, 0);
-    for nth in (1..=calls).step_by(if is_full() { 1 } else { 3 }) {
+    let looks = if is_full() { calls } else { calls.div_ceil(3) };
+    for nth in (1..=calls).step_by(calls.div_ceil(repeated(looks as u64) as usize)) {
         let outcome = with_failing(&live, &strace, nth, &ARGUMENTS);
         if outcome.status.success() {
             // A question about what this kernel can, or a program it can do without.

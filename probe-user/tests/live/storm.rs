@@ -3,7 +3,7 @@
 use crate::common::agent::Agent;
 use crate::common::json::{id, list};
 use crate::common::workload::Workload;
-use crate::common::{Live, is_full, note, procfs};
+use crate::common::{Live, is_full, note, procfs, repeated};
 
 /// Parents by pid, of all processes that were there before and after with the same parent.
 pub fn is_like_proc(agent: &Agent) -> usize {
@@ -31,7 +31,7 @@ fn a_storm_of_forks_is_counted_and_leaves_the_tree_right() {
         return;
     };
     // A minute of as many as the host can.
-    let count: u64 = if is_full() { 600_000 } else { 10_000 };
+    let count: u64 = if is_full() { 600_000 } else { repeated(10_000) };
     let mut scene = Workload::start(&["births"]);
     let agent = Agent::start(&live, &["--max-groups", "100000"]);
     let first = agent.metrics();

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Live;
 use super::exposition::Exposition;
 use super::probe::Running;
+use super::{Live, patience};
 
 /// An agent that serves, until dropped.
 pub struct Agent {
@@ -60,7 +60,7 @@ impl Agent {
                     .push_str(&format!("{line}\n"));
             }
         });
-        let address = served.recv_timeout(Duration::from_secs(30));
+        let address = served.recv_timeout(patience(Duration::from_secs(30)));
         let address = address.unwrap_or_else(|_| panic!("the agent does not serve: {:?}", log.lock()));
         Self {
             running,
@@ -135,7 +135,7 @@ pub fn get(address: &str, path: &str) -> String {
 /// The connection's, or the whole answer if its status is not 200.
 pub fn try_get(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(patience(Duration::from_secs(30))))?;
     // HTTP/1.0: the answer ends with the connection, and comes in one piece.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();

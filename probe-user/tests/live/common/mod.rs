@@ -114,6 +114,25 @@ pub fn is_full() -> bool {
     env::var_os("PROCPROBE_FULL").is_some_and(|value| value != "0")
 }
 
+/// How much longer than usual to wait for what has to come, where everything takes longer: `PROCPROBE_SLOW=10` in a guest
+/// whose processor QEMU translates.
+pub fn patience(usual: Duration) -> Duration {
+    let factor = env::var("PROCPROBE_SLOW")
+        .ok()
+        .and_then(|factor| factor.parse().ok());
+    usual * factor.unwrap_or(1)
+}
+
+/// How often to repeat what is right each time or not at all: a tenth as often where everything takes ten times as long.
+pub fn repeated(usual: u64) -> u64 {
+    if is_slow() { usual.div_ceil(10) } else { usual }
+}
+
+/// Whether everything takes longer here.
+pub fn is_slow() -> bool {
+    env::var_os("PROCPROBE_SLOW").is_some()
+}
+
 /// Tells a person who looks; the harness keeps it to itself unless the test fails.
 #[expect(clippy::print_stderr, reason = "figures for the log of a test run")]
 pub fn note(text: &str) {
@@ -132,11 +151,12 @@ fn adopt_orphans() {
 /// Asks until the answer is yes.
 ///
 /// # Panics
-/// If it is not within ten seconds.
+/// If it is not within ten seconds, or what [`patience`] makes of them.
 pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let limit = patience(Duration::from_secs(10));
+    let deadline = Instant::now() + limit;
     while !ask() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Live;
+use super::{Live, patience};
 
-/// No run of the tests takes longer.
+/// No run of the tests takes longer, but where all does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a run left.
@@ -51,7 +51,7 @@ impl Running {
     /// # Panics
     /// If it does not come.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         loop {
             if let Some(status) = self.0.try_wait().expect("waiting for a child") {
                 return status;

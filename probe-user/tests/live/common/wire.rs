@@ -4,13 +4,15 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use super::patience;
+
 /// A connection that no test waits on for ever.
 ///
 /// # Panics
 /// If there is none.
 pub fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connecting");
-    let patience = Some(Duration::from_secs(20));
+    let patience = Some(patience(Duration::from_secs(20)));
     stream.set_read_timeout(patience).expect("a timeout");
     stream.set_write_timeout(patience).expect("a timeout");
     stream

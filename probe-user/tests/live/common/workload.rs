@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use super::patience;
+
 /// A scene, until dropped.
 pub struct Workload {
     /// Its process, which leads a process group of its own.
@@ -134,7 +136,7 @@ impl Workload {
     fn line(&self, word: &str) -> HashMap<String, i64> {
         let line = self
             .lines
-            .recv_timeout(Duration::from_secs(120))
+            .recv_timeout(patience(Duration::from_secs(120)))
             .expect("a line from the workload");
         let mut words = line.split(' ');
         assert_eq!(words.next(), Some(word), "the workload said {line:?}");
