@@ -62,6 +62,24 @@ impl Table {
         text
     }
 
+    /// Takes over the rows of an older one that stands on a page, if it has the same heading, but for those that have a
+    /// successor here. What a row is about is the key of its first cell, and its place.
+    pub fn keep<K: Ord>(&mut self, page: &str, key: impl Fn(&str) -> K) {
+        let cells = |line: &str| -> Option<Vec<String>> {
+            let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
+            Some(inner.split(" | ").map(str::to_owned).collect())
+        };
+        let lines = page.lines().map(cells);
+        let older = lines.skip_while(|line| line.as_ref() != Some(&self.heading));
+        // Behind the heading and the line below it, up to the first that is no row.
+        let older: Vec<Vec<String>> = older.skip(2).map_while(|line| line).collect();
+        let of = |row: &Vec<String>| row.first().map(|cell| key(cell));
+        let successors: Vec<_> = self.rows.iter().map(of).collect();
+        let kept = older.into_iter().filter(|row| !successors.contains(&of(row)));
+        self.rows.extend(kept);
+        self.rows.sort_by_cached_key(of);
+    }
+
     fn widths(&self) -> Vec<usize> {
         let width = |column: usize| {
             let rows = std::iter::once(&self.heading).chain(&self.rows);
@@ -83,6 +101,17 @@ pub fn put(workspace: &Workspace, page: &str, place: &str, command: &str, text: 
     fs::write(&path, new).with_context(|| format!("writing {}", path.display()))?;
     say(&format!("recorded in {page}"));
     verify::refresh(workspace)
+}
+
+/// What stands in a place.
+pub fn standing(workspace: &Workspace, page: &str, place: &str) -> Result<String> {
+    let path = workspace.root.join(page);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let inside = text
+        .split_once(&format!("<!-- begin: {place} -->"))
+        .and_then(|(_, rest)| rest.split_once(&format!("<!-- end: {place} -->")));
+    let (inside, _) = inside.with_context(|| format!("{page} has no place called {place}"))?;
+    Ok(inside.to_owned())
 }
 
 /// A page with a place filled anew; `None` if it has no such place.
@@ -115,12 +144,17 @@ pub fn machine() -> Result<String> {
     } else {
         "machine"
     };
-    let date = process::output(Command::new("date").args(["-u", "+%F"]))?;
+    let date = today()?;
     ensure!(!release.is_empty(), "uname says nothing");
     Ok(format!(
-        "a {guest} with {cpus} CPUs ({model}), Linux {release}, {}",
-        date.trim()
+        "a {guest} with {cpus} CPUs ({model}), Linux {release}, {date}",
     ))
+}
+
+/// The day, as everywhere in the documentation.
+pub fn today() -> Result<String> {
+    let date = process::output(Command::new("date").args(["-u", "+%F"]))?;
+    Ok(date.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -142,5 +176,18 @@ mod tests {
         table.row(vec!["µ".into(), "1".into()]);
         assert_eq!(table.text(), "a  long\nµ  1\n");
         assert_eq!(table.markdown(), "| a | long |\n| --- | --- |\n| µ | 1 |\n");
+    }
+
+    #[test]
+    fn rows_without_a_successor_are_kept_in_order() {
+        let page = "x:\n\n| a | b |\n| --- | --- |\n| 1 | old |\n| 2 | old |\n| 3 | old |\n\n| c |\n| --- |\n| 4 |\n";
+        let mut table = Table::new(&["a", "b"]);
+        table.row(vec!["2".into(), "new".into()]);
+        table.keep(page, str::to_owned);
+        let body = "| 1 | old |\n| 2 | new |\n| 3 | old |\n";
+        assert_eq!(table.markdown(), format!("| a | b |\n| --- | --- |\n{body}"));
+        let mut other = Table::new(&["a", "z"]);
+        other.keep(page, str::to_owned);
+        assert_eq!(other.markdown(), "| a | z |\n| --- | --- |\n");
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test that this machine can run, and a failure for those it should have run and could not.
 //!
-//! After the tests on this host the agent is checked on other kernels, in QEMU: on a host that cannot load eBPF they stand in
-//! for the live tests.
+//! After the tests on this host the agent is checked on other kernels, in QEMU, with the core of the live tests
+//! (`vm/plan.rs`): on a host that cannot load eBPF they stand in for the live tests.
 
 use std::{
     env,

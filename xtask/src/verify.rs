@@ -168,12 +168,18 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     lines.skip(2).map(|line| line.split('|').map(str::trim).collect())
 }
 
-/// A row for each kernel: its name, the verdict, and one cell for each check.
+/// A row for each kernel: its name, the verdict, how many checks and live tests passed; or, as older runs have it, one cell
+/// for each check.
 fn kernels(text: &str) -> Vec<Outcome> {
     let outcome = |cells: Vec<&str>| {
         let [kernel, verdict, checks @ ..] = cells.as_slice() else {
             return None;
         };
+        if let [checks, live, ..] = checks
+            && checks.contains(" of ")
+        {
+            return Some(counted(kernel, verdict, checks, live));
+        }
         let made = checks.iter().filter(|check| **check != "–");
         let passed = checks.iter().filter(|check| **check == "ok").count();
         let made = made.count();
@@ -186,6 +192,25 @@ fn kernels(text: &str) -> Vec<Outcome> {
         })
     };
     rows(text).filter_map(outcome).collect()
+}
+
+/// A row with numbers: "9 of 9" checks, "105 of 105" live tests, "–" where none were asked for.
+fn counted(kernel: &str, verdict: &str, checks: &str, live: &str) -> Outcome {
+    let is_whole = |cell: &str| {
+        cell.split_once(" of ")
+            .is_some_and(|(passed, all)| passed == all && all != "0")
+    };
+    let took = verdict.strip_prefix("ok, ");
+    let tests = match live {
+        "–" => String::new(),
+        live => format!(", {live} live tests"),
+    };
+    Outcome {
+        kernel: Some(kernel.to_owned()),
+        good: Some(took.is_some() && is_whole(checks) && (live == "–" || is_whole(live))),
+        figure: format!("{checks} checks{tests}, {}", took.unwrap_or(verdict)),
+        ..Outcome::default()
+    }
 }
 
 /// Rows that say at their end whether they agree.

@@ -15,6 +15,18 @@ fn a_kernel_whose_checks_do_not_all_pass_is_missed() {
 }
 
 #[test]
+fn live_tests_of_a_kernel_count_as_its_checks_do() {
+    let text = "| KERNEL | VERDICT | CHECKS | LIVE TESTS | LEFT OUT |\n| --- | --- | --- | --- | --- |\n\
+                | 5.10 | ok, 4 s | 2 of 2 | – | – |\n| 6.1 | ok, 900 s | 9 of 9 | 111 of 111 | 6 |\n\
+                | 6.2 | FAILED | 9 of 9 | 110 of 111 | 6 |\n";
+    let all = kernels(text);
+    let good: Vec<_> = all.iter().map(|outcome| outcome.good).collect();
+    assert_eq!(good, [Some(true), Some(true), Some(false)]);
+    assert_eq!(all[0].figure, "2 of 2 checks, 4 s");
+    assert_eq!(all[1].figure, "9 of 9 checks, 111 of 111 live tests, 900 s");
+}
+
+#[test]
 fn figures_are_held_against_their_goals() {
     let text = "runqlat: 341 ns\nratio: 0.72 (0.9 so; the goal is 0.50 or less)\nIt costs +222 ns more (the goal is 1000 ns or less).\n";
     let all = goals(text);

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Paths, kernels::Kernel, qemu::Machine};
+use super::{Paths, kernels::Kernel, plan::Plan, qemu::Machine};
 use crate::process::say;
 
 /// How the guest's CPUs are made.
@@ -20,6 +20,7 @@ impl Accelerator {
     /// Without cmpxchg16b where that is possible: under QEMU 7.2's translator, 6.12 was seen to double-fault right behind
     /// one in its allocator, with a pointer in the flags, and not since it does without. 7.3 needs it: without, some of
     /// its task storage could not be allocated (`kmalloc_nolock()`, of 6.18, seems to be the reason).
+    /// What it does to tracepoints that are switched on and off is in `guest-init/hold.rs`.
     pub fn arguments(self, kernel: &Kernel) -> [&'static str; 4] {
         let model = match self {
             Self::Kvm => return ["-accel", "kvm", "-cpu", "host"],
@@ -44,7 +45,7 @@ pub fn choose(kernel: &Kernel, initramfs: &Path, paths: &Paths) -> Accelerator {
         accelerator: Accelerator::Kvm,
         logs: paths.logs.clone(),
     };
-    match machine.boot_once(kernel, "trial", &["procprobe.trial"], TRIAL) {
+    match machine.boot_once(kernel, "trial", &["procprobe.trial"], &Plan::default(), TRIAL) {
         Ok(report) if report.passed() => Accelerator::Kvm,
         _ => {
             say("KVM boots no guest here: the guests run under TCG");

@@ -93,6 +93,11 @@ fn numbers(version: &str) -> Vec<u64> {
         .collect()
 }
 
+/// What a release is the newest of: of 6.12.107+deb13 it is 6 and 12.
+pub fn line(release: &str) -> Vec<u64> {
+    numbers(release).into_iter().take(2).collect()
+}
+
 /// The versions there are, for someone who asked for another.
 fn lines(packages: &[String]) -> String {
     let releases = packages.iter().filter_map(|package| release_of(package));

@@ -1,12 +1,18 @@
 //! `cargo xtask vm test`: the agent on other kernels than this host's.
 //!
-//! Real Debian kernels boot in QEMU with nothing but a static init and the static agent in their initramfs; the init
-//! (`src/bin/guest-init`) runs the checks and says on the console how they went. No modules, no disk, no network.
+//! Real Debian kernels boot in QEMU with a static init and the static agent in their initramfs; the init
+//! (`src/bin/guest-init`) runs its checks, then the live tests of this host (`plan.rs` says which), and tells on the
+//! console how they went. No modules, no disk, no network.
 
 mod accel;
+mod archive;
 mod initramfs;
 mod kernels;
+mod live;
+mod plan;
 mod qemu;
+mod results;
+mod userland;
 mod verdict;
 
 use std::path::PathBuf;
@@ -22,11 +28,13 @@ use crate::{
 };
 use kernels::Kernel;
 pub use kernels::mirror;
+use live::Live;
+use plan::{Plan, Tests};
 use verdict::Report;
 
 #[derive(Subcommand)]
 pub enum Vm {
-    /// Boot Debian kernels in QEMU, run the checks there, and print a table of how they went
+    /// Boot Debian kernels in QEMU, run the checks and the live tests there, and print a table of how they went
     Test(Options),
 }
 
@@ -38,8 +46,14 @@ pub struct Options {
     /// Boot with lockdown=confidentiality
     #[arg(long)]
     lockdown: bool,
-    /// Write the table into docs/verification.md
-    #[arg(long)]
+    /// How many of the live tests
+    #[arg(long, value_name = "HOW_MANY", default_value = "all")]
+    live: Tests,
+    /// Only live tests whose name has this in it; may be given more than once
+    #[arg(long = "test", value_name = "NAME")]
+    only: Vec<String>,
+    /// Write these kernels' rows into docs/verification.md
+    #[arg(long, conflicts_with_all = ["only", "live"])]
     record: bool,
 }
 
@@ -51,56 +65,95 @@ const NEEDS: [Need; 3] = [
 
 /// The verb.
 pub fn run(workspace: &Workspace, Vm::Test(options): Vm) -> Result<()> {
-    let (rows, logs) = boot_all(workspace, &options.kernels, options.lockdown)?;
-    let table = verdict::table(&rows);
-    print!("{}", table.text());
-    if options.record {
-        let (place, flag) = if options.lockdown {
-            ("vm-lockdown", " --lockdown")
-        } else {
-            ("vm", "")
-        };
-        let command = format!("cargo xtask vm test{flag}");
-        record::put(
-            workspace,
-            record::VERIFICATION,
-            place,
-            &command,
-            &table.markdown(),
-        )?;
+    let (rows, paths) = boot_all(workspace, &options)?;
+    print!("{}", verdict::table(&rows).text());
+    if options.live != Tests::None {
+        print!("\n{}", plan::left_out().text());
     }
-    judge(&rows, &logs)
+    if options.record {
+        write_down(workspace, &rows, options.lockdown)?;
+    }
+    judge(&rows, &paths)
 }
 
-/// The checks on these kernels, as part of all tests.
+/// Puts the table into the documentation; kernels that were not booted this time keep their rows.
+fn write_down(workspace: &Workspace, rows: &[Row], lockdown: bool) -> Result<()> {
+    let (place, flag) = if lockdown {
+        ("vm-lockdown", " --lockdown")
+    } else {
+        ("vm", "")
+    };
+    let mut table = verdict::table(rows);
+    let standing = record::standing(workspace, record::VERIFICATION, place)?;
+    table.keep(&standing, kernels::line);
+    let command = format!("cargo xtask vm test{flag}");
+    record::put(
+        workspace,
+        record::VERIFICATION,
+        place,
+        &command,
+        &table.markdown(),
+    )?;
+    if lockdown {
+        return Ok(());
+    }
+    let left_out = plan::left_out().markdown();
+    record::put(
+        workspace,
+        record::VERIFICATION,
+        "vm-left-out",
+        &command,
+        &left_out,
+    )
+}
+
+/// The checks and the core of the live tests on these kernels, as part of all tests.
 pub fn test(workspace: &Workspace, kernels: &[&str]) -> Result<()> {
-    let kernels: Vec<String> = kernels.iter().map(|&kernel| kernel.to_owned()).collect();
-    let (rows, logs) = boot_all(workspace, &kernels, false)?;
+    let options = Options {
+        kernels: kernels.iter().map(|&kernel| kernel.to_owned()).collect(),
+        lockdown: false,
+        live: Tests::Core,
+        only: Vec::new(),
+        record: false,
+    };
+    let (rows, paths) = boot_all(workspace, &options)?;
     eprint!("{}", verdict::table(&rows).text());
-    judge(&rows, &logs)
+    judge(&rows, &paths)
 }
 
 /// Boots each kernel in turn; also says where their transcripts are.
-fn boot_all(workspace: &Workspace, wanted: &[String], lockdown: bool) -> Result<(Vec<Row>, PathBuf)> {
+fn boot_all(workspace: &Workspace, options: &Options) -> Result<(Vec<Row>, Paths)> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the guests are x86-64, and so has to be this host"
     );
     packages::ensure(&NEEDS)?;
-    let kernels = kernels::fetch(&Paths::of(workspace), wanted)?;
-    let initramfs = initramfs::build(workspace, &Paths::of(workspace))?;
+    if options.live != Tests::None {
+        packages::ensure(&userland::NEEDS)?;
+    }
+    let paths = Paths::of(workspace);
+    let kernels = kernels::fetch(&paths, &options.kernels)?;
+    let base = initramfs::build(workspace, &paths)?;
     let newest = kernels.last().context("no kernel was asked for")?;
-    let accelerator = accel::choose(newest, &initramfs, &Paths::of(workspace));
+    let accelerator = accel::choose(newest, &base, &paths);
+    let live = Live::prepare(workspace, options.live, &options.only, accelerator)?;
+    let initramfs = match &live {
+        Some(live) => initramfs::with_live(&base, live, &paths)?,
+        None => base,
+    };
     let machine = qemu::Machine {
         initramfs,
         accelerator,
-        logs: Paths::of(workspace).logs,
+        logs: paths.logs.clone(),
     };
-    let rows = kernels.iter().map(|kernel| boot(&machine, kernel, lockdown));
-    Ok((rows.collect(), machine.logs.clone()))
+    let plan = live.map(|live| live.plan).unwrap_or_default();
+    let rows = kernels
+        .iter()
+        .map(|kernel| boot(&machine, kernel, &plan, options.lockdown));
+    Ok((rows.collect(), paths))
 }
 
-fn judge(rows: &[Row], logs: &std::path::Path) -> Result<()> {
+fn judge(rows: &[Row], paths: &Paths) -> Result<()> {
     let failed: Vec<&str> = rows
         .iter()
         .filter(|row| !row.report.passed())
@@ -110,7 +163,7 @@ fn judge(rows: &[Row], logs: &std::path::Path) -> Result<()> {
         bail!(
             "failed on {}; the consoles' transcripts are in {}",
             failed.join(", "),
-            logs.display()
+            paths.logs.display()
         );
     }
     Ok(())
@@ -123,10 +176,12 @@ pub struct Row {
 }
 
 /// Boots one kernel. Whatever goes wrong is this kernel's row; the others have their turn.
-fn boot(machine: &qemu::Machine, kernel: &Kernel, lockdown: bool) -> Row {
+fn boot(machine: &qemu::Machine, kernel: &Kernel, plan: &Plan, lockdown: bool) -> Row {
     let mut words = Vec::new();
+    let mut plan = plan.clone();
     if !kernel.supported() {
         words.push("procprobe.refused");
+        plan = Plan::default();
     }
     if lockdown {
         words.push("lockdown=confidentiality");
@@ -136,9 +191,11 @@ fn boot(machine: &qemu::Machine, kernel: &Kernel, lockdown: bool) -> Row {
     } else {
         kernel.release.clone()
     };
-    say(&format!("booting {name}"));
-    let report = machine.boot(kernel, &name, &words).unwrap_or_else(Report::broken);
-    for line in report.complaints() {
+    say(&format!("booting {name} for {} live tests", plan.run.len()));
+    let report = machine
+        .boot(kernel, &name, &words, &plan)
+        .unwrap_or_else(|error| Report::broken(&plan, &error));
+    for line in report.remarks().into_iter().chain(report.complaints()) {
         say(&format!("{name}: {line}"));
     }
     Row { kernel: name, report }
@@ -152,6 +209,10 @@ struct Paths {
     apt: PathBuf,
     /// What the guests boot.
     initramfs: PathBuf,
+    /// The same with the live tests.
+    live: PathBuf,
+    /// Programs for the guests.
+    stripped: PathBuf,
     /// What their consoles said.
     logs: PathBuf,
 }
@@ -163,6 +224,8 @@ impl Paths {
             kernels: root.join("kernels"),
             apt: root.join("apt"),
             initramfs: root.join("initramfs.gz"),
+            live: root.join("initramfs-live"),
+            stripped: root.join("stripped"),
             logs: root.join("logs"),
         }
     }

@@ -15,12 +15,18 @@ use anyhow::{Context, Result};
 use super::{
     accel::Accelerator,
     kernels::Kernel,
+    plan::Plan,
     verdict::{Ending, Report},
 };
 use crate::process::say;
 
-/// Some ten times what a guest takes under TCG.
+/// Some ten times what a guest takes under TCG for the checks alone.
 const LIMIT: Duration = Duration::from_secs(180);
+/// For each live test on top, which takes ten seconds there on average.
+const LIMIT_A_TEST: Duration = Duration::from_secs(20);
+/// The live tests' program, its scenes and the shell's world are in the guest's memory too, and so is the copy of the agent
+/// that a test makes.
+const MEMORY: &str = "3G";
 /// Boots of a guest whose kernel panics before init: the translator's fault now and then, never ours.
 const ATTEMPTS: u32 = 3;
 
@@ -34,10 +40,12 @@ pub struct Machine {
 
 impl Machine {
     /// Boots a guest to its verdict; again if its kernel did not get as far as init.
-    pub fn boot(&self, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Report> {
+    pub fn boot(&self, kernel: &Kernel, name: &str, words: &[&str], plan: &Plan) -> Result<Report> {
+        let tests = u32::try_from(plan.run.len()).unwrap_or(u32::MAX);
+        let limit = LIMIT + LIMIT_A_TEST.saturating_mul(tests);
         let mut attempt = 1;
         loop {
-            let report = self.boot_once(kernel, name, words, LIMIT)?;
+            let report = self.boot_once(kernel, name, words, plan, limit)?;
             if !report.panicked_early() || attempt == ATTEMPTS {
                 return Ok(report);
             }
@@ -49,14 +57,21 @@ impl Machine {
     }
 
     /// Boots a guest and reads its console until it ends, one way or another.
-    pub fn boot_once(&self, kernel: &Kernel, name: &str, words: &[&str], limit: Duration) -> Result<Report> {
+    pub fn boot_once(
+        &self,
+        kernel: &Kernel,
+        name: &str,
+        words: &[&str],
+        plan: &Plan,
+        limit: Duration,
+    ) -> Result<Report> {
         let transcript = self.transcript(name)?;
         let mut guest = Guest {
             child: self.command(kernel, words).spawn().context("starting QEMU")?,
         };
         let output = guest.child.stdout.take().context("QEMU without a console")?;
         let lines = read_lines(output);
-        Ok(follow(&lines, transcript, limit))
+        Ok(follow(&lines, Report::expecting(plan), transcript, limit))
     }
 
     fn transcript(&self, name: &str) -> Result<File> {
@@ -72,7 +87,7 @@ impl Machine {
             .args(self.accelerator.arguments(kernel))
             .args([
                 "-m",
-                "1G",
+                MEMORY,
                 "-smp",
                 "2",
                 "-nographic",
@@ -122,9 +137,8 @@ fn read_lines(output: ChildStdout) -> Receiver<String> {
 }
 
 /// Reads until the console closes or time is up.
-fn follow(lines: &Receiver<String>, mut transcript: File, limit: Duration) -> Report {
+fn follow(lines: &Receiver<String>, mut report: Report, mut transcript: File, limit: Duration) -> Report {
     let begun = Instant::now();
-    let mut report = Report::default();
     loop {
         let left = limit.saturating_sub(begun.elapsed());
         match lines.recv_timeout(left) {

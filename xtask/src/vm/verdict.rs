@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Error;
 
-use super::Row;
-use crate::record::Table;
+use super::{Row, plan::Plan, results::Results};
+use crate::record::{self, Table};
 
 /// How a boot ended.
 #[derive(Clone, Copy)]
@@ -22,6 +22,7 @@ pub struct Report {
     planned: Vec<String>,
     /// Name, and why it failed.
     checks: Vec<(String, Option<String>)>,
+    live: Results,
     verdict: Option<bool>,
     /// Why there is no verdict.
     broken: Option<String>,
@@ -30,9 +31,17 @@ pub struct Report {
 
 impl Report {
     /// A boot that could not even be tried.
-    pub fn broken(error: Error) -> Self {
+    pub fn broken(plan: &Plan, error: &Error) -> Self {
         Self {
             broken: Some(format!("{error:#}")),
+            ..Self::expecting(plan)
+        }
+    }
+
+    /// Before the boot: the live tests that it has to run.
+    pub fn expecting(plan: &Plan) -> Self {
+        Self {
+            live: Results::of(plan),
             ..Self::default()
         }
     }
@@ -49,6 +58,8 @@ impl Report {
             let (name, outcome) = check.split_once(": ").unwrap_or((check, "FAILED"));
             let why = (outcome != "ok").then(|| outcome.trim_start_matches("FAILED ").to_owned());
             self.checks.push((name.to_owned(), why));
+        } else if let Some(test) = line.strip_prefix("live: ") {
+            self.live.line(test);
         } else if let Some(verdict) = line.strip_prefix("verdict: ") {
             self.verdict = Some(verdict == "success");
         }
@@ -81,6 +92,7 @@ impl Report {
         self.verdict == Some(true)
             && self.broken.is_none()
             && self.planned.iter().all(|name| self.is_ok(name))
+            && self.live.passed() == self.live.planned()
     }
 
     fn is_ok(&self, name: &str) -> bool {
@@ -99,11 +111,24 @@ impl Report {
 
     /// Everything that went wrong, a line each.
     pub fn complaints(&self) -> Vec<String> {
-        let failed = self.checks.iter().filter_map(|(name, why)| {
-            let why = why.as_ref()?;
-            Some(format!("{name} FAILED: {why}"))
+        let failed = self.planned.iter().filter(|name| !self.is_ok(name));
+        let failed = failed.map(|name| {
+            let why = self.checks.iter().find(|(check, _)| check == name);
+            let why = why
+                .and_then(|(_, why)| why.as_deref())
+                .unwrap_or("it did not run");
+            format!("{name} FAILED: {why}")
         });
-        failed.chain(self.broken.clone()).collect()
+        failed
+            .chain(self.live.complaints())
+            .chain(self.broken.clone())
+            .collect()
+    }
+
+    /// What live tests left out by themselves, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let skipped = self.live.skips();
+        skipped.map(|skip| format!("left out in part: {skip}")).collect()
     }
 
     fn word(&self) -> String {
@@ -112,25 +137,55 @@ impl Report {
             _ => "FAILED".to_owned(),
         }
     }
-}
 
-/// Kernel by check.
-pub fn table(rows: &[Row]) -> Table {
-    let mut names: Vec<&str> = Vec::new();
-    for name in rows.iter().flat_map(|row| &row.report.planned) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
+    /// The checks by number, and those that failed by name.
+    fn checks(&self) -> String {
+        let planned: Vec<&str> = self.planned.iter().map(String::as_str).collect();
+        let planned: Vec<&str> = planned.into_iter().filter(|name| !name.is_empty()).collect();
+        let failed: Vec<&str> = planned.iter().copied().filter(|name| !self.is_ok(name)).collect();
+        let passed = planned.len() - failed.len();
+        match failed.as_slice() {
+            [] => format!("{passed} of {}", planned.len()),
+            _ => format!("{passed} of {}, not {}", planned.len(), failed.join(", ")),
         }
     }
-    let heading: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
-    let heading = ["KERNEL", "VERDICT"]
-        .into_iter()
-        .chain(heading.iter().map(String::as_str));
-    let mut table = Table::new(&heading.collect::<Vec<_>>());
+
+    /// The live tests by number.
+    fn live(&self) -> [String; 3] {
+        if self.live.planned() == 0 {
+            return ["–", "–", "–"].map(str::to_owned);
+        }
+        [
+            format!("{} of {}", self.live.passed(), self.live.planned()),
+            self.live.in_part().to_string(),
+            self.live.left_out.to_string(),
+        ]
+    }
+}
+
+/// A row for each kernel.
+pub fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&[
+        "KERNEL",
+        "VERDICT",
+        "CHECKS",
+        "LIVE TESTS",
+        "OF WHICH IN PART",
+        "LEFT OUT",
+        "DAY",
+    ]);
+    let day = record::today().unwrap_or_default();
     for Row { kernel, report } in rows {
-        let mut line = vec![kernel.clone(), report.word()];
-        line.extend(names.iter().map(|name| report.cell(name).to_owned()));
-        table.row(line);
+        let [passed, in_part, left_out] = report.live();
+        table.row(vec![
+            kernel.clone(),
+            report.word(),
+            report.checks(),
+            passed,
+            in_part,
+            left_out,
+            day.clone(),
+        ]);
     }
     table
 }
@@ -140,7 +195,10 @@ mod tests {
     use super::*;
 
     fn said(lines: &[&str]) -> Report {
-        let mut report = Report::default();
+        heard(Report::default(), lines)
+    }
+
+    fn heard(mut report: Report, lines: &[&str]) -> Report {
         for line in lines {
             report.line(line);
         }
@@ -171,5 +229,34 @@ mod tests {
     fn only_a_panic_before_init_is_the_translators() {
         assert!(said(&["Kernel panic - not syncing: x"]).panicked_early());
         assert!(!said(&["init: started", "Kernel panic - not syncing: x"]).panicked_early());
+    }
+
+    #[test]
+    fn live_tests_count_as_checks_do_and_a_panic_fails_them_all() {
+        let plan = Plan {
+            run: vec!["a::x".to_owned()],
+            left_out: 1,
+        };
+        let well = [
+            "init: started",
+            "live: begin a::x",
+            "live: ok a::x",
+            "verdict: success",
+        ];
+        let report = heard(Report::expecting(&plan), &well);
+        assert!(report.passed());
+        assert_eq!(report.live(), ["1 of 1", "0", "1"]);
+        // The guest thinks that all is well, and has run none.
+        let vanished = heard(Report::expecting(&plan), &[well[0], well[3]]);
+        assert!(!vanished.passed());
+        assert_eq!(vanished.complaints(), ["did not run: a::x"]);
+        let panic = [
+            "init: started",
+            "live: begin a::x",
+            "Kernel panic - not syncing: x",
+        ];
+        let report = heard(Report::expecting(&plan), &panic);
+        assert!(!report.passed());
+        assert_eq!(report.complaints(), ["a::x did not end", "the kernel panicked"]);
     }
 }

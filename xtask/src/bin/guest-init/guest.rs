@@ -5,13 +5,17 @@ use std::{fs, io, mem, thread};
 
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, mount};
-use rustix::system::{RebootCommand, reboot};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::system::{RebootCommand, reboot, sethostname};
 
 /// Where, what. tracefs is not mounted by itself on every kernel.
-const MOUNTS: [(&str, &str); 7] = [
+const MOUNTS: [(&str, &str); 10] = [
     ("/proc", "proc"),
     ("/sys", "sysfs"),
     ("/dev", "devtmpfs"),
+    ("/dev/pts", "devpts"),
+    ("/dev/shm", "tmpfs"),
+    ("/run", "tmpfs"),
     ("/tmp", "tmpfs"),
     ("/sys/kernel/tracing", "tracefs"),
     ("/sys/kernel/security", "securityfs"),
@@ -31,7 +35,22 @@ pub fn prepare() -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("mounting {kind} on {target}")),
         }
     }
+    like_a_service_manager().context("setting up what a service manager does")?;
     loopback_up().context("bringing lo up")
+}
+
+/// Controllers for the cgroups below the root, as many files as systemd allows, a name.
+fn like_a_service_manager() -> Result<()> {
+    // Which controllers there are is the kernel's business; tests that need one say so.
+    for controller in ["+memory", "+pids", "+cpu"] {
+        drop(fs::write("/sys/fs/cgroup/cgroup.subtree_control", controller));
+    }
+    let files = Rlimit {
+        current: Some(1024),
+        maximum: Some(524_288),
+    };
+    setrlimit(Resource::Nofile, files).context("the limit of open files")?;
+    sethostname(b"guest").context("the host's name")
 }
 
 /// What the kernel was booted with; the host's wishes are among it.

@@ -1,14 +1,17 @@
 //! pid 1 of the guests that `cargo xtask vm test` boots: mounts, runs the checks, says how they went, powers off.
 //!
-//! Static and alone in the initramfs with the agent, so that nothing but the kernel differs between guests. It speaks to
-//! the host in lines on the console: `plan: NAME …`, one `check: NAME ok` or `check: NAME FAILED reason` each, and
-//! `verdict: success` or `verdict: failure` at the end. What the checks watch is this binary too, started again as an actor.
+//! Static, so that the checks need nothing but the kernel and the agent. It speaks to the host in lines on the console:
+//! `plan: NAME …`, one `check: NAME ok` or `check: NAME FAILED reason` each, how the live tests went if they are in the
+//! initramfs (`live.rs`), and `verdict: success` or `verdict: failure` at the end. What the checks watch is this binary
+//! too, started again as an actor.
 
 mod actors;
 mod agent;
 mod checks;
 mod guest;
+mod hold;
 mod life;
+mod live;
 mod look;
 mod refused;
 mod window;
@@ -32,7 +35,7 @@ fn boot() -> ExitCode {
     // Before anything else: the host boots again if the kernel did not get here.
     println!("init: started");
     let passed = match guest::prepare() {
-        Ok(()) => checks::run_all(&guest::command_line()),
+        Ok(()) => run(&guest::command_line()),
         Err(error) => {
             println!("init: {error:#}");
             false
@@ -40,4 +43,11 @@ fn boot() -> ExitCode {
     };
     println!("verdict: {}", if passed { "success" } else { "failure" });
     guest::power_off()
+}
+
+/// The checks, and then the tests, whatever became of the checks.
+fn run(command_line: &str) -> bool {
+    let checked = checks::run_all(command_line);
+    let tested = checks::only(command_line) || live::run_all();
+    checked && tested
 }
