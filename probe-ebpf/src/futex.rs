@@ -5,7 +5,7 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_snprintf};
 use probe_ebpf::ledger::{BlockedOn, IN_FUTEX, Ledger, Wake};
 use probe_ebpf::lock::{BY_OWNER, EdgeKey, FutexWait, LockKey, Outcome, WORDS, read_layout};
 use probe_ebpf::state::State;
@@ -161,16 +161,39 @@ pub fn recognise(wait: &mut FutexWait, words: &[u32; WORDS]) {
 /// Reads memory of the current process; a page that is not there is not waited for.
 #[inline(always)]
 fn read_user<T>(into: &mut T, address: u64) -> bool {
-    if !has_read_user() {
-        return false;
+    let into: *mut u8 = ptr::from_mut(into).cast();
+    if has_read_user() {
+        // SAFETY: writes `size_of::<T>()` bytes of plain data; reads user memory without faulting.
+        return unsafe { bpf_probe_read_user(into.cast(), size_of::<T>() as u32, address as *const _) == 0 };
     }
-    // SAFETY: writes `size_of::<T>()` bytes of plain data; reads user memory without faulting.
+    for at in 0..size_of::<T>() {
+        let byte = byte_at(address + at as u64);
+        // SAFETY: inside the target, which is plain data.
+        unsafe { ptr::write_volatile(into.add(at), byte) };
+    }
+    true
+}
+
+/// A byte of the current process's memory, 0 also where there is none.
+///
+/// For kernels that are locked down for confidentiality, where aya has turned `bpf_probe_read_user` into something that the
+/// kernel refuses (see [`probe_ebpf::offsets::Offsets::has_read_user`]): the kernel prints a string of user space, of which one
+/// character is asked for. It takes ten times as long, and does it there alone.
+#[inline(never)]
+fn byte_at(address: u64) -> u8 {
+    static FORMAT: [u8; 5] = *b"%pus\0";
+    let mut text = [0_u8; 2];
+    let mut arguments = [address];
+    // SAFETY: the format is a constant string in read-only memory, and asks for the one argument there is.
     unsafe {
-        bpf_probe_read_user(
-            ptr::from_mut(into).cast(),
-            size_of::<T>() as u32,
-            address as *const _,
-        ) == 0
+        bpf_snprintf(
+            text.as_mut_ptr().cast(),
+            text.len() as u32,
+            FORMAT.as_ptr().cast(),
+            arguments.as_mut_ptr(),
+            size_of_val(&arguments) as u32,
+        );
+        ptr::read_volatile(&raw const text[0])
     }
 }
 

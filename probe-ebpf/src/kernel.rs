@@ -28,7 +28,7 @@ pub fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
     unsafe { ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast()) }
 }
 
-/// Whether user memory may be read where nothing can be waited for.
+/// Whether user memory may be read by `bpf_probe_read_user`. A constant to the verifier, which skips the other branch.
 #[inline(always)]
 pub fn has_read_user() -> bool {
     offset!(has_read_user) == 1

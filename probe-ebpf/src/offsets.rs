@@ -151,9 +151,9 @@ offsets! {
     has_copy_from_user_task,
     /// 1 if `mark_victim` passes the task (6.8 and newer) and not its pid, else 0.
     victim_is_task,
-    /// 1 if the programs may read user memory where they cannot wait. aya turns `bpf_probe_read_user` into the old
-    /// `bpf_probe_read` where the kernel refuses `bpf_probe_read_kernel`, and a kernel that is locked down for
-    /// confidentiality refuses both of the latter: there the word of a futex is read by the snapshot alone.
+    /// 1 if the programs may use `bpf_probe_read_user`. aya turns it into the old `bpf_probe_read` where the kernel
+    /// refuses `bpf_probe_read_kernel`, and a kernel that is locked down for confidentiality refuses both of the latter:
+    /// there the word of a futex is read another way, byte by byte.
     has_read_user,
     /// 1 if `sched_switch` passes `prev_state` as its fourth argument (5.18 and newer), else 0.
     switch_has_prev_state,

@@ -13,6 +13,8 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// … this often.
 const SAMPLE_EVERY: Duration = Duration::from_secs(30);
 
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
+
 /// Runs something with the engine on a thread that may block.
 pub async fn with_engine<T: Send + 'static>(
     shared: &Shared,
@@ -39,6 +41,23 @@ pub async fn refresh(shared: Shared) {
         if let Some(Err(error)) = with_engine(&shared, |engine| engine.refresh().map(|_| ())).await {
             tracing::warn!(%error, "periodic snapshot failed");
         }
+    }
+}
+
+/// Gives memory back that a large look or a storm of events needed and nobody uses any more: glibc keeps it, in the middle
+/// of its heaps. After ten minutes of forks at the host's limit 70 MB became 30, after a look at 12,000 threads 27 became 11.
+pub async fn give_back() {
+    loop {
+        tokio::time::sleep(GIVE_BACK_EVERY).await;
+        let _ = tokio::task::spawn_blocking(trim).await;
+    }
+}
+
+fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes a number, and the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

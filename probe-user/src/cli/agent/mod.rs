@@ -66,6 +66,7 @@ async fn live(global: &Global, args: &AgentArgs, setup: Setup) -> anyhow::Result
         tokio::spawn(background::drain(shared.clone())),
         tokio::spawn(background::refresh(shared.clone())),
         tokio::spawn(background::sample_cost(shared.clone())),
+        tokio::spawn(background::give_back()),
         tokio::spawn(manager::watchdog(shared.clone())),
     ];
     eprintln!("procprobe: serving {scheme}://{address}/metrics");
