@@ -67,10 +67,13 @@ impl Truth {
             number(lock, "wait_ns_total"),
             number(lock, "wait_ns_max"),
         ));
-        assert!(found.abs_diff(waits) * 100 <= waits, "{waits} waits: {lock}");
+        // Who is preempted between queueing at the futex and giving the CPU up, and is woken before it has one again, has not
+        // blocked, although its own clock says that it waited: one in some thousands where CPUs are short.
+        let missed = found.abs_diff(waits);
+        assert!(missed <= (waits / 100).max(1), "{waits} waits: {lock}");
         let found_ns = number(lock, "wait_ns_total");
         // The program's clock runs on until it has a CPU again, which takes long where QEMU translates.
-        let queued = if is_slow() { self.queued_ns(answer) } else { 0 };
+        let queued = if is_slow() { self.queued_ns(answer) } else { 0 } + missed * max_ns;
         assert!(
             found_ns <= wait_ns + wait_ns / 50 && found_ns + queued + wait_ns / 50 >= wait_ns,
             "within 2 % of {wait_ns}, or {queued} less: {lock}"
