@@ -34,14 +34,13 @@ systemctl poweroff
 const UNIT: &str = "[Service]\nExecStart=/check.sh\n";
 /// What has to be in its output. The capabilities are `CAP_SYS_PTRACE` and
 /// `CAP_DAC_READ_SEARCH` (which every container has), the filter one of system calls.
-const EXPECTED: [&str; 12] = [
+const EXPECTED: [&str; 11] = [
     "start: 0\n",
     "CapPrm:\t0000000000080004\n",
     "CapEff:\t0000000000080004\n",
     "NoNewPrivs:\t1\n",
     "Seccomp:\t2\n",
     "procprobe_build_info",
-    "unit=\"procprobe.service\"",
     "\"source\":\"bpf\",\"complete\":true",
     "reload: 0\nready\n",
     "NRestarts=0\n",
@@ -81,7 +80,7 @@ pub fn run(root: &Path) -> Result<()> {
     process::run_within(&mut nspawn, PATIENCE).context("booting the container")?;
     let result = root.join("result");
     let said = fs::read_to_string(&result).with_context(|| format!("reading {}", result.display()))?;
-    for expected in EXPECTED {
+    for expected in EXPECTED.into_iter().chain(unit()) {
         ensure!(
             said.contains(expected),
             "no {expected:?} from the container:\n{said}"
@@ -89,4 +88,14 @@ pub fn run(root: &Path) -> Result<()> {
     }
     say("check: the service starts, serves, reloads and stops under systemd, confined as the unit says");
     Ok(())
+}
+
+/// What the agent calls itself. Where the pids controller is on a hierarchy of version 1, a container has no say in it: its
+/// services are told apart there by nobody outside of it.
+fn unit() -> Option<&'static str> {
+    let is_v1 = Path::new("/sys/fs/cgroup/pids").exists();
+    if is_v1 {
+        say("check: not its own unit, which this host's cgroups (version 1) do not show of a container");
+    }
+    (!is_v1).then_some("unit=\"procprobe.service\"")
 }
