@@ -143,24 +143,24 @@ struct Turn {
     runnable: u64,
 }
 
-/// Whether the thread that leaves the CPU has an account that goes back to its last switch-out.
+/// Sees to it that the thread that leaves the CPU has an account that goes back to its last switch-out.
 ///
 /// A ledger that nobody has written belongs to a thread that has been on this CPU since before we were live: its turn is
 /// all "off state", which is running. False if we are not live yet.
 #[inline(always)]
-pub fn has_turn(ledger: &mut Ledger, task: Task) -> bool {
+pub fn ensure_open(ledger: &mut Ledger, task: Task) -> bool {
     ledger.birth_ns != 0 || open_old(ledger, task, |_, _| State::Running)
 }
 
 /// The thread leaves the CPU: books the turn that ends now. The caller begins the next one.
 ///
-/// False if the switch that put it on the CPU was missed.
+/// If the switch that put it on the CPU was missed: when that was, by the kernel's counts.
 #[inline(always)]
-pub fn leave_cpu(ledger: &mut Ledger, task: Task, now_ns: u64) -> bool {
-    let expected = ledger.state == State::Running as u8;
+pub fn leave_cpu(ledger: &mut Ledger, task: Task, now_ns: u64) -> Option<u64> {
+    let missed = ledger.state != State::Running as u8;
     if now_ns < ledger.turn_ns {
         maps::count(|totals| totals.clock_backwards += 1);
-        return expected;
+        return missed.then_some(now_ns);
     }
     let off = off_index(ledger);
     let span_ns = now_ns - ledger.turn_ns;
@@ -173,7 +173,7 @@ pub fn leave_cpu(ledger: &mut Ledger, task: Task, now_ns: u64) -> bool {
         book_class(ledger, rest_ns);
     }
     count_stays(ledger, task, off, &turn, now_ns);
-    expected
+    missed.then_some(now_ns - turn.running)
 }
 
 /// Books time blocked to what the thread waited in.

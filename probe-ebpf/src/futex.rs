@@ -167,7 +167,7 @@ fn read_user<T>(into: &mut T, address: u64) -> bool {
         return unsafe { bpf_probe_read_user(into.cast(), size_of::<T>() as u32, address as *const _) == 0 };
     }
     for at in 0..size_of::<T>() {
-        let byte = byte_at(address + at as u64);
+        let byte = byte_at(address.wrapping_add(at as u64));
         // SAFETY: inside the target, which is plain data.
         unsafe { ptr::write_volatile(into.add(at), byte) };
     }
@@ -245,7 +245,7 @@ fn count_op(count: u64) -> u8 {
     }
 }
 
-/// The thread runs again: its wait is over. Out of line, as [`begin_wait`].
+/// The thread runs again, since `now_ns`: its wait is over. Out of line, as [`begin_wait`].
 #[inline(never)]
 pub fn end(ledger: &mut Ledger, task: Task, now_ns: u64) {
     ledger.flags &= !IN_FUTEX;

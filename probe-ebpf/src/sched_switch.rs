@@ -15,7 +15,7 @@ use probe_ebpf::record::{EVENT_EXIT, ExitRecord};
 use probe_ebpf::state::{State, TASK_DEAD};
 use probe_ebpf::totals::Totals;
 
-use crate::account::{begin_turn, bump, enter_cpu, has_turn, leave_cpu, ledger_of};
+use crate::account::{begin_turn, bump, ensure_open, enter_cpu, leave_cpu, ledger_of};
 use crate::emit;
 use crate::futex;
 use crate::kernel::switch_has_prev_state;
@@ -52,12 +52,13 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn leave(ctx: &BtfTracePointContext, task: Task, preempted: bool, state_bits: u32, now_ns: u64) {
     let Some(ledger) = ledger_of(task) else { return };
-    if !has_turn(ledger, task) {
+    if !ensure_open(ledger, task) {
         return;
     }
-    let was = ledger.state;
     bump(ledger);
-    let expected = leave_cpu(ledger, task, now_ns);
+    if let Some(entered_ns) = leave_cpu(ledger, task, now_ns) {
+        resynced(ctx, task, ledger, entered_ns);
+    }
     // A preempted thread stays runnable whatever its state says: it was on its way to sleep, or on its way back.
     let blocked = if preempted {
         None
@@ -72,23 +73,24 @@ fn leave(ctx: &BtfTracePointContext, task: Task, preempted: bool, state_bits: u3
         None => begin_turn(ledger, State::Runnable, now_ns),
     }
     bump(ledger);
-    if !expected {
-        resynced(ctx, task, was);
-    }
     if state_bits & TASK_DEAD != 0 {
         died(task, ledger, now_ns);
     }
 }
 
-/// Out of line: never, unless the switch that put the thread on its CPU was missed.
+/// Out of line: never, unless the switch that put the thread on its CPU was missed, as those away from a thread that the kernel
+/// hides from eBPF are. If it had waited at a futex, that was over then.
 #[inline(never)]
-fn resynced(ctx: &BtfTracePointContext, task: Task, was: u8) {
+fn resynced(ctx: &BtfTracePointContext, task: Task, ledger: &mut Ledger, entered_ns: u64) {
     maps::count(|totals| totals.resynced += 1);
+    if ledger.flags & IN_FUTEX != 0 {
+        futex::end(ledger, task, entered_ns);
+    }
     aya_log_ebpf::debug!(
         ctx,
         "tid {} leaves a CPU it was not seen to get; state {}",
         task.tid(),
-        was
+        ledger.state
     );
 }
 

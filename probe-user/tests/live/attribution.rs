@@ -67,13 +67,10 @@ impl Truth {
             number(lock, "wait_ns_total"),
             number(lock, "wait_ns_max"),
         ));
-        // Who is preempted between queueing at the futex and giving the CPU up, and is woken before it has one again, has not
-        // blocked, although its own clock says that it waited: one in some thousands where CPUs are short.
-        let missed = found.abs_diff(waits);
-        assert!(missed <= (waits / 100).max(1), "{waits} waits: {lock}");
+        assert!(found.abs_diff(waits) * 100 <= waits, "{waits} waits: {lock}");
         let found_ns = number(lock, "wait_ns_total");
         // The program's clock runs on until it has a CPU again, which takes long where QEMU translates.
-        let queued = if is_slow() { self.queued_ns(answer) } else { 0 } + missed * max_ns;
+        let queued = if is_slow() { self.queued_ns(answer) } else { 0 };
         assert!(
             found_ns <= wait_ns + wait_ns / 50 && found_ns + queued + wait_ns / 50 >= wait_ns,
             "within 2 % of {wait_ns}, or {queued} less: {lock}"
@@ -185,6 +182,21 @@ fn waits_for_a_pthread_mutex_are_put_down_to_its_owner() {
         (text(&lock, "kind"), lock["shared"].as_bool()),
         ("mutex", Some(false))
     );
+}
+
+/// A switch away from a thread that the kernel hides from eBPF, as some hide pid 1, is not traced: the waiter that gets the
+/// CPU then has waited all the same.
+#[test]
+fn no_wait_is_missed_while_pid_1_reaps_orphans() {
+    let Some(live) = Live::begin("waits beside a busy pid 1") else {
+        return;
+    };
+    let mut scene = Workload::start(&["rounds", "pthread"]);
+    let _orphans = [
+        Workload::start(&["orphans-of-init"]),
+        Workload::start(&["orphans-of-init"]),
+    ];
+    check(&live, &mut scene, rounds(), "owner");
 }
 
 #[test]

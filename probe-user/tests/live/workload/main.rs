@@ -59,6 +59,7 @@ fn main() {
         "spawner" => churn::spawner(text()),
         "family" => churn::family(),
         "storm" => churn::storm(),
+        "orphans-of-init" => churn::orphans_of_init(),
         "exec-from-thread" => churn::exec_from_thread(),
         "short" => churn::short(),
         "births" => churn::births(),
