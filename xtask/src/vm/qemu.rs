@@ -82,7 +82,12 @@ impl Machine {
 
     fn command(&self, kernel: &Kernel, words: &[&str]) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
-        let line = format!("console=ttyS0 panic=-1 quiet {}", words.join(" "));
+        // One CPU until init starts the other: what the kernel rewrites of itself while it boots is then run by nobody
+        // else (`guest-init/hold.rs`).
+        let line = format!(
+            "console=ttyS0 panic=-1 quiet maxcpus=1 noreplace-smp {}",
+            words.join(" ")
+        );
         command
             .args(self.accelerator.arguments(kernel))
             .args([

@@ -53,6 +53,18 @@ fn like_a_service_manager() -> Result<()> {
     sethostname(b"guest").context("the host's name")
 }
 
+/// Starts the CPUs that are not running yet.
+pub fn all_cpus() -> Result<()> {
+    for entry in fs::read_dir("/sys/devices/system/cpu").context("listing the CPUs")? {
+        let online = entry.context("listing the CPUs")?.path().join("online");
+        // Other directories have no such file, and the first CPU has none where it cannot be stopped.
+        if fs::read(&online).is_ok_and(|state| state == b"0\n") {
+            fs::write(&online, "1").with_context(|| format!("{}", online.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// What the kernel was booted with; the host's wishes are among it.
 pub fn command_line() -> String {
     fs::read_to_string("/proc/cmdline").unwrap_or_default()

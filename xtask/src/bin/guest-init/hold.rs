@@ -2,8 +2,8 @@
 //!
 //! The first two programs at a tracepoint, and the last two that leave it, make the kernel rewrite the code there, by way of
 //! a breakpoint. QEMU 7.2's translator lets another CPU run into one that is gone: the kernel panics over "int3", in
-//! `__schedule` of all places. The tests attach some hundred times. With two programs that do nothing held at each, the
-//! agent's only join a list.
+//! `__schedule` of all places, or hangs. The checks and tests attach some hundred times. With two programs that do nothing
+//! held at each, the agent's only join a list; while they are attached, the guest has no other CPU yet.
 
 use std::ffi::CStr;
 use std::io;
@@ -48,10 +48,13 @@ struct Open {
     padding: u32,
 }
 
+/// How many programs are held.
+pub const PROGRAMS: usize = 2;
+
 /// Attaches two programs to each tracepoint; they stay until the files are closed.
 pub fn tracepoints() -> Result<Vec<OwnedFd>> {
     let mut held = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..PROGRAMS {
         let program = load().context("loading a program that does nothing")?;
         for name in TRACEPOINTS {
             held.push(open(name, &program).with_context(|| format!("attaching to {name:?}"))?);

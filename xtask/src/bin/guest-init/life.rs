@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::actors::{self, Actor};
 use crate::agent::{PATIENCE, Watching};
-use crate::guest;
+use crate::{guest, hold};
 
 /// A child's birth, program and exit code, in this order; a victim with who killed it; a fault that nobody sent.
 pub fn events() -> Result<()> {
@@ -92,7 +92,7 @@ pub fn metrics() -> Result<()> {
 
 /// The agent may die any death: the kernel unloads what it had loaded.
 pub fn unloaded() -> Result<()> {
-    let before = gone_down_to(0).unwrap_or(guest::loaded_programs()?);
+    let before = gone_down_to(hold::PROGRAMS).unwrap_or(guest::loaded_programs()?);
     let mut agent = Watching::start(&["agent"])?;
     scrape(&mut agent)?;
     ensure!(

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, WaitOptions, wait};
 
-use crate::hold;
-
 /// The test program; its own name for a test is the one in the plan.
 const PROGRAM: &str = "/live/live";
 const PLAN: &str = "/live/plan";
@@ -27,11 +25,7 @@ pub fn run_all() -> bool {
     let Ok(plan) = fs::read_to_string(PLAN) else {
         return true;
     };
-    let held = hold::tracepoints();
-    let mut passed = held.is_ok();
-    if let Err(error) = &held {
-        println!("init: {error:#}");
-    }
+    let mut passed = true;
     for name in plan.lines().filter(|name| !name.is_empty()) {
         println!("live: begin {name}");
         let began = Instant::now();
@@ -50,7 +44,6 @@ pub fn run_all() -> bool {
         println!("took {} ms", began.elapsed().as_millis());
         end_all();
     }
-    drop(held);
     passed
 }
 

@@ -17,7 +17,10 @@ mod refused;
 mod window;
 
 use std::env;
+use std::os::fd::OwnedFd;
 use std::process::{self, ExitCode};
+
+use anyhow::Result;
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -34,8 +37,12 @@ fn main() -> ExitCode {
 fn boot() -> ExitCode {
     // Before anything else: the host boots again if the kernel did not get here.
     println!("init: started");
-    let passed = match guest::prepare() {
-        Ok(()) => run(&guest::command_line()),
+    let passed = match prepare() {
+        Ok(held) => {
+            let passed = run(&guest::command_line());
+            drop(held);
+            passed
+        }
         Err(error) => {
             println!("init: {error:#}");
             false
@@ -43,6 +50,14 @@ fn boot() -> ExitCode {
     };
     println!("verdict: {}", if passed { "success" } else { "failure" });
     guest::power_off()
+}
+
+/// The guest as the checks want it; the host boots it with one CPU. What is returned is to be kept until the end.
+fn prepare() -> Result<Vec<OwnedFd>> {
+    guest::prepare()?;
+    let held = hold::tracepoints()?;
+    guest::all_cpus()?;
+    Ok(held)
 }
 
 /// The checks, and then the tests, whatever became of the checks.
