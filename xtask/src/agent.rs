@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
 use crate::{build, environment, process::Background, workspace::Workspace};
 
@@ -18,13 +19,23 @@ use crate::{build, environment, process::Background, workspace::Workspace};
 const START_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// The binary that was named, or the one that is built now.
-pub fn binary(workspace: &Workspace, given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
+/// Which agent is examined.
+#[derive(Args)]
+pub struct Examined {
+    /// Examine this binary instead of building one
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+}
+
+impl Examined {
+    /// The binary that was named, or the one that is built now.
+    pub fn binary(&self, workspace: &Workspace) -> Result<PathBuf> {
+        if let Some(named) = &self.agent {
+            return Ok(named.clone());
+        }
+        build::run(workspace)?;
+        Ok(workspace.procprobe())
     }
-    build::run(workspace)?;
-    Ok(workspace.procprobe())
 }
 
 /// A running agent; ends with its owner.

@@ -7,7 +7,7 @@
 //! time, and `hash` because it never does; `wake`, `wake-parallel` and `requeue` block a few hundred times.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -18,12 +18,12 @@ use clap::Args;
 
 use super::{
     check, on_interrupt,
-    peer::Peers,
+    peer::{Peers, Place},
     stats::{self, Cost, StatsOn},
     usage,
 };
 use crate::{
-    agent::{self, Agent},
+    agent::{Agent, Examined},
     process::{self, Background, say},
     programs::{Directory, need},
     record::{self, Table},
@@ -42,12 +42,10 @@ pub struct Options {
     /// How long to make each load for
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// A chroot with libbpf-tools, for hosts that do not have them
-    #[arg(long, env = "PROCPROBE_PEERS", value_name = "DIR")]
-    peers: Option<PathBuf>,
-    /// Measure this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    peers: Place,
+    #[command(flatten)]
+    examined: Examined,
     /// Write the table into docs/performance.md
     #[arg(long)]
     record: bool,
@@ -73,11 +71,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         process::is_root(),
         "bench needs root for kernel.bpf_stats_enabled: run it as root"
     );
-    let binary = agent::binary(workspace, options.agent.as_deref())?;
+    let binary = options.examined.binary(workspace)?;
     let interrupted = on_interrupt()?;
     let directory = Directory::new("futex")?;
     let loads = loads(&directory, options.seconds)?;
-    let peers = Peers::new(options.peers.as_deref())?;
+    let peers = options.peers.open()?;
     let _stats = StatsOn::new()?;
     let agent = Agent::start(&binary, &[])?;
     let futexctn = futexctn(&peers)?;

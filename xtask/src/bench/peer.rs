@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::{
     packages::find_program,
@@ -28,18 +29,29 @@ pub struct Peer {
     root: Option<Rc<Root>>,
 }
 
+/// Where to look for them.
+#[derive(Args)]
+pub struct Place {
+    /// A chroot with libbpf-tools, for hosts that do not have them
+    #[arg(long = "peers", env = "PROCPROBE_PEERS", value_name = "DIR")]
+    chroot: Option<PathBuf>,
+}
+
+impl Place {
+    /// The tools of the host, and those in the chroot.
+    pub fn open(&self) -> Result<Peers> {
+        let mount = |dir: &PathBuf| Root::mount(dir).map(Rc::new);
+        let chroot = self.chroot.as_ref().map(mount).transpose()?;
+        Ok(Peers { chroot })
+    }
+}
+
 /// Where the tools are.
 pub struct Peers {
     chroot: Option<Rc<Root>>,
 }
 
 impl Peers {
-    /// Those of the host, and those below `chroot`.
-    pub fn new(chroot: Option<&Path>) -> Result<Self> {
-        let chroot = chroot.map(|dir| Root::mount(dir).map(Rc::new)).transpose()?;
-        Ok(Self { chroot })
-    }
-
     /// The host's own first, then the one in the chroot.
     pub fn find(&self, tool: &str) -> Option<Peer> {
         let host = names(tool)

@@ -4,7 +4,7 @@
 //! Absolute times differ between machines: the ratio is the result.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,8 @@ use super::{
     median, snapshot,
 };
 use crate::{
-    agent, process,
+    agent::Examined,
+    process,
     process::say,
     record::{self, Table},
     workspace::Workspace,
@@ -49,9 +50,8 @@ pub struct Options {
     /// How long to measure the agent's CPU time while processes are born, in seconds; 0 leaves it out
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=3600))]
     seconds: u32,
-    /// Measure this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    examined: Examined,
     /// Write the table into docs/performance.md
     #[arg(long)]
     record: bool,
@@ -70,7 +70,7 @@ struct Row {
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "bench loads eBPF programs: run it as root");
-    let exporters = Exporters::find(workspace, agent::binary(workspace, options.agent.as_deref())?)?;
+    let exporters = Exporters::find(workspace, options.examined.binary(workspace)?)?;
     let workload = snapshot::workload(workspace)?;
     let mut table = Table::new(&HEADING);
     for (name, scene) in LOADS {

@@ -3,18 +3,14 @@
 //! CPU time is what tells, in which the time of eBPF programs is contained: unlike the time by the clock it hardly depends on
 //! what else the machine does.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::{check, median, on_interrupt, usage};
 use crate::{
-    agent::{self, Agent},
+    agent::{Agent, Examined},
     process::{self, say},
     programs::{Directory, compilation, need, source},
     record::{self, Table},
@@ -26,9 +22,8 @@ pub struct Options {
     /// How often each program runs without and with the agent
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     rounds: u32,
-    /// Measure this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    examined: Examined,
     /// Write the table into docs/performance.md
     #[arg(long)]
     record: bool,
@@ -66,7 +61,7 @@ struct Program {
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "bench loads eBPF programs: run it as root");
-    let binary = agent::binary(workspace, options.agent.as_deref())?;
+    let binary = options.examined.binary(workspace)?;
     let interrupted = on_interrupt()?;
     let directory = Directory::new("slowdown")?;
     let mut table = Table::new(&[

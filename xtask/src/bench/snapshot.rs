@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::median;
 use crate::{
-    agent::{self, Agent},
+    agent::{self, Agent, Examined},
     build, environment,
     process::{self, say},
     record::{self, Table},
@@ -26,9 +26,8 @@ pub struct Options {
     /// How many threads, asleep; may be given more than once
     #[arg(long, value_name = "N", default_values_t = [1_000, 10_000, 30_000])]
     threads: Vec<u32>,
-    /// Measure this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    examined: Examined,
     /// Write the table into docs/performance.md
     #[arg(long)]
     record: bool,
@@ -37,7 +36,7 @@ pub struct Options {
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "bench loads eBPF programs: run it as root");
-    let binary = agent::binary(workspace, options.agent.as_deref())?;
+    let binary = options.examined.binary(workspace)?;
     let workload = workload(workspace)?;
     let mut table = Table::new(&[
         "threads",

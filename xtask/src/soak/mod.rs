@@ -5,7 +5,7 @@ mod churn;
 mod contention;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    agent::{self, Agent},
+    agent::{self, Agent, Examined},
     bench::on_interrupt,
     process::{self, say},
     record::{self, Table},
@@ -38,9 +38,8 @@ pub struct Options {
     /// Processes and threads a second, each with a name of its own
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     births: u32,
-    /// Soak this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    examined: Examined,
     /// Write the table into docs/verification.md
     #[arg(long)]
     record: bool,
@@ -82,7 +81,7 @@ struct Sample {
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "soak loads eBPF programs: run it as root");
-    let binary = agent::binary(workspace, options.agent.as_deref())?;
+    let binary = options.examined.binary(workspace)?;
     let interrupted = on_interrupt()?;
     // The dead are remembered for ten minutes; here for as long as leaves time to see that it ends.
     let retention = format!(

@@ -44,7 +44,7 @@ pub const RUNQLAT: Kind = Kind {
     with: "runqlat",
     tolerance: 0.35,
     reason: "ours begins at sched_waking, runqlat's at sched_wakeup, which comes later where another CPU is told by interrupt, and \
-             by what the programs of three procprobes take at sched_waking",
+             probably by what the programs of three procprobes take at sched_waking",
 };
 pub const PREEMPTED: Kind = Kind {
     name: "stays on a CPU that cpudist counts",

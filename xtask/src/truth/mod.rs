@@ -13,14 +13,17 @@ mod report;
 mod subjects;
 mod tools;
 
-use std::{path::PathBuf, process::Command, thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    agent,
-    bench::{check, on_interrupt, peer::Peers},
+    agent::Examined,
+    bench::{
+        check, on_interrupt,
+        peer::{Peers, Place},
+    },
     environment,
     process::{self, say},
     record,
@@ -35,12 +38,10 @@ pub struct Options {
     /// How long to make load for
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=600))]
     seconds: u32,
-    /// A chroot with libbpf-tools, for hosts that do not have them
-    #[arg(long, env = "PROCPROBE_PEERS", value_name = "DIR")]
-    peers: Option<PathBuf>,
-    /// Compare this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    peers: Place,
+    #[command(flatten)]
+    examined: Examined,
     /// Write the table into docs/verification.md
     #[arg(long)]
     record: bool,
@@ -63,9 +64,9 @@ struct Watchers {
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(process::is_root(), "truth loads eBPF programs: run it as root");
-    let binary = agent::binary(workspace, options.agent.as_deref())?;
+    let binary = options.examined.binary(workspace)?;
     let interrupted = on_interrupt()?;
-    let peers = Peers::new(options.peers.as_deref())?;
+    let peers = options.peers.open()?;
     let mut subjects = Subjects::start(options.seconds)?;
     let mut watchers = watch(&binary, &peers, subjects.pids())?;
     let before = kernel::counts(&subjects.pids())?;

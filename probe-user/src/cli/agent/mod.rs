@@ -8,6 +8,7 @@
 
 mod background;
 mod manager;
+mod memory;
 mod setup;
 
 use std::io::Write;
@@ -43,7 +44,7 @@ pub fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
     if args.check_config {
         return Ok(writeln!(std::io::stdout(), "{}", setup.summary())?);
     }
-    share_one_arena();
+    memory::share_one_arena();
     runtime()?.block_on(live(global, args, setup))
 }
 
@@ -118,7 +119,7 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<Shared> {
         durations: histogram(&registry, SNAPSHOT_DURATION, &SNAPSHOT_BUCKETS)?,
         reap_delays: histogram(&registry, REAP_DELAY, &REAP_BUCKETS)?,
     };
-    give_back_memory();
+    memory::give_back();
     let mut engine = Engine::start(source, settings)?;
     // Before any other thread exists: capabilities belong to threads, and new ones inherit them.
     let kept = privileges::shed(|| engine.view().is_ok())?;
@@ -140,18 +141,6 @@ async fn reload(args: &AgentArgs, config: &Config, shared: &Shared, web: &watch:
         tracing::error!("reloading failed");
     }
     manager::ready();
-}
-
-/// Loading parses the kernel's type information, tens of megabytes that are free again by now; glibc would keep them.
-fn give_back_memory() {
-    // SAFETY: no memory is touched but the allocator's own free lists.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// One arena for all threads: those that serve requests come and go, and each would keep megabytes of its own.
-fn share_one_arena() {
-    // SAFETY: sets a number; called before any other thread exists.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// A histogram that `prometheus` keeps itself.

@@ -33,7 +33,7 @@ pub struct Report {
 
 impl Report {
     /// Threads that will not go on by themselves: those of deadlocks and of stalls.
-    pub fn stuck(&self) -> impl Iterator<Item = (Party, LockId)> {
+    pub fn at_a_standstill(&self) -> impl Iterator<Item = (Party, LockId)> {
         let members = self.deadlocks.iter().flat_map(|deadlock| &deadlock.members);
         let stalled = self.stalls.iter().flat_map(|stall| &stall.waits);
         let members = members.map(|member| (member.party, member.waits_for));

@@ -28,7 +28,7 @@ use stack::Stacks;
 /// Locks that are named: those a person looks at.
 const NAMED: usize = 20;
 /// Threads of deadlocks and stalls whose code is told.
-const STUCK: usize = 100;
+const STANDSTILLS: usize = 100;
 /// How long that may take for all of them together.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -82,7 +82,7 @@ struct Named {
 pub fn name(report: &mut Report, snapshot: &Snapshot) {
     check_stalls(report, snapshot);
     let stuck = stuck(snapshot);
-    let deadly: HashSet<LockId> = report.stuck().map(|(_, lock)| lock).collect();
+    let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();
     let locks = report.locks.iter().enumerate();
     let wanted: Vec<Wanted> = locks
         .filter(|(position, lock)| *position < NAMED || deadly.contains(&lock.id))
@@ -113,7 +113,7 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) {
             }
         }
     });
-    name_stuck(report, snapshot, &stuck);
+    name_standstills(report, snapshot, &stuck);
     for named in named {
         if let Some(lock) = report.locks.iter_mut().find(|lock| lock.id == named.id) {
             lock.symbol = named.symbol;
@@ -123,9 +123,9 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) {
 }
 
 /// Tells where the threads of deadlocks and stalls wait.
-fn name_stuck(report: &mut Report, snapshot: &Snapshot, stuck: &HashSet<u32>) {
-    let tids = report.stuck().map(|(party, _)| party.tid);
-    let wanted = waiters(snapshot, tids, STUCK);
+fn name_standstills(report: &mut Report, snapshot: &Snapshot, stuck: &HashSet<u32>) {
+    let tids = report.at_a_standstill().map(|(party, _)| party.tid);
+    let wanted = waiters(snapshot, tids, STANDSTILLS);
     let wanted: Vec<Waiter> = wanted
         .into_iter()
         .filter(|waiter| !stuck.contains(&waiter.pid))

@@ -20,11 +20,11 @@ use clap::Args;
 
 use super::{
     check, on_interrupt,
-    peer::Peers,
+    peer::{Peers, Place},
     stats::{self, Cost, StatsOn},
 };
 use crate::{
-    build,
+    agent::Examined,
     packages::find_program,
     process::{self, say},
     programs::Directory,
@@ -39,12 +39,10 @@ pub struct Options {
     /// How long to make load for, in two halves
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=3600))]
     seconds: u32,
-    /// A chroot with libbpf-tools, for hosts that do not have them
-    #[arg(long, env = "PROCPROBE_PEERS", value_name = "DIR")]
-    peers: Option<PathBuf>,
-    /// Measure this binary instead of building one
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    #[command(flatten)]
+    peers: Place,
+    #[command(flatten)]
+    examined: Examined,
     /// Attach cpudist and offcputime as well
     #[arg(long)]
     all: bool,
@@ -62,9 +60,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let directory = Directory::new("switch")?;
     let bench = Bench {
         perf: find_program("perf").context("no perf: run `cargo xtask setup --tests`")?,
-        agent: agent(workspace, options)?,
+        agent: options.examined.binary(workspace)?,
         nothing: directory.compile(NOTHING, include_str!("nothing.c"))?,
-        peers: Peers::new(options.peers.as_deref())?,
+        peers: options.peers.open()?,
         interrupted: on_interrupt()?,
     };
     let _stats = StatsOn::new()?;
@@ -86,15 +84,6 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     Ok(())
 }
-
-fn agent(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
-    if let Some(agent) = &options.agent {
-        return Ok(agent.clone());
-    }
-    build::run(workspace)?;
-    Ok(workspace.procprobe())
-}
-
 /// Adds the costs of one half to those of the other.
 fn merge(all: &mut Vec<(&'static str, Vec<Cost>)>, more: Vec<(&'static str, Vec<Cost>)>) {
     for (who, costs) in more {
