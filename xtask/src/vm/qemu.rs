@@ -27,7 +27,7 @@ const LIMIT_A_TEST: Duration = Duration::from_secs(20);
 /// The live tests' program, its scenes and the shell's world are in the guest's memory too, and so is the copy of the agent
 /// that a test makes.
 const MEMORY: &str = "3G";
-/// Boots of a guest whose kernel panics before init: the translator's fault now and then, never ours.
+/// Boots of a guest whose kernel panics now and then by the translator's fault.
 const ATTEMPTS: u32 = 3;
 
 /// What every guest has in common.
@@ -39,19 +39,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots a guest to its verdict; again if its kernel did not get as far as init.
+    /// Boots a guest to its verdict; again if the translator was its kernel's death.
     pub fn boot(&self, kernel: &Kernel, name: &str, words: &[&str], plan: &Plan) -> Result<Report> {
         let tests = u32::try_from(plan.run.len()).unwrap_or(u32::MAX);
         let limit = LIMIT + LIMIT_A_TEST.saturating_mul(tests);
         let mut attempt = 1;
         loop {
             let report = self.boot_once(kernel, name, words, plan, limit)?;
-            if !report.panicked_early() || attempt == ATTEMPTS {
+            let translator = self.accelerator == Accelerator::Tcg && report.died_of_the_translator();
+            if !translator || attempt == ATTEMPTS {
                 return Ok(report);
             }
             attempt += 1;
             say(&format!(
-                "{name}: panicked before init: attempt {attempt} of {ATTEMPTS}"
+                "{name}: panicked by the translator's fault: attempt {attempt} of {ATTEMPTS}"
             ));
         }
     }

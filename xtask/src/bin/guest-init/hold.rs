@@ -1,9 +1,10 @@
-//! Keeps the tracepoints that the agent uses switched on, so that no kernel code is rewritten while tests run.
+//! Keeps the tracepoints and the statistics that the agent uses switched on, so that no kernel code is rewritten while tests run.
 //!
 //! The first two programs at a tracepoint, and the last two that leave it, make the kernel rewrite the code there, by way of
 //! a breakpoint. QEMU 7.2's translator lets another CPU run into one that is gone: the kernel panics over "int3", in
-//! `__schedule` of all places, or hangs. The checks and tests attach some hundred times. With two programs that do nothing
-//! held at each, the agent's only join a list; while they are attached, the guest has no other CPU yet.
+//! `__schedule` of all places, or hangs. The same goes for the statistics of eBPF programs, which the agent switches on now and
+//! then. The checks and tests attach some hundred times. With two programs that do nothing held at each, the agent's only
+//! join a list; while they are attached, the guest has no other CPU yet.
 
 use std::ffi::CStr;
 use std::io;
@@ -26,6 +27,7 @@ const TRACEPOINTS: [&CStr; 8] = [
 /// Commands and a program type of `bpf(2)`.
 const PROG_LOAD: libc::c_int = 5;
 const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+const ENABLE_STATS: libc::c_int = 32;
 const RAW_TRACEPOINT: u32 = 17;
 /// `r0 = 0; exit`.
 const NOTHING: [u64; 2] = [0xb7, 0x95];
@@ -51,9 +53,9 @@ struct Open {
 /// How many programs are held.
 pub const PROGRAMS: usize = 2;
 
-/// Attaches two programs to each tracepoint; they stay until the files are closed.
-pub fn tracepoints() -> Result<Vec<OwnedFd>> {
-    let mut held = Vec::new();
+/// Attaches two programs to each tracepoint, and switches the statistics on, until the files are closed.
+pub fn all() -> Result<Vec<OwnedFd>> {
+    let mut held = vec![statistics().context("switching statistics on")?];
     for _ in 0..PROGRAMS {
         let program = load().context("loading a program that does nothing")?;
         for name in TRACEPOINTS {
@@ -62,6 +64,11 @@ pub fn tracepoints() -> Result<Vec<OwnedFd>> {
         held.push(program);
     }
     Ok(held)
+}
+
+fn statistics() -> io::Result<OwnedFd> {
+    // SAFETY: takes a number, `BPF_STATS_RUN_TIME`.
+    unsafe { bpf(ENABLE_STATS, &0_u32) }
 }
 
 fn load() -> io::Result<OwnedFd> {

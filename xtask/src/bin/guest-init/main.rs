@@ -55,7 +55,7 @@ fn boot() -> ExitCode {
 /// The guest as the checks want it; the host boots it with one CPU. What is returned is to be kept until the end.
 fn prepare() -> Result<Vec<OwnedFd>> {
     guest::prepare()?;
-    let held = hold::tracepoints()?;
+    let held = hold::all()?;
     guest::all_cpus()?;
     Ok(held)
 }
