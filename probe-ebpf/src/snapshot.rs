@@ -52,9 +52,18 @@ extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     let scratch = unsafe { &mut *scratch };
     let task = Task::new(task);
     let wanted = control.snapshot;
+    // First, so that its cache misses and those of the task are waited for together: reading the clock waits for both.
+    let mut ledger = LEDGERS.get(task);
+    let says_nothing = is_silent(ledger);
     read_task(task, &mut scratch.task);
-    let size = size_of::<TaskRecord>() + read_ledger(task, wanted, scratch);
-    let is_live = futexes::read(task, wanted, scratch);
+    if wanted & SNAPSHOT_OPEN_LEDGERS != 0 {
+        ledger = open_ledger(task, &scratch.task);
+    }
+    let mut size = size_of::<TaskRecord>();
+    if !says_nothing {
+        size += read_ledger(task, ledger, wanted, scratch);
+    }
+    let is_live = futexes::read(task, ledger, wanted, scratch);
     let Ok(bytes) = u32::try_from(size) else { return 0 };
     scratch.task.size = bytes;
     if is_live {
@@ -108,10 +117,23 @@ fn class_now(record: &TaskRecord) -> u8 {
     )
 }
 
+/// Whether a ledger has nothing to say: there is none, or nobody has counted anything yet for a thread that has not switched,
+/// as most threads of most hosts, and it was not woken either, and has not waited.
+#[inline(always)]
+fn is_silent(ledger: *const Ledger) -> bool {
+    // SAFETY: null or a valid storage element for the duration of the program. Volatile, so that they are read here.
+    ledger.is_null()
+        || unsafe {
+            ptr::read_volatile(&raw const (*ledger).birth_ns) == 0
+                && ptr::read_volatile(&raw const (*ledger).wake.at_ns) == 0
+                && ptr::read_volatile(&raw const (*ledger).last_wait_ns) == 0
+        }
+}
+
 /// Makes a ledger for a thread that has none and notes what the thread is in: when it first switches, that is where its
 /// account begins.
 #[inline(always)]
-fn open_ledger(task: Task, record: &TaskRecord) -> *const Ledger {
+fn open_ledger(task: Task, record: &TaskRecord) -> *mut Ledger {
     let ledger = LEDGERS.get_or_create(task);
     // SAFETY: null or a valid storage element. `sched_switch` may be opening the account at the same moment, but does not
     // write these fields, and does not read them later on.
@@ -136,24 +158,12 @@ fn open_ledger(task: Task, record: &TaskRecord) -> *const Ledger {
 
 /// Copies the thread's ledger behind the fixed part; returns how many bytes of it.
 #[inline(always)]
-fn read_ledger(task: Task, wanted: u64, scratch: &mut Scratch) -> usize {
-    let source: *const Ledger = if wanted & SNAPSHOT_OPEN_LEDGERS == 0 {
-        LEDGERS.get(task)
-    } else {
-        open_ledger(task, &scratch.task)
-    };
+fn read_ledger(task: Task, source: *const Ledger, wanted: u64, scratch: &mut Scratch) -> usize {
     if source.is_null() {
         return 0;
     }
-    // Nobody has counted anything yet for a thread that has not switched: most threads of most hosts. Unless it was woken
-    // or has waited, its ledger says nothing at all.
     // SAFETY: a valid storage element for the duration of the program.
-    let (birth_ns, woken_ns, waited_ns) =
-        unsafe { ((*source).birth_ns, (*source).wake.at_ns, (*source).last_wait_ns) };
-    let is_written = birth_ns != 0;
-    if !is_written && woken_ns == 0 && waited_ns == 0 {
-        return 0;
-    }
+    let is_written = unsafe { (*source).birth_ns != 0 };
     let full = is_written && wanted & SNAPSHOT_HISTOGRAMS != 0;
     let consistent = copy_ledger(task, source, full, scratch);
     if !consistent {

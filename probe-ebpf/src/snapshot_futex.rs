@@ -16,13 +16,11 @@ use probe_ebpf::waiting::{Class, flag, futex_flags, op};
 
 use crate::futex::{Listed, decode_wait, recognise};
 use crate::kernel::has_copy_from_user_task;
-use crate::maps::LEDGERS;
 use crate::task::Task;
 
 /// Fills in the record's futex wait; true if what memory says now is in [`Scratch::live`].
 #[inline(always)]
-pub fn read(task: Task, wanted: u64, scratch: &mut Scratch) -> bool {
-    let ledger = LEDGERS.get(task);
+pub fn read(task: Task, ledger: *mut Ledger, wanted: u64, scratch: &mut Scratch) -> bool {
     // SAFETY: null or a valid storage element for the duration of the program.
     let noted = unsafe { ledger.as_ref() }.is_some_and(|ledger| ledger.flags & IN_FUTEX != 0);
     if noted {

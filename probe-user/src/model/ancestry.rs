@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use smallvec::SmallVec;
+
 use super::life::{Life, id_of};
 use super::lives::Lives;
 use super::snapshot::Snapshot;
@@ -87,7 +89,7 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
         uid: None,
         nice: 0,
         policy: 0,
-        ns_tids: Vec::new(),
+        ns_tids: SmallVec::new(),
         cgroup_id: life.cgroup_id,
         condition: Condition::Dead,
         condition_ns: death.map(|death| now_ns.saturating_sub(death.at_ns)),

@@ -4,10 +4,11 @@
 //! once the bound is reached, whatever is new is added up in `comm="(other)"`, so sums over all groups stay exact and
 //! no counter ever falls. A group that is gone makes room for another ([`super::gone`]).
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use probe_ebpf::state::{STATES, State};
 use probe_ebpf::waiting::Class;
 
@@ -105,15 +106,15 @@ impl Books {
         Self {
             max_groups,
             tracker: Tracker::default(),
-            groups: HashMap::new(),
-            keys: HashMap::new(),
+            groups: HashMap::default(),
+            keys: HashMap::default(),
             collective: 0,
             gone: Gone::default(),
-            folded: HashSet::new(),
+            folded: HashSet::default(),
             folded_count: 0,
             host: HostCounts::default(),
             began_ns: 0,
-            departed: HashMap::new(),
+            departed: HashMap::default(),
         }
     }
 
@@ -130,13 +131,17 @@ impl Books {
         }
         self.host = HostCounts::default();
         let mut tracker = std::mem::take(&mut self.tracker);
+        let mut together = Together::default();
         tracker.advance(snapshot, |thread, name, growth| {
             let reads_ns = growth.usage.blocked_ns[Class::Read as usize]
                 + growth.usage.blocked_ns[Class::Write as usize];
             let descriptor = thread.descriptor.filter(|_| reads_ns > 0);
             let kind = descriptor.and_then(|descriptor| files.kind(thread.pid, descriptor));
-            self.add(name, &growth, kind, units);
+            if let Some(before) = together.add(name, kind, growth) {
+                self.add(&before, units);
+            }
         });
+        self.add(&together, units);
         self.recount(snapshot, &tracker, units);
         self.tracker = tracker;
         self.folded_count = self.folded.len();
@@ -147,7 +152,7 @@ impl Books {
     /// Counts who is in which condition. Threads of a process mostly stand together: one look at their group for all of them.
     fn recount(&mut self, snapshot: &Snapshot, tracker: &Tracker, units: &mut dyn Units) {
         let mut together: Option<(ProcessName, [u64; 10])> = None;
-        for thread in &snapshot.threads {
+        for (thread, name) in tracker.named(snapshot) {
             let position = Condition::ALL
                 .iter()
                 .position(|&condition| condition == thread.condition);
@@ -156,7 +161,6 @@ impl Books {
             if thread.is_leader() {
                 self.host.processes[position] += 1;
             }
-            let name = tracker.name_of(thread);
             if together.as_ref().is_none_or(|(of, _)| *of != name)
                 && let Some((of, counts)) = together.replace((name, [0; 10]))
             {
@@ -202,7 +206,12 @@ impl Books {
             self.departed.insert(event.pid, self.tracker.process_of(event));
         }
         if let Some((name, growth)) = self.tracker.event(event) {
-            self.add(name, &growth, None, units);
+            let alone = Together {
+                name: Some(name),
+                growth,
+                descriptor: None,
+            };
+            self.add(&alone, units);
         }
     }
 
@@ -275,7 +284,7 @@ impl Books {
         for group in self.groups.values_mut() {
             group.waits.begin_look();
         }
-        let mut lately: HashMap<GroupKey, BTreeMap<Kind, u64>> = HashMap::new();
+        let mut lately: HashMap<GroupKey, BTreeMap<Kind, u64>> = HashMap::default();
         for (&(pid, kind), waited) in &news.waited {
             let key = self.group_of_pid(pid, units);
             *lately.entry(key.clone()).or_default().entry(kind).or_default() += waited.lately_ns;
@@ -302,15 +311,11 @@ impl Books {
         }
     }
 
-    fn add(
-        &mut self,
-        name: ProcessName,
-        growth: &Growth,
-        descriptor: Option<&'static str>,
-        units: &mut dyn Units,
-    ) {
+    fn add(&mut self, together: &Together, units: &mut dyn Units) {
+        let Some(name) = together.name else { return };
+        let growth = &together.growth;
         let group = self.group_of(name, units);
-        group.waits.add(&growth.usage.blocked_ns, descriptor);
+        group.waits.add(&growth.usage.blocked_ns, together.descriptor);
         group.usage.add(&growth.usage);
         group.switches.add(growth.switches);
     }
@@ -354,6 +359,31 @@ impl Books {
                 new.insert(totals)
             }
         }
+    }
+}
+
+/// What threads of a process gained that stand together, so that their group is looked for once.
+#[derive(Default)]
+struct Together {
+    name: Option<ProcessName>,
+    /// What their reads and writes waited for, if that is known.
+    descriptor: Option<&'static str>,
+    growth: Growth,
+}
+
+impl Together {
+    /// Adds a thread's growth. If it is of others, they begin anew with it, and those before are returned.
+    fn add(&mut self, name: ProcessName, descriptor: Option<&'static str>, growth: Growth) -> Option<Self> {
+        if self.name == Some(name) && self.descriptor == descriptor {
+            self.growth.add(&growth);
+            return None;
+        }
+        let next = Self {
+            name: Some(name),
+            descriptor,
+            growth,
+        };
+        Some(std::mem::replace(self, next))
     }
 }
 

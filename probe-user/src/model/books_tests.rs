@@ -16,7 +16,7 @@ fn linger_ns() -> u64 {
 }
 
 /// Time on a CPU by group.
-fn running(books: &Books) -> HashMap<String, u64> {
+fn running(books: &Books) -> BTreeMap<String, u64> {
     let group =
         |(key, totals): (&GroupKey, &GroupTotals)| (key.comm.to_string(), totals.usage.time_ns[RUNNING]);
     books.groups().map(group).collect()
@@ -37,7 +37,7 @@ fn a_group_that_is_gone_makes_room_and_comes_back_as_it_was() {
     assert_eq!(books.folded(), 1);
     assert_eq!(
         running(&books),
-        HashMap::from([("a".into(), 100), ("b".into(), 10), (OTHER.into(), 7)])
+        BTreeMap::from([("a".into(), 100), ("b".into(), 10), (OTHER.into(), 7)])
     );
     let death = Event {
         comm: Comm::new("a"),
@@ -71,7 +71,7 @@ proptest! {
     ) {
         let mut books = Books::new(4);
         let mut alive: BTreeMap<u32, u64> = BTreeMap::new();
-        let (mut ran, mut highest, mut now_ns) = (0, HashMap::<String, u64>::new(), 1);
+        let (mut ran, mut highest, mut now_ns) = (0, BTreeMap::<String, u64>::new(), 1);
         for (pid, ran_ns, dies) in turns {
             now_ns += linger_ns() / 3;
             if dies {

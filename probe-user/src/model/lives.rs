@@ -6,8 +6,10 @@
 //!
 //! The dead are kept for a while, bounded in time and number, so that an orphan's ancestry has names.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use foldhash::{HashMap, HashSet};
 
 use super::event::{Event, EventKind};
 use super::life::{AdopterKind, Death, Happening, Life, Loss, ProcessId, id_of, parent_of};
@@ -47,9 +49,9 @@ impl Lives {
     pub fn new(retention: Retention) -> Self {
         Self {
             retention,
-            lives: HashMap::new(),
-            alive: HashMap::new(),
-            children: HashMap::new(),
+            lives: HashMap::default(),
+            alive: HashMap::default(),
+            children: HashMap::default(),
             dead: VecDeque::new(),
         }
     }
@@ -84,7 +86,7 @@ impl Lives {
     /// Brings everybody up to date with a snapshot: who is new, who has another parent, who is gone.
     pub fn snapshot(&mut self, snapshot: &Snapshot) -> Vec<Happening> {
         let mut happened = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         for leader in snapshot.threads.iter().filter(|thread| thread.is_leader()) {
             let id = id_of(leader);
             seen.insert(id);

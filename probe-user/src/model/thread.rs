@@ -4,7 +4,9 @@ use std::fmt;
 
 use probe_ebpf::ledger::BlockedOn;
 use probe_ebpf::lock::{FutexWait, LiveFutex};
+use probe_ebpf::record::NS_LEVELS;
 use probe_ebpf::state::State;
+use smallvec::SmallVec;
 
 use super::account::Account;
 
@@ -196,7 +198,7 @@ pub struct Thread {
     /// `SCHED_*`.
     pub policy: u32,
     /// Tid in each pid namespace below the initial one, outermost first.
-    pub ns_tids: Vec<u32>,
+    pub ns_tids: SmallVec<[u32; NS_LEVELS]>,
     /// Cgroup on the v2 hierarchy, 0 if unknown.
     pub cgroup_id: u64,
     /// What it does now.

@@ -6,8 +6,9 @@
 //! [`Tracker::advance`] over the snapshot. A thread may then be in the snapshot alive and in the events dead, or dead in
 //! both (a zombie stays in every snapshot until it is reaped); an older reading after a newer one counts for nothing.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::account::{Account, AccountId, HighWater, Usage};
 use super::event::{Event, EventKind};
@@ -34,12 +35,21 @@ pub struct ProcessName {
     pub cgroup_id: u64,
 }
 
-/// What one account gained since it was last looked at.
+/// What one account, or several of one group, gained since it was last looked at.
+#[derive(Default)]
 pub struct Growth {
     /// Time and durations.
     pub usage: Usage,
     /// Switches.
     pub switches: Switches,
+}
+
+impl Growth {
+    /// Adds another account's.
+    pub fn add(&mut self, other: &Self) {
+        self.usage.add(&other.usage);
+        self.switches.add(other.switches);
+    }
 }
 
 struct Followed {
@@ -117,7 +127,8 @@ impl Tracker {
         self.learn_names(snapshot);
         self.snapshots += 1;
         let mut torn = false;
-        let mut still_there = HashSet::new();
+        let mut still_there = HashSet::default();
+        let mut latest = None;
         for thread in &snapshot.threads {
             let Some(account) = &thread.account else {
                 // What is read from /proc never has one.
@@ -129,7 +140,7 @@ impl Tracker {
                 continue;
             }
             let growth = self.growth_of(account, thread.switches);
-            grew(thread, self.name_of(thread), growth);
+            grew(thread, self.name_after(&mut latest, thread), growth);
             if is_over(thread) {
                 still_there.insert(account.id);
                 self.ended.insert(account.id, snapshot.began_ns);
@@ -233,6 +244,21 @@ impl Tracker {
         })
     }
 
+    /// All threads with the names of their processes.
+    pub fn named<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = (&'a Thread, ProcessName)> {
+        let mut latest = None;
+        let threads = snapshot.threads.iter();
+        threads.map(move |thread| (thread, self.name_after(&mut latest, thread)))
+    }
+
+    /// [`Self::name_of`], when that of another thread was asked for before: those of a process mostly stand together.
+    fn name_after(&self, latest: &mut Option<ProcessName>, thread: &Thread) -> ProcessName {
+        match *latest {
+            Some(name) if name.pid == thread.pid => name,
+            _ => *latest.insert(self.name_of(thread)),
+        }
+    }
+
     /// The name of a process by pid.
     pub fn process(&self, pid: u32) -> Option<ProcessName> {
         self.processes.get(&pid).copied()
@@ -255,10 +281,7 @@ impl Tracker {
             read_ns: 0,
             seen: 0,
         });
-        let mut growth = Growth {
-            usage: Usage::default(),
-            switches: Switches::default(),
-        };
+        let mut growth = Growth::default();
         followed.seen = self.snapshots;
         if account.read_ns >= followed.read_ns {
             followed.mark.advance(account, &mut growth.usage);

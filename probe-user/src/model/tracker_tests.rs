@@ -49,7 +49,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         uid: Some(0),
         nice: 0,
         policy: 0,
-        ns_tids: Vec::new(),
+        ns_tids: smallvec::SmallVec::new(),
         cgroup_id: 0,
         condition: Condition::Alive(State::Sleeping),
         condition_ns: Some(0),

@@ -41,7 +41,7 @@ fn reads_what_the_files_say_whatever_the_name() {
         (thread.pid, thread.ppid, thread.nice, thread.uid),
         (40, 1, 3, Some(7))
     );
-    assert_eq!(thread.ns_tids, [5]);
+    assert_eq!(thread.ns_tids[..], [5]);
     assert_eq!(
         thread.switches,
         Switches {

@@ -11,6 +11,7 @@ use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
 use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
 use probe_ebpf::waiting::{Class, op};
+use smallvec::SmallVec;
 
 use super::accounts::account;
 use crate::kernel::snapshot::RawTask;
@@ -45,22 +46,20 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
         .map_or(record.blocked_on, |ledger| ledger.blocked_on);
     let account =
         (clocks.live_since_ns != 0 && !task.torn()).then(|| account(task, ledger, since.condition, clocks));
-    Thread {
-        condition: since.condition,
-        condition_ns: since.ns.map(|ns| record.now_ns.saturating_sub(ns)),
-        is_lower_bound: since.is_lower_bound,
-        blocked_on: (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on),
-        descriptor: descriptor(record, ledger),
-        futex: open_wait(task, ledger, since, clocks),
-        lifetime_running_ns: Some(record.lifetime_running_ns),
-        last_wait_ns: task
-            .ledger
-            .map(|ledger| ledger.last_wait_ns)
-            .filter(|&ns| ns != 0),
-        account,
-        space: record.space,
-        ..describe(facts)
-    }
+    // Filled in where it lies: struct update syntax would copy it, a few hundred bytes for each thread of the host.
+    let mut thread = describe(facts);
+    thread.condition = since.condition;
+    thread.condition_ns = since.ns.map(|ns| record.now_ns.saturating_sub(ns));
+    thread.is_lower_bound = since.is_lower_bound;
+    thread.blocked_on = (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on);
+    thread.descriptor = descriptor(record, ledger);
+    thread.futex = open_wait(task, ledger, since, clocks);
+    thread.lifetime_running_ns = Some(record.lifetime_running_ns);
+    let last_wait_ns = task.ledger.map(|ledger| ledger.last_wait_ns);
+    thread.last_wait_ns = last_wait_ns.filter(|&ns| ns != 0);
+    thread.account = account;
+    thread.space = record.space;
+    thread
 }
 
 /// The first argument of the system call it last waited in, if that reads or writes.
@@ -118,7 +117,7 @@ fn describe(facts: &Facts) -> Thread {
         uid: Some(facts.euid),
         nice: facts.static_prio.cast_signed().wrapping_sub(120),
         policy: facts.policy,
-        ns_tids: ns_tids(facts).to_vec(),
+        ns_tids: SmallVec::from_slice(ns_tids(facts)),
         cgroup_id: facts.cgroup_id,
         condition: Condition::Dead,
         condition_ns: None,
