@@ -19,7 +19,8 @@ use super::locks::Kind;
 use super::locks::books::News;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches};
-use super::tracker::{Growth, ProcessName, Tracker, Units};
+use super::together::Together;
+use super::tracker::{ProcessName, Tracker, Units};
 use super::waits::{Files, Waits};
 
 /// Name of the group that takes what exceeds the bound.
@@ -359,31 +360,6 @@ impl Books {
                 new.insert(totals)
             }
         }
-    }
-}
-
-/// What threads of a process gained that stand together, so that their group is looked for once.
-#[derive(Default)]
-struct Together {
-    name: Option<ProcessName>,
-    /// What their reads and writes waited for, if that is known.
-    descriptor: Option<&'static str>,
-    growth: Growth,
-}
-
-impl Together {
-    /// Adds a thread's growth. If it is of others, they begin anew with it, and those before are returned.
-    fn add(&mut self, name: ProcessName, descriptor: Option<&'static str>, growth: Growth) -> Option<Self> {
-        if self.name == Some(name) && self.descriptor == descriptor {
-            self.growth.add(&growth);
-            return None;
-        }
-        let next = Self {
-            name: Some(name),
-            descriptor,
-            growth,
-        };
-        Some(std::mem::replace(self, next))
     }
 }
 

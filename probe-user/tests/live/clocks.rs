@@ -1,4 +1,5 @@
-//! A wall clock that jumps: libfaketime stands between the agent and `CLOCK_REALTIME`, and leaves its other clocks alone.
+//! A wall clock that jumps. Where tests may set the host's clock, which guests of `cargo xtask vm test` let them, it is that;
+//! elsewhere libfaketime stands between the agent and `CLOCK_REALTIME`, and leaves its other clocks alone.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,49 +14,109 @@ use crate::common::workload::Workload;
 use crate::common::{Live, note, tools};
 
 const DAY: u64 = 86_400;
+/// Set where nobody else goes by the host's clock.
+const MAY_SET_CLOCK: &str = "PROCPROBE_MAY_SET_CLOCK";
 
 /// A wall clock that goes wrong when it is told to.
-struct WallClock {
-    directory: tempfile::TempDir,
-    preload: String,
+enum WallClock {
+    /// The host's own, where tests may set it.
+    Host { right: SystemTime, then: Instant },
+    /// One for the agent alone.
+    Faked {
+        directory: tempfile::TempDir,
+        preload: String,
+    },
 }
 
 impl WallClock {
     /// Right to begin with. `None`, with a line that says so, where libfaketime is missing and may be.
     fn new(test: &str) -> Option<Self> {
-        let faketime = tools::find(test, "faketime")?;
-        // The wrapper knows where its library is.
-        let outcome = probe::finish(Command::new(faketime).args(["-m", "2020-01-01", "env"]));
-        let mut variables = outcome.stdout.lines();
-        let preload = variables.find_map(|line| line.strip_prefix("LD_PRELOAD="));
-        let clock = Self {
-            preload: preload.expect("faketime preloads its library").to_owned(),
-            directory: tempfile::tempdir().expect("a directory"),
+        let clock = if std::env::var_os(MAY_SET_CLOCK).is_some() {
+            Self::Host {
+                right: SystemTime::now(),
+                then: Instant::now(),
+            }
+        } else {
+            Self::faked(test)?
         };
         clock.set(0);
         Some(clock)
     }
 
-    fn file(&self) -> PathBuf {
-        self.directory.path().join("offset")
+    fn faked(test: &str) -> Option<Self> {
+        let faketime = tools::find(test, "faketime")?;
+        // The wrapper knows where its library is.
+        let outcome = probe::finish(Command::new(faketime).args(["-m", "2020-01-01", "env"]));
+        let mut variables = outcome.stdout.lines();
+        let preload = variables.find_map(|line| line.strip_prefix("LD_PRELOAD="));
+        Some(Self::Faked {
+            preload: preload.expect("faketime preloads its library").to_owned(),
+            directory: tempfile::tempdir().expect("a directory"),
+        })
     }
 
     /// Seconds that it is ahead from now on.
     fn set(&self, ahead: i64) {
-        let new = self.directory.path().join("new");
-        std::fs::write(&new, format!("{ahead:+}\n")).expect("writing the offset");
-        std::fs::rename(&new, self.file()).expect("renaming the offset");
+        match self {
+            Self::Host { .. } => set_host(self.right(), ahead),
+            Self::Faked { directory, .. } => {
+                let new = directory.path().join("new");
+                std::fs::write(&new, format!("{ahead:+}\n")).expect("writing the offset");
+                std::fs::rename(&new, offset_in(directory)).expect("renaming the offset");
+            }
+        }
+    }
+
+    /// What it would show if it were right.
+    fn right(&self) -> SystemTime {
+        match self {
+            Self::Host { right, then } => *right + then.elapsed(),
+            Self::Faked { .. } => SystemTime::now(),
+        }
     }
 
     /// Makes a command go by it.
     fn rules<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let Self::Faked { directory, preload } = self else {
+            return command;
+        };
         command
-            .env("LD_PRELOAD", &self.preload)
-            .env("FAKETIME_TIMESTAMP_FILE", self.file())
+            .env("LD_PRELOAD", preload)
+            .env("FAKETIME_TIMESTAMP_FILE", offset_in(directory))
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("DONT_FAKE_MONOTONIC", "1")
     }
+}
+
+impl Drop for WallClock {
+    fn drop(&mut self) {
+        if matches!(self, Self::Host { .. }) {
+            self.set(0);
+        }
+    }
+}
+
+fn offset_in(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("offset")
+}
+
+/// Sets the host's clock so many seconds ahead of what is right.
+fn set_host(right: SystemTime, ahead: i64) {
+    let right = right.duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+    let seconds = right.as_secs().cast_signed() + ahead;
+    let time = libc::timespec {
+        tv_sec: seconds,
+        tv_nsec: right.subsec_nanos().into(),
+    };
+    // SAFETY: the structure lives for the call.
+    let outcome = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) };
+    assert_eq!(
+        outcome,
+        0,
+        "setting the clock: {}",
+        std::io::Error::last_os_error()
+    );
 }
 
 /// How far a moment that is told lies ahead of the one that it is, in seconds.
@@ -109,7 +170,7 @@ fn ages_and_times_do_not_follow_a_wall_clock_that_jumps() {
         clock.set(offset);
         std::thread::sleep(Duration::from_millis(300));
         let now = Look::at(&agent, scene.pid);
-        let off = ahead(&now.tree, "taken_at", SystemTime::now());
+        let off = ahead(&now.tree, "taken_at", clock.right());
         assert!((off - offset as f64).abs() < 5.0, "{off} s ahead, not {offset}");
         let passed = (now.at - before.at).as_secs_f64();
         let aged = now.asleep_ns.checked_sub(before.asleep_ns).expect("it sleeps on");
@@ -180,7 +241,7 @@ fn events_have_the_time_of_a_wall_clock_that_jumps() {
         std::thread::sleep(Duration::from_millis(200));
         let until = began.elapsed() + Duration::from_millis(1800);
         while began.elapsed() < until {
-            let moment = SystemTime::now();
+            let moment = clock.right();
             let mut child = Command::new("true").spawn().expect("starting `true`");
             born.push((child.id(), moment, offset as f64));
             child.wait().expect("waiting for `true`");

@@ -1,7 +1,6 @@
 //! The agent scraped by a real Prometheus, and its metrics held against their reference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::time::Duration;
 
 use probe_user::export::catalog::PROCESS;
@@ -72,8 +71,7 @@ fn a_real_prometheus_scrapes_counters_that_only_grow() {
 
 /// Label names by metric, from the tables of the reference.
 fn reference() -> BTreeMap<String, BTreeSet<String>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards/METRICS.md");
-    let text = fs::read_to_string(path).expect("reading the reference");
+    let text = include_str!("../../../dashboards/METRICS.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `procprobe_"));
     let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<&str>>());
     // The table of buckets names metrics, too, and no labels.

@@ -49,7 +49,7 @@ impl Live {
         };
         format!(
             "PATH=/usr/bin:/usr/sbin:/bin:/sbin\nHOME=/\nPROCPROBE_BIN=/procprobe\nPROCPROBE_LIVE=required\n\
-             PROCPROBE_WITHOUT={}\n{slow}",
+             PROCPROBE_MAY_SET_CLOCK=1\nPROCPROBE_WITHOUT={}\n{slow}",
             WITHOUT.join(",")
         )
     }

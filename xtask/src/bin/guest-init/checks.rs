@@ -2,13 +2,13 @@
 
 use anyhow::{Error, Result};
 
-use crate::{agent, life, look, refused, window};
+use crate::{agent, life, look, refused, suspend, window};
 
 /// A name for the table, and what it stands for.
 type Check = (&'static str, fn() -> Result<()>);
 
 /// On a kernel that procprobe supports.
-const SUPPORTED: [Check; 9] = [
+const SUPPORTED: [Check; 10] = [
     ("doctor", look::doctor),
     ("tree", look::tree),
     ("every pid", look::every_pid),
@@ -17,6 +17,7 @@ const SUPPORTED: [Check; 9] = [
     ("sums", window::sums),
     ("events", life::events),
     ("metrics", life::metrics),
+    ("suspend", suspend::the_machine_sleeps),
     ("unloaded", life::unloaded),
 ];
 /// On one that it does not.

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 /// Where, what. tracefs is not mounted by itself on every kernel.
-const MOUNTS: [(&str, &str); 10] = [
+const MOUNTS: [(&str, &str); 11] = [
     ("/proc", "proc"),
     ("/sys", "sysfs"),
     ("/dev", "devtmpfs"),
@@ -17,6 +17,7 @@ const MOUNTS: [(&str, &str); 10] = [
     ("/dev/shm", "tmpfs"),
     ("/run", "tmpfs"),
     ("/tmp", "tmpfs"),
+    ("/var/tmp", "tmpfs"),
     ("/sys/kernel/tracing", "tracefs"),
     ("/sys/kernel/security", "securityfs"),
     ("/sys/fs/cgroup", "cgroup2"),

@@ -69,7 +69,8 @@ pub fn tree() -> Result<()> {
     Ok(())
 }
 
-fn asleep_ns(answer: &Value, pid: u64) -> Result<u64> {
+/// How long a sleeper has been asleep.
+pub fn asleep_ns(answer: &Value, pid: u64) -> Result<u64> {
     let sleeper = process(answer, pid)?;
     ensure!(
         sleeper["state"] == "sleeping" && sleeper["ppid"] == 1,

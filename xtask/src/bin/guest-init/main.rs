@@ -14,6 +14,7 @@ mod life;
 mod live;
 mod look;
 mod refused;
+mod suspend;
 mod window;
 
 use std::env;

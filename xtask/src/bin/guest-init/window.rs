@@ -12,7 +12,7 @@ use crate::look::list;
 
 const ROUNDS: u64 = 500;
 /// The agent is told to end the window when there is enough in it; this only bounds it.
-const STATES: [&str; 7] = ["states", "--for", "60s", "-o", "json", "--by", "thread"];
+pub const STATES: [&str; 7] = ["states", "--for", "60s", "-o", "json", "--by", "thread"];
 /// A thread's own window is from its record in the first walk to that in the last, and the first walk takes the translator
 /// tens of milliseconds: the window has to be long against that.
 const LONG: Duration = Duration::from_secs(4);
@@ -71,12 +71,13 @@ pub fn sums() -> Result<()> {
     Ok(())
 }
 
-fn window_ns(answer: &Value) -> Result<u64> {
+/// How long the window was.
+pub fn window_ns(answer: &Value) -> Result<u64> {
     answer["window_ns"].as_u64().context("an answer without a window")
 }
 
 /// The group of a thread: its key ends in the tid.
-fn group(answer: &Value, tid: u64) -> Result<&Value> {
+pub fn group(answer: &Value, tid: u64) -> Result<&Value> {
     let suffix = format!(" {tid}");
     let ours = |group: &&Value| group["key"].as_str().is_some_and(|key| key.ends_with(&suffix));
     let mut groups = list(answer, "groups")?.iter();
@@ -88,7 +89,8 @@ fn sum_ns(group: &Value) -> u64 {
     states.filter_map(|(_, state)| state["total_ns"].as_u64()).sum()
 }
 
-fn within(group: &Value, window_ns: u64) -> Result<()> {
+/// Fails if the times of a thread do not add up to the window.
+pub fn within(group: &Value, window_ns: u64) -> Result<()> {
     let sum = sum_ns(group);
     ensure!(
         sum.abs_diff(window_ns) <= window_ns / TOLERANCE,
