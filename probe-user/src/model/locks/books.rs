@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::lock::LockKey;
 
-use super::classify::classify;
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
 use super::growth::{Deleted, Mark};
 use super::people::{Names, People};
+use super::verdicts::verdicts;
 use super::window::known;
 use super::{Kind, LockId, Look, key_of};
 use crate::model::account::Histogram;
@@ -77,14 +77,8 @@ impl LockBooks {
         let whole = gather(look, &people, known);
         let part = gather(lately, &people, known);
         let window_ns = look.snapshot.began_ns.saturating_sub(self.mark.at_ns);
-        let kinds: HashMap<LockId, Kind> = part
-            .iter()
-            .map(|(id, part)| {
-                let whole = whole.get(id).unwrap_or(part);
-                (*id, classify(whole, part, window_ns).kind)
-            })
-            .collect();
-        let kind_of = |id: LockId| kinds.get(&id).copied().unwrap_or(Kind::Unknown);
+        let verdicts = verdicts(&whole, &part, window_ns);
+        let kind_of = |id: LockId| verdicts.get(&id).map_or(Kind::Unknown, |verdict| verdict.kind);
         let candidates = deadlock::candidates(look, &people);
         let news = News {
             waited: self.waited(lately, kind_of),

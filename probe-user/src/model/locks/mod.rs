@@ -8,6 +8,7 @@
 //! | [`people`] | which thread a tid in memory means |
 //! | [`evidence`] | what is known about one lock |
 //! | [`classify`] | what kind of thing it is, and whether it is contended |
+//! | [`verdicts`] | the same of all locks of a look, some of which are parts of others |
 //! | [`deadlock`] | who waits in a circle |
 //! | [`stall`] | who waits while nobody is left to end it |
 //! | [`teller`] | how that is told |
@@ -25,6 +26,7 @@ pub mod people;
 pub mod report;
 pub mod stall;
 pub mod teller;
+pub mod verdicts;
 pub mod window;
 
 #[cfg(test)]

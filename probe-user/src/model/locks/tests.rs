@@ -87,6 +87,25 @@ fn things_are_told_apart() {
     }
 }
 
+/// A signal that waits until the waiters of the group before have left (glibc 2.25 to 2.40), and a barrier elsewhere.
+#[test]
+fn what_a_signal_waits_for_is_part_of_its_condition_variable() {
+    let mut world = World::default();
+    world.waited("condvar", MU + 24, 20, 1_000_000, Outcome::WokenOne);
+    world.waited("barrier", MU, 20, 1_000_000, Outcome::WokenMany);
+    world.waited("barrier", MU + 4, 20, 1_000_000, Outcome::WokenMany);
+    world.waited("barrier", MU + 8, 20, 1_000_000, Outcome::WokenMany);
+    let report = report(&world);
+    let kinds: BTreeMap<u64, Kind> = report.idle.iter().map(|lock| (lock.address, lock.kind)).collect();
+    let expected = [
+        (MU, Kind::Condvar),
+        (MU + 4, Kind::Condvar),
+        (MU + 8, Kind::Barrier),
+        (MU + 24, Kind::Condvar),
+    ];
+    assert_eq!(kinds, BTreeMap::from(expected));
+}
+
 #[test]
 fn one_waiter_that_others_wake_is_a_parker() {
     let mut world = World::default();

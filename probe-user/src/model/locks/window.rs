@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::Class;
 
-use super::classify::{Verdict, classify};
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
 use super::growth::{Deleted, Mark};
 use super::people::{Names, Owner, People};
 use super::report::{Lock, Parallelism, Report};
 use super::teller::Teller;
+use super::verdicts::verdicts;
 use super::{Grade, Kind, LockId, Look, Tables, stall};
 use crate::model::event::Event;
 use crate::model::tracker::Units;
@@ -77,10 +77,7 @@ impl LockWindow {
             &people,
             known,
         );
-        let verdicts: BTreeMap<LockId, Verdict> = part
-            .iter()
-            .map(|(id, part)| (*id, classify(whole.get(id).unwrap_or(part), part, window_ns)))
-            .collect();
+        let verdicts = verdicts(&whole, &part, window_ns);
         let mut report = Report {
             window_ns,
             deadlocks: deadlock::confirmed(deadlock::candidates(look, &people), &self.candidates),
