@@ -88,6 +88,9 @@ fn an_exec_by_another_thread_leaves_one_process_with_one_thread() {
             text(event, "event") == "exec" && text(event, "comm") != "pp-before" && id(event, "tid") == pid
         })
     });
+    eventually("the new program to sleep", || {
+        text(process(&agent.tree(), pid), "state") == "sleeping"
+    });
     for tree in [
         agent.tree(),
         live.json(&["tree"]),

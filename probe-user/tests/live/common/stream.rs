@@ -1,7 +1,7 @@
 //! Listens to `procprobe events` while a test makes them happen.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -19,7 +19,11 @@ pub struct Stream {
 impl Stream {
     /// Begins to listen. What happens in the first moments may be missed: see [`Self::hears`].
     pub fn start(live: &Live) -> Self {
-        let mut command = live.command(&["events", "-o", "json"]);
+        Self::run(live.command(&["events", "-o", "json"]))
+    }
+
+    /// The same with a command of the caller's.
+    pub fn run(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut running = Running(command.spawn().expect("starting the stream"));
         let lines = BufReader::new(running.0.stdout.take().expect("its output is a pipe"));
@@ -36,16 +40,19 @@ impl Stream {
 
     /// The same, and waits until it does listen: processes that come and go until one is heard of.
     pub fn listening(live: &Live) -> Self {
-        let stream = Self::start(live);
+        Self::start(live).once_it_listens()
+    }
+
+    /// Waits until it does listen.
+    #[must_use]
+    pub fn once_it_listens(self) -> Self {
         eventually("the stream to begin", || {
-            let mut canary = std::process::Command::new("true")
-                .spawn()
-                .expect("starting `true`");
+            let mut canary = Command::new("true").spawn().expect("starting `true`");
             let pid = canary.id();
             canary.wait().expect("waiting for `true`");
-            stream.hears(pid, "exit")
+            self.hears(pid, "exit")
         });
-        stream
+        self
     }
 
     /// Waits for an event, and returns it.
