@@ -65,7 +65,9 @@ fn an_agent_with_a_full_table_lives_on_in_bounds() {
     let lost = agent
         .metrics()
         .sum("procprobe_events_lost_total", &[("reason", "lock_table")]);
-    assert!(lost >= 8_000.0, "{lost}");
+    // Where QEMU translates, they take longer than a lock has to be idle to make room in a full table.
+    let least = if is_slow() { 4_000.0 } else { 8_000.0 };
+    assert!(lost >= least, "{lost}");
     let first_kb = procfs::status_kb(agent.pid(), "VmRSS").expect("it lives");
     scene.tell("10000", "done");
     agent.locks();
