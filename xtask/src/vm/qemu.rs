@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::{
     accel::Accelerator,
@@ -109,11 +111,15 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+        // SAFETY: one system call, which takes plain numbers.
+        unsafe {
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        }
         command
     }
 }
 
-/// A QEMU that does not outlive its owner.
+/// A QEMU that does not outlive its owner, whatever that dies of (see [`Machine::command`]).
 struct Guest {
     child: Child,
 }
