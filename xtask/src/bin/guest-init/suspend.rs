@@ -17,6 +17,10 @@ use crate::window::{STATES, group, window_ns, within};
 const ALARM: &str = "+8";
 const SLEPT_AT_LEAST: Duration = Duration::from_secs(2);
 
+/// The clocks are read one after the other, and a translated guest that shares its CPUs may be away in between: 0.26 s were
+/// seen. Less than the machine sleeps.
+const APART_NS: u64 = 1_000_000_000;
+
 /// What states last does not grow while the machine sleeps, windows do not either, and sums are whole; processes get older.
 pub fn the_machine_sleeps() -> Result<()> {
     let sleeper = Actor::start(actors::SLEEPS)?;
@@ -38,7 +42,7 @@ pub fn the_machine_sleeps() -> Result<()> {
     within(group(&answer, sleeper.pid())?, window_ns)?;
     let asleep_ns = asleep_ns(&tree, sleeper.pid())?;
     // It went to sleep before the first look at the clocks, or just after.
-    let longest_ns = awake_ns + 1_000_000_000;
+    let longest_ns = awake_ns + APART_NS;
     ensure!(
         asleep_ns <= longest_ns,
         "asleep for {asleep_ns} ns, when {awake_ns} ns were awake"
@@ -49,7 +53,7 @@ pub fn the_machine_sleeps() -> Result<()> {
     let age_ns = u64::try_from(now.boottime.as_nanos())?.saturating_sub(start_ns);
     let least_ns = asleep_ns + u64::try_from(slept.as_nanos())?;
     ensure!(
-        age_ns >= least_ns,
+        age_ns + APART_NS >= least_ns,
         "{age_ns} ns old, asleep for {asleep_ns} ns, and the machine for {slept:?}"
     );
     Ok(())
