@@ -28,7 +28,8 @@ const fn lock(kind: Kind) -> Verdict {
     }
 }
 
-const fn idle(kind: Kind) -> Verdict {
+/// Something that is waited at without contention.
+pub(super) const fn idle(kind: Kind) -> Verdict {
     Verdict {
         kind,
         contended: false,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use probe_ebpf::waiting::{flag, op};
 
-use super::classify::{Verdict, classify};
+use super::classify::{Verdict, classify, idle};
 use super::evidence::Evidence;
 use super::{Kind, LockId};
 
@@ -18,23 +18,15 @@ pub fn verdicts(
     part: &BTreeMap<LockId, Evidence<'_>>,
     window_ns: u64,
 ) -> BTreeMap<LockId, Verdict> {
-    let judge = |(&id, part): (&LockId, _)| (id, classify(whole.get(&id).unwrap_or(part), part, window_ns));
-    let mut all: BTreeMap<LockId, Verdict> = part.iter().map(judge).collect();
-    let inner: Vec<LockId> = part
-        .keys()
-        .copied()
-        .filter(|&id| is_inside_condvar(id, whole, part))
-        .collect();
-    for id in inner {
-        all.insert(
-            id,
-            Verdict {
-                kind: Kind::Condvar,
-                contended: false,
-            },
-        );
-    }
-    all
+    let judge = |(&id, part_of_it): (&LockId, &Evidence<'_>)| {
+        let verdict = if is_inside_condvar(id, whole, part) {
+            idle(Kind::Condvar)
+        } else {
+            classify(whole.get(&id).unwrap_or(part_of_it), part_of_it, window_ns)
+        };
+        (id, verdict)
+    };
+    part.iter().map(judge).collect()
 }
 
 /// Whether a word, which by itself looks like a barrier's, is where a signal waits in a condition variable.

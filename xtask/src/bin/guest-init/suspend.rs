@@ -17,6 +17,9 @@ use crate::window::{STATES, group, window_ns, within};
 const ALARM: &str = "+8";
 const SLEPT_AT_LEAST: Duration = Duration::from_secs(2);
 
+/// Suspended to memory, the processors off.
+const SLEEP: &str = "mem";
+
 /// The clocks are read one after the other, and a translated guest that shares its CPUs may be away in between: 0.26 s were
 /// seen. Less than the machine sleeps.
 const APART_NS: u64 = 1_000_000_000;
@@ -101,6 +104,3 @@ fn fall_asleep() -> Result<()> {
     fs::write(STATE, SLEEP)
         .with_context(|| format!("{STATE}: {}", fs::read_to_string(STATE).unwrap_or_default()))
 }
-
-/// Suspended to memory, the processors off.
-const SLEEP: &str = "mem";
