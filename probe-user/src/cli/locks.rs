@@ -1,7 +1,9 @@
 //! `procprobe locks`: who waits on whom, over a window; deadlocks and stalls, however old.
 
+use std::time::{Duration, Instant};
+
 use super::args::{Global, LocksArgs, Output};
-use super::watching::{feed, require, watch};
+use super::watching::{Ended, feed, require, watch};
 use super::{bpf_only, output, runtime};
 use crate::kernel::load::Options;
 use crate::model::locks::Look;
@@ -50,6 +52,20 @@ fn look(args: &LocksArgs) -> view::locks::Look {
     }
 }
 
+/// How often a long window looks whether the tables run full.
+const MAKE_ROOM_EVERY: Duration = Duration::from_secs(10);
+/// Entries that a window keeps at most when they make room, some 80 MB of them. More find the tables full, and are counted.
+const MOST_KEPT: usize = 1 << 18;
+
+/// As the agent does, so that a long window has room for the locks of its end.
+fn make_room(source: &mut BpfSource, window: &mut LockWindow) -> anyhow::Result<()> {
+    if window.kept() < MOST_KEPT {
+        let (snapshot, tables) = source.look(DETAIL)?;
+        window.forget(&source.make_room(&snapshot, &tables, true)?);
+    }
+    Ok(())
+}
+
 async fn window(
     source: &mut BpfSource,
     args: &LocksArgs,
@@ -68,11 +84,19 @@ async fn window(
         },
         args.pid,
     );
-    let cgroups = &mut source.cgroups;
-    watch(&mut events, args.window, first.began_ns, |event| {
-        window.event(event, cgroups);
-    })
-    .await?;
+    let end = Instant::now() + args.window;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let cgroups = &mut source.cgroups;
+        let ended = watch(&mut events, left.min(MAKE_ROOM_EVERY), first.began_ns, |event| {
+            window.event(event, cgroups);
+        })
+        .await?;
+        if ended == Ended::Interrupted || left <= MAKE_ROOM_EVERY {
+            break;
+        }
+        make_room(source, &mut window)?;
+    }
     let (last, tables) = source.look_until(DETAIL, |look| window.needs_second_look(look))?;
     let cgroups = &mut source.cgroups;
     feed(&mut events, first.began_ns..=last.ended_ns, |event| {

@@ -9,6 +9,15 @@ use crate::model::event::Event;
 use crate::model::snapshot::Snapshot;
 use crate::source::happened;
 
+/// How a span of watching ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its time was over.
+    InTime,
+    /// By SIGINT or SIGTERM: the window ends here.
+    Interrupted,
+}
+
 /// Hands every event since `from_ns` to `each` for as long as `length`, or until SIGINT or SIGTERM.
 ///
 /// # Errors
@@ -18,7 +27,7 @@ pub async fn watch(
     length: Duration,
     from_ns: u64,
     mut each: impl FnMut(&Event),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let end = tokio::time::sleep(length);
     tokio::pin!(end);
     let interrupt = interrupted();
@@ -26,8 +35,11 @@ pub async fn watch(
     loop {
         let wait = feed(events, from_ns..=u64::MAX, &mut each);
         tokio::select! {
-            () = &mut end => return Ok(()),
-            outcome = &mut interrupt => return Ok(outcome?),
+            () = &mut end => return Ok(Ended::InTime),
+            outcome = &mut interrupt => {
+                outcome?;
+                return Ok(Ended::Interrupted);
+            }
             () = tokio::time::sleep(wait) => {}
         }
     }

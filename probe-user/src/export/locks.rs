@@ -3,10 +3,9 @@
 use super::engine::Engine;
 use crate::kernel::snapshot::SnapshotError;
 use crate::model::event::Event;
-use crate::model::locks::Look;
-use crate::model::locks::growth::Deleted;
 use crate::model::locks::report::Report;
 use crate::model::locks::window::LockWindow;
+use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::tracker::Units;
 use crate::source::locks::DETAIL;
@@ -27,7 +26,7 @@ impl OpenLockWindow {
     }
 
     /// Takes into account what was deleted from the tables.
-    pub fn forget(&mut self, deleted: &Deleted) {
+    pub fn forget(&mut self, deleted: &Tables) {
         self.window.forget(deleted);
     }
 }

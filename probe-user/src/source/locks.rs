@@ -5,14 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use probe_ebpf::lock::{FutexWait, LockKey, LockStats};
+use probe_ebpf::lock::{FutexWait, LockKey};
 use procfs::process::{MMapPath, MemoryMap, Process};
 
 use super::bpf::BpfSource;
 use super::patience::{stuck, within};
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::tables::TableError;
-use crate::model::locks::growth::Deleted;
 use crate::model::locks::{LockId, Look, Tables, is_pair, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
 
@@ -141,8 +140,8 @@ impl BpfSource {
         self.look(detail)
     }
 
-    /// Keeps the tables from running full. While somebody gathers what is waited (`watched`), only what has to go goes: locks of
-    /// processes that have ended meanwhile are in that answer, too.
+    /// Keeps the tables from running full; returns what was taken out of them. While somebody gathers what is waited (`watched`),
+    /// only what has to go goes.
     ///
     /// # Errors
     /// [`TableError`] if a table cannot be written.
@@ -151,17 +150,17 @@ impl BpfSource {
         snapshot: &Snapshot,
         tables: &Tables,
         watched: bool,
-    ) -> Result<Deleted, TableError> {
+    ) -> Result<Tables, TableError> {
         let options = self.probe.options();
         let crowded = |entries: usize, most: u32| entries * 4 > most as usize * 3;
         let full =
             crowded(tables.locks.len(), options.max_locks) || crowded(tables.edges.len(), options.max_edges);
         if watched && !full {
-            return Ok(Deleted::default());
+            return Ok(Tables::default());
         }
         let deleted = over(snapshot, tables, if full { IDLE_WHEN_FULL_NS } else { IDLE_NS });
-        self.probe.locks.delete(&deleted.locks)?;
-        self.probe.edges.delete(&deleted.edges)?;
+        self.probe.locks.delete(&keys(&deleted.locks))?;
+        self.probe.edges.delete(&keys(&deleted.edges))?;
         Ok(deleted)
     }
 
@@ -199,21 +198,30 @@ impl BpfSource {
     }
 }
 
+fn keys<K: Copy, V>(entries: &[(K, V)]) -> Vec<K> {
+    entries.iter().map(|(key, _)| *key).collect()
+}
+
 /// Locks of address spaces that are gone, and those nobody has waited at for `idle_ns`.
-fn over(snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Deleted {
+fn over(snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Tables {
     let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
     let is_over = |key: &LockKey, last_ns: u64| {
         // A process may have been born between the reading of the threads and that of the tables.
         let gone = !spaces.contains(&key.space) && last_ns < snapshot.began_ns;
         gone || snapshot.ended_ns.saturating_sub(last_ns) > idle_ns
     };
-    let locks = tables.locks.iter();
-    let locks = locks.filter(|(key, stats): &&(LockKey, LockStats)| is_over(key, stats.last_ns));
-    let edges = tables.edges.iter();
-    let edges = edges.filter(|(key, stats)| is_over(&key.lock, stats.last_ns));
-    Deleted {
-        locks: locks.map(|(key, _)| *key).collect(),
-        edges: edges.map(|(key, _)| *key).collect(),
+    let locks = tables.locks.iter().copied();
+    let edges = tables.edges.iter().copied();
+    let locks: Vec<_> = locks.filter(|(key, stats)| is_over(key, stats.last_ns)).collect();
+    let names = locks
+        .iter()
+        .filter_map(|(key, _)| Some((*key, *tables.aliases.get(key)?)));
+    Tables {
+        aliases: names.collect(),
+        edges: edges
+            .filter(|(key, stats)| is_over(&key.lock, stats.last_ns))
+            .collect(),
+        locks,
     }
 }
 
@@ -238,7 +246,7 @@ mod tests {
             }
         }
         let deleted = over(&world.snapshot(1000, 0), &world.tables, 500);
-        deleted.locks.iter().map(|key| key.address).collect()
+        deleted.locks.iter().map(|(key, _)| key.address).collect()
     }
 
     #[test]

@@ -22,17 +22,16 @@ fn locks_beyond_the_table_are_counted_and_totals_stay_right() {
     let truth = scene.tell("10000", "done");
     let answer = window.close();
     assert_eq!(truth["waits"], 10_000);
-    assert!(
-        list(&answer, "locks").len() <= 1_000,
-        "no more than there is room"
-    );
-    assert!(
-        locks::of(&answer, "locks", pid).len() >= 500,
-        "most of the room is used"
-    );
+    let shown = sum(&locks::of(&answer, "locks", pid), "waits");
+    assert!(shown >= 500, "most of the room is used: {shown}");
     assert_eq!(answer["complete"], false, "{:?}", answer["lost"]);
     let lost = number(&answer["lost"], "lock_table");
-    assert!((8_000..=10_500).contains(&lost), "9,000 did not fit: {lost}");
+    assert!(
+        (10_000..=10_500).contains(&(shown + lost)),
+        "each wait is shown or counted: {shown}, {lost}"
+    );
+    // Where QEMU translates, they take longer than a lock has to be idle to make room in a full table.
+    assert!(is_slow() || shown <= 1_000, "no more than there is room: {shown}");
     let process = entry(&answer, "processes", pid).unwrap_or_else(|| panic!("no process {pid}"));
     // Which of its waits were for locks cannot be known of all; how long they lasted is.
     let total =

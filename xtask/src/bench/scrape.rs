@@ -108,10 +108,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 fn cpu_line(exporters: &Exporters, workload: &Path, seconds: u32) -> Result<String> {
     let share = cpu_share(exporters, workload, Duration::from_secs(seconds.into()))?;
     Ok(format!(
-        "The agent's own CPU time at {FORKS_PER_SECOND} forks a second and a scrape every {} s, over {seconds} s: {:.2} % of one \
-         core (the goal is 1 % or less).\n",
+        "The agent itself takes {:.2} % of one core at {FORKS_PER_SECOND} forks a second and a scrape every {} s, over {seconds} s \
+         (the goal is 1 % or less).\n",
+        share * 100.0,
         SCRAPE_EVERY.as_secs(),
-        share * 100.0
     ))
 }
 

@@ -6,11 +6,11 @@ use probe_ebpf::lock::LockKey;
 
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
-use super::growth::{Deleted, Mark};
+use super::growth::Mark;
 use super::people::{Names, People};
 use super::verdicts::verdicts;
 use super::window::known;
-use super::{Kind, LockId, Look, key_of};
+use super::{Kind, LockId, Look, Tables, key_of};
 use crate::model::account::Histogram;
 use crate::model::event::Event;
 
@@ -60,7 +60,7 @@ impl LockBooks {
     }
 
     /// Takes into account what was deleted after the last look.
-    pub fn forget(&mut self, deleted: &Deleted) {
+    pub fn forget(&mut self, deleted: &Tables) {
         self.mark.forget(deleted);
     }
 

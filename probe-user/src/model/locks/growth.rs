@@ -7,15 +7,6 @@ use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 
 use super::{LockId, Look, Tables, key_of};
 
-/// Keys that were taken out of the tables to make room.
-#[derive(Debug, Default)]
-pub struct Deleted {
-    /// Locks.
-    pub locks: Vec<LockKey>,
-    /// Who waited for whom.
-    pub edges: Vec<EdgeKey>,
-}
-
 /// An earlier look, as far as it is needed to tell growth.
 #[derive(Default)]
 pub struct Mark {
@@ -25,6 +16,8 @@ pub struct Mark {
     edges: HashMap<EdgeKey, EdgeStats>,
     /// Nanoseconds of the waits that were open then, as far as they will be booked.
     pub open: HashMap<LockKey, u64>,
+    /// What entries had gained that are in the tables no more.
+    gone: Tables,
 }
 
 impl Mark {
@@ -41,22 +34,43 @@ impl Mark {
             locks: look.tables.locks.iter().copied().collect(),
             edges: look.tables.edges.iter().copied().collect(),
             open,
+            gone: Tables::default(),
         }
     }
 
-    /// What was deleted from the tables after the look counts from zero when it comes again.
-    pub fn forget(&mut self, deleted: &Deleted) {
-        for key in &deleted.locks {
+    /// Takes entries into account that were deleted from the tables: what they had gained is kept, and what comes again under
+    /// their keys counts from zero.
+    pub fn forget(&mut self, deleted: &Tables) {
+        let gained = self.grown(deleted);
+        self.gone.locks.extend(gained.locks);
+        self.gone.edges.extend(gained.edges);
+        self.gone.aliases.extend(gained.aliases);
+        for (key, _) in &deleted.locks {
             self.locks.remove(key);
         }
-        for key in &deleted.edges {
+        for (key, _) in &deleted.edges {
             self.edges.remove(key);
         }
     }
 
-    /// What the tables gained since: entries without growth are left out. An entry that was deleted and made anew counts
-    /// from zero.
+    /// How many entries are kept that are in the tables no more.
+    pub fn kept(&self) -> usize {
+        self.gone.locks.len() + self.gone.edges.len()
+    }
+
+    /// What was gained since: entries without growth are left out. One that was deleted and made anew is there more than once,
+    /// the oldest first.
     pub fn gained(&self, tables: &Tables) -> Tables {
+        let mut all = self.gone.clone();
+        let grown = self.grown(tables);
+        all.locks.extend(grown.locks);
+        all.edges.extend(grown.edges);
+        all.aliases.extend(grown.aliases);
+        all
+    }
+
+    /// What is left of tables after what they held at the mark is taken off. An entry that was made anew counts from zero.
+    fn grown(&self, tables: &Tables) -> Tables {
         let locks = tables.locks.iter().filter_map(|(key, now)| {
             let before = self.locks.get(key).filter(|before| goes_on(now, before));
             let gained = before.map_or(*now, |before| since(now, before));
@@ -148,14 +162,39 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_counts_from_zero_even_if_it_looks_the_same() {
+    fn what_was_deleted_is_kept_and_counts_from_zero_when_it_comes_again() {
         let world = waited(5, NS);
         let mut mark = Mark::new(look(&world.snapshot(1, 0), &world.tables));
-        mark.forget(&Deleted {
-            locks: vec![world.tables.locks[0].0],
-            edges: Vec::new(),
-        });
-        assert_eq!(gained(&mark, &waited(6, NS)), 6);
+        mark.forget(&waited(7, NS).tables);
+        assert_eq!(mark.kept(), 1);
+        assert_eq!(
+            gained(&mark, &World::default()),
+            2,
+            "what it had gained until then"
+        );
+        assert_eq!(gained(&mark, &waited(6, NS)), 2 + 6, "even if it looks the same");
+        mark.forget(&waited(6, NS).tables);
+        assert_eq!(gained(&mark, &waited(1, NS)), 2 + 6 + 1);
+    }
+
+    #[test]
+    fn what_gained_nothing_until_it_was_deleted_is_not_kept() {
+        let world = waited(5, NS);
+        let mut mark = Mark::new(look(&world.snapshot(1, 0), &world.tables));
+        mark.forget(&world.tables);
+        assert_eq!(mark.kept(), 0);
+        assert_eq!(gained(&mark, &waited(5, NS)), 5);
+    }
+
+    #[test]
+    fn a_lock_that_was_deleted_goes_by_the_name_it_had() {
+        let mut world = waited(5, NS);
+        let mut mark = Mark::new(look(&World::default().snapshot(1, 0), &Tables::default()));
+        let key = world.tables.locks[0].0;
+        let first = LockId::Private(key.space, key.address - 4);
+        world.tables.aliases.insert(key, first);
+        mark.forget(&world.tables);
+        assert_eq!(mark.gained(&Tables::default()).id(key), first);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`stall`] | who waits while nobody is left to end it |
 //! | [`teller`] | how that is told |
 //! | [`growth`] | what was gained since an earlier look |
+//! | [`parallelism`] | how parallel processes are for all that waiting |
 //! | [`window`] | what was waited between two moments |
 //! | [`report`] | all of it, as views show it |
 //! | [`books`] | running totals per group, for metrics |
@@ -22,6 +23,7 @@ pub mod classify;
 pub mod deadlock;
 pub mod evidence;
 pub mod growth;
+pub mod parallelism;
 pub mod people;
 pub mod report;
 pub mod stall;

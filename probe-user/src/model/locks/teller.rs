@@ -13,9 +13,9 @@ use super::{Grade, LockId, Look, Party, Tables, is_shared, key_of};
 use crate::model::thread::{Comm, OpenWait, Thread};
 
 /// Turns evidence into lines.
-pub struct Teller<'a> {
+pub struct Teller<'a, 'p> {
     /// Who is there.
-    pub people: &'a People<'a>,
+    pub people: &'a People<'p>,
     /// Who was.
     pub names: &'a Names,
     /// Which locks there are.
@@ -24,7 +24,7 @@ pub struct Teller<'a> {
     pub window_ns: u64,
 }
 
-impl Teller<'_> {
+impl Teller<'_, '_> {
     fn party(&self, tid: u32) -> Party {
         self.people
             .get(tid)

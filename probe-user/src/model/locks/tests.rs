@@ -300,6 +300,30 @@ fn a_window_has_only_its_own_time() {
     );
 }
 
+/// Room is made in the tables while a window is open: what went is part of its answer, as often as it went.
+#[test]
+fn a_window_has_what_was_deleted_while_it_was_open() {
+    let mut world = World::default();
+    world.runs(100, "main").runs(101, "a").runs(102, "b");
+    world
+        .waited("glibc", MU, 10, SECOND / 10, Outcome::WokenOne)
+        .edge(MU, 101, 102, true, 10, SECOND);
+    let empty = no_tables();
+    let mut window = LockWindow::begin(look(&world.snapshot(SECOND, 0), &empty), None);
+    window.forget(&world.tables);
+    window.forget(&world.tables);
+    let last = world.snapshot(11 * SECOND, 0);
+    let report = window.end(look(&last, &empty), &mut NoUnits);
+    let lock = &report.locks[0];
+    assert_eq!(
+        (lock.kind, lock.waits, lock.wait_ns),
+        (Kind::Mutex, 20, 2 * SECOND)
+    );
+    let edge = report.edges[0];
+    assert_eq!((edge.waits, edge.wait_ns), (20, 2 * SECOND));
+    assert!((report.processes[0].lock_blocked - 0.2).abs() < 0.01);
+}
+
 proptest! {
     /// Whoever waits for whom: each circle is found, once, and nothing that is none.
     #[test]

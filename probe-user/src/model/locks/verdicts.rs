@@ -22,7 +22,9 @@ pub fn verdicts(
         let verdict = if is_inside_condvar(id, whole, part) {
             idle(Kind::Condvar)
         } else {
-            classify(whole.get(&id).unwrap_or(part_of_it), part_of_it, window_ns)
+            // Of an entry that was deleted meanwhile, the tables do not have all that the window has.
+            let more = whole.get(&id).filter(|all| all.waits() >= part_of_it.waits());
+            classify(more.unwrap_or(part_of_it), part_of_it, window_ns)
         };
         (id, verdict)
     };

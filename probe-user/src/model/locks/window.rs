@@ -1,15 +1,13 @@
 //! What was waited between two moments.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-use probe_ebpf::state::State;
-use probe_ebpf::waiting::Class;
+use std::collections::BTreeSet;
 
 use super::deadlock::{self, Deadlock};
 use super::evidence::gather;
-use super::growth::{Deleted, Mark};
+use super::growth::Mark;
+use super::parallelism;
 use super::people::{Names, Owner, People};
-use super::report::{Lock, Parallelism, Report};
+use super::report::{Lock, Report};
 use super::teller::Teller;
 use super::verdicts::verdicts;
 use super::{Grade, Kind, LockId, Look, Tables, stall};
@@ -46,9 +44,14 @@ impl LockWindow {
         self.usage.event(event, units);
     }
 
-    /// Takes into account what was deleted meanwhile.
-    pub fn forget(&mut self, deleted: &Deleted) {
+    /// Takes into account what was deleted from the tables meanwhile.
+    pub fn forget(&mut self, deleted: &Tables) {
         self.mark.forget(deleted);
+    }
+
+    /// How many entries it keeps that are in the tables no more.
+    pub fn kept(&self) -> usize {
+        self.mark.kept()
     }
 
     /// Whether a look shows deadlocks that no look before it has shown: another one is needed to confirm them. It is
@@ -64,127 +67,78 @@ impl LockWindow {
     /// Ends at a look.
     pub fn end(mut self, look: Look<'_>, units: &mut dyn Units) -> Report {
         self.names.learn(look.snapshot);
-        let people = People::new(look.snapshot);
-        let window_ns = look.snapshot.began_ns.saturating_sub(self.mark.at_ns);
         let gained = self.mark.gained(look.tables);
-        let known = |waiter: u32, owner: u32| known(&people, &self.names, waiter, owner);
-        let whole = gather(look, &people, known);
-        let part = gather(
-            Look {
-                tables: &gained,
-                ..look
-            },
-            &people,
-            known,
-        );
-        let verdicts = verdicts(&whole, &part, window_ns);
+        let people = People::new(look.snapshot);
         let mut report = Report {
-            window_ns,
+            window_ns: look.snapshot.began_ns.saturating_sub(self.mark.at_ns),
             deadlocks: deadlock::confirmed(deadlock::candidates(look, &people), &self.candidates),
             ..Report::default()
         };
-        // A deadlock proves its locks to be locks.
-        let proven: BTreeSet<LockId> = report
-            .deadlocks
-            .iter()
-            .flat_map(|deadlock| deadlock.members.iter())
-            .filter(|member| !member.joins)
-            .map(|member| member.waits_for)
-            .collect();
+        let contended = self.tell(look, &people, &gained, &mut report);
+        report.stalls = stall::stalls(look, &contended, &owned(&report.locks));
+        let blocked = parallelism::blocked(look, &gained, &contended, &self.mark.open);
+        let usage = self.usage.end(look.snapshot, units);
+        report.processes = parallelism::of(&usage, &blocked, self.pid);
+        narrow(&mut report, self.pid);
+        report
+    }
+
+    /// Fills in the locks that were waited at and who waited for whom; returns which of them are contended.
+    fn tell<'a>(
+        &self,
+        look: Look<'a>,
+        people: &People<'a>,
+        gained: &'a Tables,
+        report: &mut Report,
+    ) -> BTreeSet<LockId> {
+        let known = |waiter: u32, owner: u32| known(people, &self.names, waiter, owner);
+        let whole = gather(look, people, known);
+        let lately = Look {
+            tables: gained,
+            ..look
+        };
+        let part = gather(lately, people, known);
+        let verdicts = verdicts(&whole, &part, report.window_ns);
+        let proven = proven(&report.deadlocks);
         let contended: BTreeSet<LockId> = verdicts
             .iter()
             .filter(|(id, verdict)| verdict.contended || proven.contains(id))
             .map(|(id, _)| *id)
             .collect();
         let teller = Teller {
-            people: &people,
+            people,
             names: &self.names,
             tables: look.tables,
-            window_ns,
+            window_ns: report.window_ns,
         };
-        report.edges = teller.edges(look, &gained, &contended);
+        report.edges = teller.edges(look, gained, &contended);
         for (id, evidence) in &part {
             let mut lock = teller.lock(evidence, verdicts[id], &report.edges);
             if lock.kind == Kind::Unknown && proven.contains(id) {
                 lock.kind = Kind::Mutex;
             }
-            lock.wait_ns = lock.wait_ns.saturating_sub(self.mark.open_at(look.tables, *id));
+            lock.wait_ns = lock.wait_ns.saturating_sub(self.mark.open_at(gained, *id));
             if contended.contains(id) {
                 report.locks.push(lock);
             } else {
                 report.idle.push(lock);
             }
         }
-        let owned: BTreeSet<LockId> = report
-            .locks
-            .iter()
-            .filter(|lock| lock.holder.is_some_and(|holder| holder.grade == Grade::Owner))
-            .map(|lock| lock.id)
-            .collect();
-        report.stalls = stall::stalls(look, &contended, &owned);
-        report.processes = self.parallelism(look, &gained, &contended, units);
-        narrow(&mut report, self.pid);
-        report
+        contended
     }
+}
 
-    /// How parallel the processes were that wait at contended locks, or the one that was asked for.
-    fn parallelism(
-        &mut self,
-        look: Look<'_>,
-        gained: &Tables,
-        contended: &BTreeSet<LockId>,
-        units: &mut dyn Units,
-    ) -> Vec<Parallelism> {
-        let mut blocked: BTreeMap<u32, u64> = BTreeMap::new();
-        for (key, stats) in &gained.locks {
-            if contended.contains(&gained.id(*key)) {
-                *blocked.entry(stats.pid).or_default() += stats.wait_ns;
-            }
-        }
-        for (thread, open, id) in look.open_waits() {
-            if contended.contains(&id) {
-                *blocked.entry(thread.pid).or_default() += open.counted_ns;
-            }
-        }
-        let pid_of: HashMap<u64, u32> = look
-            .snapshot
-            .threads
-            .iter()
-            .map(|thread| (thread.space, thread.pid))
-            .collect();
-        for (key, ns) in &self.mark.open {
-            let pid = pid_of.get(&key.space);
-            if let Some(sum) = pid.and_then(|pid| blocked.get_mut(pid)) {
-                *sum = sum.saturating_sub(*ns);
-            }
-        }
-        let usage = std::mem::replace(
-            &mut self.usage,
-            Window::begin(look.snapshot, By::Process, Some(0)),
-        );
-        let report = usage.end(look.snapshot, units);
-        let window_ns = report.window_ns.max(1) as f64;
-        let average = |ns: u64| ns as f64 / window_ns;
-        let wanted = |pid: &u32| blocked.contains_key(pid) || self.pid == Some(*pid);
-        let mut all: Vec<Parallelism> = report
-            .groups
-            .iter()
-            .filter_map(|group| {
-                let (pid, comm) = group.process.filter(|(pid, _)| wanted(pid))?;
-                Some(Parallelism {
-                    pid,
-                    comm,
-                    threads: group.threads,
-                    running: average(group.usage.time_ns[State::Running.index()]),
-                    runnable: average(group.usage.time_ns[State::Runnable.index()]),
-                    lock_blocked: average(blocked.get(&pid).copied().unwrap_or(0)),
-                    futex_blocked: average(group.usage.blocked_ns[Class::Futex as usize]),
-                })
-            })
-            .collect();
-        all.sort_by(|a, b| b.lock_blocked.total_cmp(&a.lock_blocked));
-        all
-    }
+/// A deadlock proves its locks to be locks.
+fn proven(deadlocks: &[Deadlock]) -> BTreeSet<LockId> {
+    let members = deadlocks.iter().flat_map(|deadlock| &deadlock.members);
+    let at_locks = members.filter(|member| !member.joins);
+    at_locks.map(|member| member.waits_for).collect()
+}
+
+/// Those whose memory names who holds them.
+fn owned(locks: &[Lock]) -> BTreeSet<LockId> {
+    let by_owner = |lock: &&Lock| lock.holder.is_some_and(|holder| holder.grade == Grade::Owner);
+    locks.iter().filter(by_owner).map(|lock| lock.id).collect()
 }
 
 /// Whether a tid that `waiter`'s memory named is or was a thread that could own its lock.
