@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
 
-use super::event::{Event, EventKind};
+use super::event::{Event, EventKind, Exit};
 use super::life::{AdopterKind, Death, Happening, Life, Loss, ProcessId, id_of, parent_of};
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition};
@@ -150,42 +150,45 @@ impl Lives {
                 }
                 self.see_parent(id, parent, event.at_ns).into_iter().collect()
             }
-            EventKind::Exit(exit) => {
-                if is_leader {
-                    self.meet(id, event.comm, parent, event.cgroup_id);
-                    // A process may have renamed itself since; this is the name it is remembered by.
-                    if let Some(life) = self.lives.get_mut(&id) {
-                        life.comm = event.comm;
-                    }
-                }
-                // The last thread of a process need not be its first.
-                let Some(&id) = self.alive.get(&event.pid) else {
-                    return Vec::new();
-                };
-                let happened = self.see_parent(id, parent, event.at_ns);
-                if exit.last {
-                    // Whether somebody has to wait is the first thread's to say; it may have died before.
-                    let zombie = if is_leader { exit.zombie } else { true };
-                    let death = Death {
-                        at_ns: event.at_ns,
-                        status: Some(exit.status),
-                        reason: Some(exit.reason()),
-                        killer: exit.killer,
-                        zombie,
-                    };
-                    self.die(id, death);
-                    if !zombie {
-                        self.leave(id);
-                    }
-                }
-                happened.into_iter().collect()
-            }
+            EventKind::Exit(exit) => self.exited(id, parent, event, exit),
             EventKind::Reap => {
                 let happened = self.reaped(id, event.at_ns);
                 self.prune(event.at_ns);
                 happened
             }
         }
+    }
+
+    fn exited(&mut self, id: ProcessId, parent: ProcessId, event: &Event, exit: &Exit) -> Vec<Happening> {
+        let is_leader = event.id.tid == event.pid;
+        if is_leader {
+            self.meet(id, event.comm, parent, event.cgroup_id);
+            // A process may have renamed itself since; this is the name it is remembered by.
+            if let Some(life) = self.lives.get_mut(&id) {
+                life.comm = event.comm;
+            }
+        }
+        // The last thread of a process need not be its first.
+        let Some(&id) = self.alive.get(&event.pid) else {
+            return Vec::new();
+        };
+        let happened = self.see_parent(id, parent, event.at_ns);
+        if exit.last {
+            // Whether somebody has to wait is the first thread's to say; it may have died before.
+            let zombie = if is_leader { exit.zombie } else { true };
+            let death = Death {
+                at_ns: event.at_ns,
+                status: Some(exit.status),
+                reason: Some(exit.reason()),
+                killer: exit.killer,
+                zombie,
+            };
+            self.die(id, death);
+            if !zombie {
+                self.leave(id);
+            }
+        }
+        happened.into_iter().collect()
     }
 
     /// Says what a living process is called now: no event tells that it renamed itself.

@@ -37,19 +37,9 @@ pub fn lines(
     descriptions: &HashMap<u32, Description>,
     look: Look,
 ) -> Vec<String> {
-    let mut table = Table::new(&[
-        ("PID", Align::Right),
-        ("S", Align::Left),
-        ("FOR", Align::Right),
-        ("CPU", Align::Right),
-        ("WAITING ON", Align::Left),
-        ("COMMAND", Align::Left),
-    ]);
-    let mut styles = vec![Style::new().bold()];
     let orphans: HashMap<u32, &Orphan<'_>> =
         orphans.iter().map(|orphan| (orphan.thread.pid, orphan)).collect();
-    let people = People::new(snapshot);
-    let mut branches = Branches::default();
+    let mut drawing = Drawing::new(snapshot);
     let mut hidden = Vec::new();
     for (position, node) in nodes.iter().enumerate() {
         let leader = node.process.leader;
@@ -57,42 +47,81 @@ pub fn lines(
             hidden.push(leader);
             continue;
         }
-        let prefix = branches.prefix(node);
         let mut command = command(leader, descriptions.get(&leader.pid));
         if let Some(orphan) = orphans.get(&leader.pid) {
             command.push_str(&lost(orphan));
         }
-        table.row(row(
-            snapshot,
-            &people,
-            leader,
-            &node.process.threads,
-            format!("{prefix}{command}"),
-        ));
-        styles.push(style(leader.condition));
+        drawing.process(node, &command);
         if look.threads {
-            let has_children = nodes
-                .get(position + 1)
-                .is_some_and(|next| next.depth > node.depth);
-            let threads = node.process.threads.iter().filter(|thread| !thread.is_leader());
-            let threads: Vec<_> = threads.collect();
-            for (number, thread) in threads.iter().enumerate() {
-                let is_last = number + 1 == threads.len() && !has_children;
-                let prefix = branches.thread_prefix(node.depth, is_last);
-                let name = format!("{prefix}{{{}}}", thread.comm);
-                table.row(row(snapshot, &people, thread, &[thread], name));
-                styles.push(style(thread.condition));
-            }
+            let next = nodes.get(position + 1);
+            drawing.threads(node, next.is_some_and(|next| next.depth > node.depth));
         }
     }
-    let mut lines: Vec<String> = table
-        .lines(look.width)
-        .into_iter()
-        .zip(styles)
-        .map(|(line, style)| format!("{style}{line}{style:#}"))
-        .collect();
+    let mut lines = drawing.lines(look.width);
     lines.extend(note(&hidden));
     lines
+}
+
+/// The table as it grows, with a colour for each row.
+struct Drawing<'a> {
+    snapshot: &'a Snapshot,
+    people: People<'a>,
+    branches: Branches,
+    table: Table,
+    styles: Vec<Style>,
+}
+
+impl<'a> Drawing<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot,
+            people: People::new(snapshot),
+            branches: Branches::default(),
+            table: Table::new(&[
+                ("PID", Align::Right),
+                ("S", Align::Left),
+                ("FOR", Align::Right),
+                ("CPU", Align::Right),
+                ("WAITING ON", Align::Left),
+                ("COMMAND", Align::Left),
+            ]),
+            styles: vec![Style::new().bold()],
+        }
+    }
+
+    fn process(&mut self, node: &Node<'_>, command: &str) {
+        let prefix = self.branches.prefix(node);
+        self.row(
+            node.process.leader,
+            &node.process.threads,
+            format!("{prefix}{command}"),
+        );
+    }
+
+    /// The threads of a process but its first; they come before its children.
+    fn threads(&mut self, node: &Node<'_>, has_children: bool) {
+        let threads = node.process.threads.iter().filter(|thread| !thread.is_leader());
+        let threads: Vec<_> = threads.collect();
+        for (number, thread) in threads.iter().enumerate() {
+            let is_last = number + 1 == threads.len() && !has_children;
+            let prefix = self.branches.thread_prefix(node.depth, is_last);
+            self.row(thread, &[thread], format!("{prefix}{{{}}}", thread.comm));
+        }
+    }
+
+    /// A thread, with the share of a CPU that `all` have.
+    fn row(&mut self, thread: &Thread, all: &[&Thread], command: String) {
+        self.table
+            .row(row(self.snapshot, &self.people, thread, all, command));
+        self.styles.push(style(thread.condition));
+    }
+
+    fn lines(&self, width: Option<usize>) -> Vec<String> {
+        let lines = self.table.lines(width).into_iter().zip(&self.styles);
+        lines
+            .map(|(line, style)| format!("{style}{line}{style:#}"))
+            .collect()
+    }
 }
 
 /// A kernel thread that explains something: stuck, or using a CPU right now. The rest is noise on most days.
