@@ -15,7 +15,7 @@ const ROUNDS: u64 = 500;
 pub const STATES: [&str; 7] = ["states", "--for", "60s", "-o", "json", "--by", "thread"];
 /// A thread's own window is from its record in the first walk to that in the last, and the first walk takes the translator
 /// tens of milliseconds: the window has to be long against that.
-const LONG: Duration = Duration::from_secs(4);
+pub const LONG: Duration = Duration::from_secs(4);
 /// How far the sum of a thread's times may be off the window: a hundredth.
 const TOLERANCE: u64 = 100;
 
