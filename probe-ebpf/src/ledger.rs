@@ -10,10 +10,12 @@
 //! Size: a storage element is `bpf_local_storage_elem` (72 bytes before the value on 6.18) plus the value, from a
 //! power-of-two slab. Up to 952 bytes the element fits in 1 KiB; the assertion below keeps room for later kernels.
 //!
-//! Order: a wake-up comes mostly from another CPU than the one its thread runs on, and then every cache line that both write
-//! moves between them, 30 to 70 ns each. The value begins 8 bytes into a cache line (`bpf_local_storage_data` is aligned to
-//! one, and its first member, which every lookup reads, is a pointer): [`Ledger::wake`] and all that the switch-in needs to
-//! make sense of it are the 56 bytes that share this line.
+//! Order: a wake-up comes mostly from another CPU than the one its thread runs on, and a cache line that one CPU writes and the
+//! other reads moves between them each time, 20 to 70 ns a move. So there are three kinds of lines, and no field in the wrong one:
+//! 1. what hardly ever changes, in the line that every lookup reads: the value begins 8 bytes into a cache line
+//!    (`bpf_local_storage_data` is aligned to one, and its first member, which a lookup compares, is a pointer);
+//! 2. what a wake-up writes without reading it ([`Ledger::wake`]), and what the thread itself writes but a wake-up does not read;
+//! 3. what every switch writes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -72,26 +74,45 @@ pub struct Wake {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Ledger {
+    /// When accounting began: the fork, or the moment the programs went live. 0 until the first switch is seen. With
+    /// [`Self::birth_tid`] this is the identity of the account, which an exec by a non-leader thread does not change (the
+    /// tid it does).
+    pub birth_ns: u64,
+    /// Tid when accounting began.
+    pub birth_tid: u32,
+    /// What the snapshot that opened this ledger found the thread in: a [`State`] as a byte plus 1; 0 if none did.
+    pub found_state: u8,
+    /// [`HAS_RARE`], [`IN_FUTEX`].
+    pub flags: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+    /// What the snapshot that opened this ledger found as [`Self::kernel_running_ns`]. Apart from the fields it is for, since
+    /// `sched_switch` may be writing those at the same moment.
+    pub found_running_ns: u64,
+    /// See [`Self::found_running_ns`].
+    pub found_runnable_ns: u64,
+    /// When the thread last called `wait(2)` or one of its kin; 0 if it has not since accounting began.
+    pub last_wait_ns: u64,
+    /// How often it did.
+    pub waits: u64,
+    /// Zero: what is left of the cache line.
+    pub spare: u64,
     /// The latest wake-up.
     pub wake: Wake,
+    /// What the thread waits in; meaningful while the state is a blocked one.
+    pub blocked_on: BlockedOn,
+    /// Zero: what is left of the cache line.
+    pub spare_too: u64,
     /// Odd while an update is under way.
     pub sequence: u32,
     /// [`State`] as a byte; means nothing while [`Self::birth_ns`] is 0.
     pub state: u8,
     /// What the thread was in when the turn began, as a byte: a blocked state, or runnable.
     pub off_state: u8,
-    /// [`HAS_RARE`], [`IN_FUTEX`].
-    pub flags: u8,
-    /// What the snapshot that opened this ledger found the thread in: a [`State`] as a byte plus 1; 0 if none did.
-    pub found_state: u8,
-    /// When accounting began: the fork, or the moment the programs went live. 0 until the first switch is seen. With
-    /// [`Self::birth_tid`] this is the identity of the account, which an exec by a non-leader thread does not change (the
-    /// tid it does).
-    pub birth_ns: u64,
+    /// Zero.
+    pub padding_too: [u8; 2],
     /// When the turn began: the last switch-out, or the birth.
     pub turn_ns: u64,
-    /// The futex wait, if it is one; its class in any case.
-    pub futex: FutexWait,
     /// When the thread was woken in this turn; noted at the switch-in, 0 if no wake-up was traced since the turn began.
     pub woken_ns: u64,
     /// Since when the thread is in [`Self::state`]: the switch-in while it runs, else the beginning of the turn.
@@ -101,23 +122,12 @@ pub struct Ledger {
     pub kernel_running_ns: u64,
     /// The kernel's own count of time in a run queue (`run_delay`), as far as it is booked.
     pub kernel_runnable_ns: u64,
-    /// What the thread waits in; meaningful while the state is a blocked one.
-    pub blocked_on: BlockedOn,
     /// Finished turns: nanoseconds per state, by [`State::index`].
     pub time_ns: [u64; STATES],
+    /// The futex wait, if it is one; its class in any case.
+    pub futex: FutexWait,
     /// Finished turns: nanoseconds in sleeping and uninterruptible, by [`crate::waiting::Class`].
     pub blocked_ns: [u64; CLASSES],
-    /// What the snapshot that opened this ledger found as [`Self::kernel_running_ns`]. Apart from the fields above, since
-    /// `sched_switch` may be writing those at the same moment.
-    pub found_running_ns: u64,
-    /// See [`Self::found_running_ns`].
-    pub found_runnable_ns: u64,
-    /// Tid when accounting began.
-    pub birth_tid: u32,
-    /// How often the thread called `wait(2)` or one of its kin.
-    pub waits: u32,
-    /// When it last did; 0 if it has not since accounting began.
-    pub last_wait_ns: u64,
     /// Finished turns: log2 histograms of the durations. Last, so that a snapshot without histograms is a prefix.
     pub histogram: [[u32; BUCKETS]; COMMON_STATES],
 }
@@ -158,14 +168,15 @@ pub const LEDGER_HEAD: usize = core::mem::offset_of!(Ledger, histogram);
 pub const LEDGER_SIZE: usize = size_of::<Ledger>();
 
 const _: () = assert!(
-    LEDGER_SIZE <= 912,
+    LEDGER_SIZE <= 920,
     "a storage element must stay inside its 1 KiB slab, on later kernels too"
 );
 /// Bytes of a cache line that are left behind the pointer which every lookup reads.
 const FIRST_LINE: usize = 64 - 8;
 const _: () = assert!(
-    core::mem::offset_of!(Ledger, futex) == FIRST_LINE,
-    "what a wake-up from another CPU writes and its thread reads is in one cache line"
+    core::mem::offset_of!(Ledger, wake) == FIRST_LINE
+        && core::mem::offset_of!(Ledger, sequence) == FIRST_LINE + 64,
+    "what every switch writes is in no cache line that a wake-up from another CPU touches"
 );
 const _: () = assert!(
     LEDGER_SIZE.is_multiple_of(8) && LEDGER_HEAD.is_multiple_of(8),
