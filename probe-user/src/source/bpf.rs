@@ -107,7 +107,6 @@ impl BpfSource {
         let took = started.elapsed();
         tracing::info!(threads = threads.len(), bytes, ?took, "snapshot");
         let hidden = self.add_hidden(&mut threads);
-        threads.sort_unstable_by_key(|thread| thread.id.tid);
         Ok(Snapshot {
             taken_at: SystemTime::now(),
             began_ns,
