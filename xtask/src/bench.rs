@@ -3,6 +3,7 @@
 mod exporter;
 mod futex;
 mod load;
+pub mod pair;
 pub mod peer;
 mod scrape;
 mod slowdown;

@@ -4,22 +4,20 @@
 //! The kernel times every program run (`kernel.bpf_stats_enabled`), and the timing itself costs some tens of nanoseconds a
 //! run: a program that does nothing, attached beside the others, tells how many. The first program that touches a thread's
 //! structures pays for bringing them into the cache, so procprobe is attached first in one half of the run, and last in
-//! the other. Absolute times differ between machines and minutes: the ratio is the result.
+//! the other. Absolute times differ between machines and minutes: the ratio is the result, once for a pair of processes that
+//! shares a CPU and once for one that has a CPU each.
 
 mod report;
 mod subject;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::AtomicBool,
-};
+use std::{path::PathBuf, process::Command, sync::atomic::AtomicBool};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::{
     check, on_interrupt,
+    pair::{self, Placement},
     peer::{Peers, Place},
     stats::{self, Cost, StatsOn},
 };
@@ -31,19 +29,19 @@ use crate::{
     record,
     workspace::Workspace,
 };
-use report::{NOTHING, OTHER_PROGRAM, OTHERS, OURS, PROCPROBE, RUNQLAT, THEIRS, report};
+use report::{NOTHING, OTHER_PROGRAM, OTHERS, OURS, PROCPROBE, RUNQLAT, THEIRS, beside_all, beside_runqlat};
 use subject::Subject;
 
 #[derive(Args)]
 pub struct Options {
-    /// How long to make load for, in two halves
+    /// How long to make load for each time, in two halves
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=3600))]
     seconds: u32,
     #[command(flatten)]
     peers: Place,
     #[command(flatten)]
     examined: Examined,
-    /// Attach cpudist and offcputime as well
+    /// Measure beside runqlat, cpudist and offcputime together as well
     #[arg(long)]
     all: bool,
     /// Write the table into docs/performance.md
@@ -66,13 +64,15 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         interrupted: on_interrupt()?,
     };
     let _stats = StatsOn::new()?;
-    let mut costs = Vec::new();
-    for ours_first in [true, false] {
-        let mut subjects = bench.start_all(options.all, ours_first)?;
-        let loops = bench.loops_for(f64::from(options.seconds) / 2.0)?;
-        merge(&mut costs, bench.measure(loops, &mut subjects)?);
+    let mut text = String::new();
+    for placement in Placement::possible()? {
+        let beside = bench.halves(placement, options.seconds, false)?;
+        text.push_str(&beside_runqlat(placement.name(), &beside));
+        if options.all {
+            let beside = bench.halves(placement, options.seconds, true)?;
+            text.push_str(&beside_all(placement.name(), &beside));
+        }
     }
-    let text = report(&costs);
     print!("{text}");
     if options.record {
         let command = format!(
@@ -84,6 +84,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     Ok(())
 }
+
 /// Adds the costs of one half to those of the other.
 fn merge(all: &mut Vec<(&'static str, Vec<Cost>)>, more: Vec<(&'static str, Vec<Cost>)>) {
     for (who, costs) in more {
@@ -104,6 +105,22 @@ struct Bench {
 }
 
 impl Bench {
+    /// What the pair costs in that placement: procprobe first in one half, last in the other.
+    fn halves(
+        &self,
+        placement: Placement,
+        seconds: u32,
+        all: bool,
+    ) -> Result<Vec<(&'static str, Vec<Cost>)>> {
+        let mut costs = Vec::new();
+        for ours_first in [true, false] {
+            let mut subjects = self.start_all(all, ours_first)?;
+            let loops = self.loops_for(f64::from(seconds) / 2.0, placement)?;
+            merge(&mut costs, self.measure(loops, placement, &mut subjects)?);
+        }
+        Ok(costs)
+    }
+
     /// The program that does nothing in the middle, procprobe before or behind whoever else there is.
     fn start_all(&self, all: bool, ours_first: bool) -> Result<Vec<Subject>> {
         let mut subjects = Vec::new();
@@ -145,12 +162,17 @@ impl Bench {
         Subject::start(PROCPROBE, &mut command, &OURS, &self.interrupted)
     }
 
-    fn measure(&self, loops: u64, subjects: &mut [Subject]) -> Result<Vec<(&'static str, Vec<Cost>)>> {
-        say(&format!("perf bench sched pipe -l {loops}"));
+    fn measure(
+        &self,
+        loops: u64,
+        placement: Placement,
+        subjects: &mut [Subject],
+    ) -> Result<Vec<(&'static str, Vec<Cost>)>> {
+        say(&format!("perf bench sched pipe -l {loops}, {}", placement.name()));
         for subject in &mut *subjects {
             subject.look()?;
         }
-        load(&self.perf, loops)?;
+        pair::play(&self.perf, loops, placement)?;
         check(&self.interrupted)?;
         let costs = subjects
             .iter_mut()
@@ -159,9 +181,9 @@ impl Bench {
     }
 
     /// How many round trips fill that many seconds here and now, everything attached.
-    fn loops_for(&self, seconds: f64) -> Result<u64> {
-        const TRIAL: u64 = 20_000;
-        let took = load(&self.perf, TRIAL)?;
+    fn loops_for(&self, seconds: f64, placement: Placement) -> Result<u64> {
+        const TRIAL: u64 = 10_000;
+        let took = pair::play(&self.perf, TRIAL, placement)?.seconds;
         let loops = TRIAL as f64 * seconds / took.max(0.001);
         #[expect(
             clippy::cast_possible_truncation,
@@ -170,17 +192,4 @@ impl Bench {
         )]
         Ok(loops as u64)
     }
-}
-
-/// Two processes that wake each other through a pipe, as fast as they can; returns the seconds it took.
-fn load(perf: &Path, loops: u64) -> Result<f64> {
-    let mut bench = Command::new(perf);
-    bench
-        .args(["bench", "--format", "simple", "sched", "pipe", "-l"])
-        .arg(loops.to_string());
-    let seconds = process::output(&mut bench)?;
-    seconds
-        .trim()
-        .parse()
-        .with_context(|| format!("`perf bench` printed {:?}, not seconds", seconds.trim()))
 }

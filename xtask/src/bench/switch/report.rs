@@ -17,8 +17,23 @@ pub const THEIRS: [&str; 2] = ["sched_switch", "sched_wakeup"];
 
 type Costs = (&'static str, Vec<Cost>);
 
-/// The table and the verdicts.
-pub fn report(all: &[Costs]) -> String {
+/// Beside runqlat, which shares the switches with nobody else: the table of one placement of the pair, and the ratio.
+pub fn beside_runqlat(placement: &str, all: &[Costs]) -> String {
+    let ratio = against_runqlat(placement, all).unwrap_or_else(|why| format!("no ratio: {why}\n"));
+    format!("the pair {placement}, beside runqlat:\n{}{ratio}", table(all))
+}
+
+/// The same beside all of the tools together.
+pub fn beside_all(placement: &str, all: &[Costs]) -> String {
+    let ratio =
+        against_all(placement, all).unwrap_or_else(|| "no ratio: not all of the programs ran\n".to_owned());
+    format!(
+        "the pair {placement}, beside the three tools:\n{}{ratio}",
+        table(all)
+    )
+}
+
+fn table(all: &[Costs]) -> String {
     let mut text = format!(
         "{:<12} {:<24} {:>12} {:>10}\n",
         "who", "program", "runs", "ns/run"
@@ -31,8 +46,6 @@ pub fn report(all: &[Costs]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{who:<12} {:<24} {:>12} {ns:>10.0}", cost.name, cost.runs);
     }
-    text.push_str(&against_runqlat(all).unwrap_or_else(|why| format!("no ratio: {why}\n")));
-    text.push_str(&against_all(all).unwrap_or_default());
     text
 }
 
@@ -52,7 +65,7 @@ fn timing_ns(all: &[Costs]) -> Option<f64> {
 }
 
 /// A switch and a wake-up, ours against runqlat's; else why there is no ratio.
-fn against_runqlat(all: &[Costs]) -> Result<String, &'static str> {
+fn against_runqlat(placement: &str, all: &[Costs]) -> Result<String, &'static str> {
     let ours = of(all, PROCPROBE).and_then(|costs| stats::sum_per_run(costs, &OURS));
     let ours = ours.ok_or("procprobe's programs did not run")?;
     let theirs = of(all, RUNQLAT)
@@ -64,14 +77,14 @@ fn against_runqlat(all: &[Costs]) -> Result<String, &'static str> {
         "timing a program that does nothing: {timing:.0} ns\n\
          procprobe switch + waking: {net:.0} ns ({ours:.0} with the timing)\n\
          runqlat switch + wakeup: {their_net:.0} ns ({theirs:.0} with the timing)\n\
-         ratio: {:.2} ({:.2} with the timing; the goal is 0.50 or less)\n",
+         ratio {placement}: {:.2} ({:.2} with the timing; the goal is 0.50 or less)\n",
         net / their_net,
         ours / theirs
     ))
 }
 
 /// Against all of the tools together, if all of them ran.
-fn against_all(all: &[Costs]) -> Option<String> {
+fn against_all(placement: &str, all: &[Costs]) -> Option<String> {
     let timing = timing_ns(all)?;
     let per_switch = |costs: &[Cost]| {
         let switches = costs.iter().filter(|cost| cost.name.starts_with(OTHER_PROGRAM));
@@ -88,7 +101,7 @@ fn against_all(all: &[Costs]) -> Option<String> {
     }
     Some(format!(
         "per switch, whatever ran, less the timing: procprobe {ours:.0} ns, the tools together {theirs:.0} ns\n\
-         ratio: {:.3} (the goal is 0.05 or less)\n",
+         ratio {placement}: {:.3} (the goal is 0.05 or less)\n",
         ours / theirs
     ))
 }
@@ -130,9 +143,9 @@ mod tests {
 
     #[test]
     fn ratio_of_sums_per_run_less_the_timing() {
-        let text = report(&[ours(), nothing(), theirs()]);
+        let text = beside_runqlat("here", &[ours(), nothing(), theirs()]);
         // 200 + 100 - 2 * 50 against 400 + 200 - 2 * 50.
-        assert!(text.contains("ratio: 0.40 (0.50 with the timing"), "{text}");
+        assert!(text.contains("ratio here: 0.40 (0.50 with the timing"), "{text}");
         assert!(
             !text.contains("sched_process_fork"),
             "what did not run is not listed: {text}"
@@ -141,7 +154,7 @@ mod tests {
 
     #[test]
     fn says_why_there_is_no_ratio() {
-        let why = |all: &[Costs]| against_runqlat(all).unwrap_err();
+        let why = |all: &[Costs]| against_runqlat("here", all).unwrap_err();
         assert!(why(&[ours(), nothing()]).contains("no runqlat here"));
         assert!(why(&[ours(), nothing(), (RUNQLAT, vec![])]).contains("runqlat's programs did not run"));
         assert!(why(&[(PROCPROBE, vec![])]).contains("procprobe's programs did not run"));
@@ -158,7 +171,8 @@ mod tests {
             ("offcputime", vec![cost("sched_switch", 10, 22_500)]),
         ];
         // (2500 - 15 * 50) / 10 against (5009 - 16 * 50 + 5000 + 22000) / 10.
-        assert!(report(&all).contains("ratio: 0.056 "), "{}", report(&all));
-        assert_eq!(against_all(&all[..4]), None);
+        let text = beside_all("here", &all);
+        assert!(text.contains("ratio here: 0.056 "), "{text}");
+        assert_eq!(against_all("here", &all[..4]), None);
     }
 }
