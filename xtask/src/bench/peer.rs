@@ -118,25 +118,34 @@ impl Root {
             dir: dir.to_owned(),
             mounted: Vec::new(),
         };
-        // The last one is a file system of its own, which binding `sys` does not bring along.
-        for name in ["proc", "sys", "sys/kernel/tracing"] {
-            let at = dir.join(name);
-            // Bound by someone else already: theirs to undo.
-            if fs::read_dir(&at)
-                .with_context(|| format!("reading {}", at.display()))?
-                .next()
-                .is_some()
-            {
-                continue;
-            }
+        for name in ["proc", "sys"] {
             let mut mount = Command::new("mount");
             // Private: what is bound below `sys` there must not show up in the host's.
-            mount.args(["--bind", "--make-private"]);
-            mount.arg(Path::new("/").join(name)).arg(&at);
-            process::run(&mut mount)?;
-            root.mounted.push(at);
+            mount
+                .args(["--bind", "--make-private"])
+                .arg(Path::new("/").join(name));
+            root.add(name, &mut mount)?;
         }
+        // A file system of its own, which binding `sys` does not bring along, and which not every host has mounted.
+        root.add(
+            "sys/kernel/tracing",
+            Command::new("mount").args(["-t", "tracefs", "tracefs"]),
+        )?;
         Ok(root)
+    }
+
+    /// Mounts something at `name`, unless someone else has already: then it is theirs to undo.
+    fn add(&mut self, name: &str, mount: &mut Command) -> Result<()> {
+        let at = self.dir.join(name);
+        let is_mounted = fs::read_dir(&at)
+            .with_context(|| format!("reading {}", at.display()))?
+            .next()
+            .is_some();
+        if !is_mounted {
+            process::run(mount.arg(&at))?;
+            self.mounted.push(at);
+        }
+        Ok(())
     }
 }
 
