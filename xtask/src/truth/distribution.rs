@@ -3,6 +3,21 @@
 //! Theirs are the grid on which both are compared. A bound of theirs lies inside one of our buckets, near its upper end; what of
 //! the bucket lies below it is not known and taken to be spread evenly on the logarithmic scale.
 
+/// By how much each of our durations may be shorter or longer than theirs, in nanoseconds.
+#[derive(Clone, Copy)]
+pub struct Shift {
+    pub shorter_ns: u64,
+    pub longer_ns: u64,
+}
+
+impl Shift {
+    /// Both are about the same.
+    pub const NONE: Self = Self {
+        shorter_ns: 0,
+        longer_ns: 0,
+    };
+}
+
 /// Counts by exclusive upper bound in nanoseconds, the bounds rising by a factor of two.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
@@ -39,19 +54,24 @@ impl Distribution {
         self.buckets.iter().map(part).sum()
     }
 
-    /// The largest difference of the two cumulative shares at a bound of `theirs` (Kolmogorov and Smirnov's), from 0 to 1.
-    pub fn distance(&self, theirs: &Self) -> Option<f64> {
+    /// The largest difference of the two cumulative shares at a bound of `theirs` (Kolmogorov and Smirnov's), from 0 to 1, where each
+    /// of ours may be shifted by so much. `None` if there is nothing to compare.
+    ///
+    /// Without that allowance a distribution that is narrow differs by nearly all of it as soon as a bound lies between the two.
+    pub fn distance(&self, theirs: &Self, shift: Shift) -> Option<f64> {
         let (ours_all, theirs_all) = (self.count(), theirs.count());
         if ours_all == 0 || theirs_all == 0 {
             return None;
         }
+        let ours = |ns: u64| self.below(ns as f64) / ours_all as f64;
         let mut seen = 0;
         let mut largest: f64 = 0.0;
         for &(bound, count) in &theirs.buckets {
             seen += count;
             let theirs = seen as f64 / theirs_all as f64;
-            let ours = self.below(bound as f64) / ours_all as f64;
-            largest = largest.max((ours - theirs).abs());
+            let shorter = ours(bound.saturating_sub(shift.shorter_ns)) - theirs;
+            let longer = theirs - ours(bound + shift.longer_ns);
+            largest = largest.max(shorter).max(longer);
         }
         Some(largest)
     }
@@ -81,11 +101,29 @@ mod tests {
         // Even on the logarithmic scale: equal counts in every bucket.
         let ours = Distribution::new((0..12).map(|i| (1024 << i, 1000)));
         let theirs = Distribution::new((0..12).map(|i| (1000 << i, 1000)));
-        let distance = ours.distance(&theirs).unwrap();
+        let distance = ours.distance(&theirs, Shift::NONE).unwrap();
         assert!(distance < 0.01, "{distance}");
         let far = Distribution::new((4..16).map(|i| (1000 << i, 1000)));
-        assert!(ours.distance(&far).unwrap() > 0.3);
-        assert_eq!(ours.distance(&Distribution::default()), None);
+        assert!(ours.distance(&far, Shift::NONE).unwrap() > 0.3);
+        assert_eq!(ours.distance(&Distribution::default(), Shift::NONE), None);
+    }
+
+    #[test]
+    fn ours_may_be_shifted_by_so_much_and_no_more() {
+        let shift = |shorter_ns, longer_ns| Shift {
+            shorter_ns,
+            longer_ns,
+        };
+        // All of some 4.3 µs, all of some 3.8 µs.
+        let longer = Distribution::new([(8192, 100)]);
+        let shorter = Distribution::new([(4000, 100)]);
+        assert!(longer.distance(&shorter, Shift::NONE).unwrap() > 0.9);
+        assert!(longer.distance(&shorter, shift(0, 5000)).unwrap() < 0.01);
+        assert!(longer.distance(&shorter, shift(5000, 0)).unwrap() > 0.9);
+        // None of theirs is below 4 µs, all of ours are.
+        let theirs = Distribution::new([(4000, 0), (8000, 100)]);
+        assert!(shorter.distance(&theirs, shift(0, 20_000)).unwrap() > 0.9);
+        assert!(shorter.distance(&theirs, shift(3000, 0)).unwrap() < 0.01);
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! The kernel's own counts of threads, from /proc.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// What the scheduler counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,11 +43,31 @@ pub fn counts(pids: &[u32]) -> Result<BTreeMap<u32, Counts>> {
     let of = |&pid: &u32| {
         let mut sum = Counts::default();
         for tid in threads(pid)? {
-            sum.add(thread(&Path::new("/proc").join(format!("{pid}/task/{tid}")))?);
+            sum.add(of_thread(&Path::new("/proc").join(format!("{pid}/task/{tid}")))?);
         }
         Ok((pid, sum))
     };
     pids.iter().map(of).collect()
+}
+
+/// [`counts`], once nothing is added any more: who says that it is done has yet to fall asleep.
+pub fn counts_at_rest(pids: &[u32]) -> Result<BTreeMap<u32, Counts>> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let deadline = Instant::now() + LIMIT;
+    let mut before = counts(pids)?;
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let now = counts(pids)?;
+        if now == before {
+            return Ok(now);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the load does not come to rest within {} s",
+            LIMIT.as_secs()
+        );
+        before = now;
+    }
 }
 
 /// What came between two looks.
@@ -62,7 +88,7 @@ fn threads(pid: u32) -> Result<Vec<u32>> {
         .collect())
 }
 
-fn thread(directory: &Path) -> Result<Counts> {
+fn of_thread(directory: &Path) -> Result<Counts> {
     let read = |name: &str| {
         let path = directory.join(name);
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))

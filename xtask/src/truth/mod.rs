@@ -30,7 +30,7 @@ use crate::{
     workspace::Workspace,
 };
 use report::Report;
-use subjects::{Compiled, Subjects};
+use subjects::{Done, Subjects};
 use tools::Tool;
 
 #[derive(Args)]
@@ -71,19 +71,19 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut watchers = watch(&binary, &peers, subjects.pids())?;
     let before = kernel::counts(&subjects.pids())?;
     say(&format!(
-        "{} s of load: Python threads, pthreads, compilations, a pipe",
+        "{} s of load: Python threads, pthreads, compilations, pipes",
         options.seconds
     ));
-    let compiled = subjects.run()?;
+    let done = subjects.run()?;
     check(&interrupted)?;
-    let after = kernel::counts(&subjects.pids())?;
+    let after = kernel::counts_at_rest(&subjects.pids())?;
     // What happened last has to have been counted: the tools read when they are told to end.
     thread::sleep(Duration::from_millis(500));
     let mut answers = watchers.finish()?;
     let pids = subjects.pids();
     drop(subjects);
-    answers.off_cpu = watchers.finish_at_the_end(&compiled)?;
-    let report = Report::make(pids, &kernel::growth(&before, &after), &compiled, &answers)?;
+    answers.off_cpu = watchers.finish_at_the_end(&done)?;
+    let report = Report::make(pids, &kernel::growth(&before, &after), &done, &answers)?;
     print!("{}", report.text());
     if options.record {
         let command = format!("cargo xtask truth --seconds {}", options.seconds);
@@ -159,11 +159,11 @@ impl Watchers {
     }
 
     /// The same for the two that are compared about threads that have ended.
-    fn finish_at_the_end(&mut self, compiled: &Compiled) -> Result<Option<OffCpu>> {
+    fn finish_at_the_end(&mut self, done: &Done) -> Result<Option<OffCpu>> {
         if self.offcputime.is_empty() {
             return Ok(None);
         }
-        let since_go = compiled.began.elapsed();
+        let since_go = done.began.elapsed();
         let ours = self.to_the_end.finish()?;
         let ours = ours::Answer::parse(&ours).context("reading procprobe's second answer")?;
         let before_ns = ours.window_ns.saturating_sub(u64::try_from(since_go.as_nanos())?);

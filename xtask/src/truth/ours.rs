@@ -70,6 +70,15 @@ impl Answer {
         self.sum(|key| key.ends_with(&ending))
     }
 
+    /// All processes of these pids.
+    pub fn processes(&self, pids: &HashSet<u32>) -> Did {
+        self.sum(|key| {
+            key.rsplit_once(' ')
+                .and_then(|(_, pid)| pid.parse().ok())
+                .is_some_and(|pid: u32| pids.contains(&pid))
+        })
+    }
+
     /// All processes of these names.
     pub fn names(&self, names: &[&str]) -> Did {
         self.sum(|key| {

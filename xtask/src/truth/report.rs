@@ -11,19 +11,17 @@ use super::{
     kernel::Counts,
     kinds::{
         COMPILED, CPUDIST, INVOLUNTARY, Kind, LONG_US, MOSTLY, OFFCPUTIME, PREEMPTED, RUNNABLE, RUNNING,
-        RUNQLAT, SHAPELY, VOLUNTARY, WAITED, WAITED_SHAPE, WAITS,
+        RUNQLAT, RUNQLAT_HERE, SHAPELY, VOLUNTARY, WAITED, WAITED_SHAPE, WAITS,
     },
     locks::Waited,
     ours::Did,
-    subjects::Compiled,
+    subjects::Done,
     tools::Named,
 };
-use crate::record::Table;
+use crate::{bench::pair::Placement, record::Table};
 
 /// Names under which a compilation runs.
 const COMPILER: [&str; 3] = ["gcc", "cc1", "as"];
-/// The two that pass a byte to each other.
-const PIPE: [&str; 1] = ["sched-pipe"];
 
 struct Row {
     subject: String,
@@ -51,7 +49,7 @@ impl Report {
     pub fn make(
         pids: [u32; 2],
         truth: &BTreeMap<u32, Counts>,
-        compiled: &Compiled,
+        done: &Done,
         answers: &Answers,
     ) -> Result<Self> {
         let mut rows = Vec::new();
@@ -63,7 +61,7 @@ impl Report {
             let did = answers.ours.process(pid);
             let truth = truth.get(&pid).context("a process without counts")?;
             rows.extend(with_kernel(subject, &did, *truth));
-            rows.extend(with_peers(subject, &did, answers, &HashSet::from([pid])));
+            rows.extend(with_peers(subject, &did, answers, &HashSet::from([pid]), RUNQLAT));
             rows.extend(
                 answers
                     .off_cpu
@@ -75,8 +73,8 @@ impl Report {
             rows.extend(theirs.flat_map(|theirs| at_lock(subject, answers, theirs)));
         }
         let (did, pids) = (answers.ours.names(&COMPILER), answers.ours.pids(&COMPILER));
-        let subject = format!("gcc, {} compilations", compiled.count);
-        let ns = compiled.cpu_us * 1000;
+        let subject = format!("gcc, {} compilations", done.compilations);
+        let ns = done.compiled_us * 1000;
         rows.push(numbers(
             &subject,
             COMPILED,
@@ -84,9 +82,16 @@ impl Report {
             ns,
             milliseconds,
         ));
-        rows.extend(with_peers(&subject, &did, answers, &pids));
-        let (did, pids) = (answers.ours.names(&PIPE), answers.ours.pids(&PIPE));
-        rows.extend(with_peers("perf bench sched pipe", &did, answers, &pids));
+        rows.extend(with_peers(&subject, &did, answers, &pids, RUNQLAT));
+        for (placement, pids) in &done.pairs {
+            let subject = format!("perf bench sched pipe, {}", placement.name());
+            let runqlat = match placement {
+                Placement::OneCpu => RUNQLAT_HERE,
+                Placement::OneEach => RUNQLAT,
+            };
+            let did = answers.ours.processes(pids);
+            rows.extend(with_peers(&subject, &did, answers, pids, runqlat));
+        }
         Ok(Self {
             complete: answers.ours.complete,
             rows,
@@ -172,7 +177,7 @@ fn with_kernel(subject: &str, did: &Did, truth: Counts) -> Vec<Row> {
     ]
 }
 
-fn with_peers(subject: &str, did: &Did, answers: &Answers, pids: &HashSet<u32>) -> Vec<Row> {
+fn with_peers(subject: &str, did: &Did, answers: &Answers, pids: &HashSet<u32>, runqlat: Kind) -> Vec<Row> {
     let theirs = |all: &Vec<Named>| {
         let mut sum = Distribution::default();
         let those = all.iter().filter(|named| pids.contains(&named.pid));
@@ -183,7 +188,7 @@ fn with_peers(subject: &str, did: &Did, answers: &Answers, pids: &HashSet<u32>) 
     if let Some(theirs) = answers.runqlat.as_ref().map(theirs) {
         rows.push(distributions(
             subject,
-            RUNQLAT,
+            runqlat,
             &did.histogram("runnable"),
             &theirs,
         ));
@@ -231,8 +236,8 @@ fn at_lock(subject: &str, answers: &Answers, theirs: &Waited) -> Vec<Row> {
 fn distributions(subject: &str, kind: Kind, ours: &Distribution, theirs: &Distribution) -> Row {
     Row {
         subject: subject.to_owned(),
+        apart: ours.distance(theirs, kind.shift),
         kind,
-        apart: ours.distance(theirs),
         ours: shape(ours),
         theirs: shape(theirs),
     }

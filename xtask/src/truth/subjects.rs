@@ -2,6 +2,7 @@
 //! until they are let go, so that the kernel's counts can be read.
 
 use std::{
+    collections::HashSet,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    process,
+    bench::pair::{self, Placement},
     programs::{Directory, need, source},
 };
 
@@ -156,11 +157,14 @@ pub struct Subjects {
     _directory: Directory,
 }
 
-/// When it all began, and what the compilations took.
-pub struct Compiled {
+/// What there is to know of the load when it is over.
+pub struct Done {
     pub began: Instant,
-    pub cpu_us: u64,
-    pub count: u64,
+    /// What the compilations took, and how many they were.
+    pub compiled_us: u64,
+    pub compilations: u64,
+    /// The pairs that pass a byte to and fro: where, and who.
+    pub pairs: Vec<(Placement, HashSet<u32>)>,
 }
 
 impl Subjects {
@@ -191,18 +195,31 @@ impl Subjects {
     }
 
     /// Lets them work, and waits until all of them are done.
-    pub fn run(&mut self) -> Result<Compiled> {
+    pub fn run(&mut self) -> Result<Done> {
         let began = Instant::now();
         let all = [&mut self.python, &mut self.pthreads, &mut self.compiles];
         all.into_iter().try_for_each(Subject::go)?;
-        // About half of the time on a quiet machine.
-        let loops = (u64::from(self.seconds) * 10_000).to_string();
-        process::run_quietly(Command::new(&self.perf).args(["bench", "sched", "pipe", "-l", &loops]))?;
+        let pairs = self.play()?;
         self.python.expect("done")?;
         self.pthreads.expect("done")?;
         match self.compiles.expect("done")?.as_slice() {
-            &[cpu_us, count] => Ok(Compiled { began, cpu_us, count }),
+            &[compiled_us, compilations] => Ok(Done {
+                began,
+                compiled_us,
+                compilations,
+                pairs,
+            }),
             other => anyhow::bail!("the compilations say {other:?}"),
         }
+    }
+
+    /// One pair after the other: about half of the time on a quiet machine.
+    fn play(&self) -> Result<Vec<(Placement, HashSet<u32>)>> {
+        let loops = u64::from(self.seconds) * 5_000;
+        let pair = |placement| {
+            let played = pair::play(&self.perf, loops, placement)?;
+            Ok((placement, HashSet::from(played.pids)))
+        };
+        Placement::possible()?.into_iter().map(pair).collect()
     }
 }
