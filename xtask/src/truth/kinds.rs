@@ -66,7 +66,7 @@ pub const RUNQLAT_HERE: Kind = Kind {
         shorter_ns: 4_000,
         longer_ns: 4_000,
     },
-    reason: "likewise, but nobody is told by interrupt: 4 µs either way",
+    reason: "as for the other waits for a CPU, but nobody is told by interrupt: 4 µs either way",
     ..RUNQLAT
 };
 pub const PREEMPTED: Kind = Kind {
