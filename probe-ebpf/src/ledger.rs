@@ -12,7 +12,7 @@
 //!
 //! Order: a wake-up comes mostly from another CPU than the one its thread runs on, and a cache line that one CPU writes and the
 //! other reads moves between them each time, 20 to 70 ns a move. So there are three kinds of lines, and no field in the wrong one:
-//! 1. what hardly ever changes, in the line that every lookup reads: the value begins 8 bytes into a cache line
+//! 1. what hardly ever changes (of a thread at a futex: one flag), in the line that every lookup reads: the value begins 8 bytes into a cache line
 //!    (`bpf_local_storage_data` is aligned to one, and its first member, which a lookup compares, is a pointer);
 //! 2. what a wake-up writes without reading it ([`Ledger::wake`]), and what the thread itself writes but a wake-up does not read;
 //! 3. what every switch writes.

@@ -128,7 +128,7 @@ pub struct Snapshot {
     /// How it was read.
     pub source: SourceKind,
     /// Every thread, zombies included, those of a process mostly together. In no order: sorting what is a few hundred bytes each
-    /// took a tenth of a scrape of 10,000 threads, and whoever shows them has an order of its own.
+    /// took a twentieth of a scrape of 10,000 threads, and whoever shows them has an order of its own.
     pub threads: Vec<Thread>,
     /// What was lost since the source was opened.
     pub losses: Losses,

@@ -17,6 +17,8 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
+use crate::process::say;
+
 /// `perf bench` forks as soon as it has made its pipes.
 const FORK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,9 @@ impl Placement {
     pub fn possible() -> Result<Vec<Self>> {
         let all = [Self::OneCpu, Self::OneEach];
         let cpus = own_cpus()?.len();
+        if cpus < all.len() {
+            say("there is one CPU here: no pair on one CPU each");
+        }
         Ok(all.into_iter().take(cpus).collect())
     }
 
@@ -124,8 +129,12 @@ fn only_child(parent: u32) -> Result<u32> {
 fn pin(pid: u32, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    sched_setaffinity(pid, &set).with_context(|| format!("pinning a process to CPU {cpu}"))
+    // Not an option to pass on: none would be this process itself.
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("a pid that is none")?;
+    sched_setaffinity(Some(pid), &set).with_context(|| format!("pinning a process to CPU {cpu}"))
 }
 
 #[cfg(test)]
