@@ -7,7 +7,7 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_snprintf};
 use probe_ebpf::ledger::{BlockedOn, IN_FUTEX, Ledger, Wake};
-use probe_ebpf::lock::{BY_OWNER, EdgeKey, FutexWait, LockKey, Outcome, WORDS, read_layout};
+use probe_ebpf::lock::{BY_OWNER, EdgeKey, Expected, FutexWait, LockKey, Outcome, WORDS, mutex_owner};
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::{
     COMPAT, Class, EXIT, RESTART, SYS_FUTEX_REQUEUE, SYS_FUTEX_WAIT, SYS_FUTEX_WAITV, SYS_FUTEX_WAKE,
@@ -73,6 +73,7 @@ pub fn settle(class: u8, state: State, flags: u32) -> u8 {
 pub fn decode_wait(blocked_on: &BlockedOn, regs: Registers) -> FutexWait {
     let mut wait = FutexWait {
         address: blocked_on.args[0],
+        ip: regs.ip(),
         ..FutexWait::default()
     };
     let operation = blocked_on.args[1];
@@ -96,6 +97,9 @@ pub fn decode_wait(blocked_on: &BlockedOn, regs: Registers) -> FutexWait {
     }
     if wait.op >= op::FIRST_WAKE {
         wait.op = op::NONE;
+    }
+    if blocked_on.syscall & COMPAT != 0 {
+        wait.flags |= flag::COMPAT;
     }
     wait
 }
@@ -146,15 +150,14 @@ fn begin_wait(ledger: &mut Ledger, task: Task) {
     }
 }
 
-/// Notes what the memory at a futex looks like.
+/// Notes what the memory at a futex says.
 #[inline(always)]
 pub fn recognise(wait: &mut FutexWait, words: &[u32; WORDS]) {
     wait.word = words[0];
     wait.next = words[1];
+    wait.expected = Expected::of(wait.value) as u8;
     if wait.flags & flag::READ != 0 {
-        let (layout, owner) = read_layout(wait.op, wait.flags, wait.value, words);
-        wait.layout = layout as u8;
-        wait.owner = owner;
+        wait.owner = mutex_owner(wait.op, wait.flags, wait.value, words);
     }
 }
 

@@ -14,13 +14,16 @@ use crate::waiting::{flag, op};
 pub struct FutexWait {
     /// User address of the futex word; of the first of several.
     pub address: u64,
-    /// The word, read when the wait began.
+    /// Site: the user instruction after the system call. It lies in the code of the library whose protocol the word follows.
+    pub ip: u64,
+    /// The word, read when the wait began: with short holds it has changed by then.
     pub word: u32,
     /// The word behind it.
     pub next: u32,
     /// The value that the caller expected to find.
     pub value: u32,
-    /// Tid of the holder as it stands in memory, hence in the waiter's pid namespace; 0 if the memory names none.
+    /// Tid that memory may name as the owner, in the pid namespace of whoever wrote it; 0 if it names none. Whether it is one is for
+    /// the agent to say, which knows the protocol of the site.
     pub owner: u32,
     /// [`crate::waiting::op`]; [`op::NONE`] if the thread is in no futex wait.
     pub op: u8,
@@ -28,44 +31,46 @@ pub struct FutexWait {
     pub flags: u8,
     /// What the thread waits in: a [`crate::waiting::Class`] as a byte. Set for every blocked thread.
     pub class: u8,
-    /// [`Layout`] as a byte.
-    pub layout: u8,
+    /// [`Expected`] as a byte: what kind of number [`Self::value`] is.
+    pub expected: u8,
     /// Zero.
     pub padding: u32,
 }
 
-/// What the memory at a futex looks like.
+/// What kind of number a caller expects in the futex word. Unlike the word itself, which changes before it can be read, the
+/// expected value is the same in every wait of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Layout {
-    /// Nothing known.
-    Unknown = 0,
-    /// The word is the holder's tid: priority-inheriting and robust mutexes.
-    TidWord = 1,
-    /// A mutex of glibc: the word is 2 (locked, contended), the owner's tid stands 8 bytes on.
-    GlibcMutex = 2,
-    /// The word is 2 and was expected to be, as in most mutexes that know no owner (Rust, glibc's internal ones, Go's runtime).
-    Contended = 3,
-    /// The word is the tid of a thread whose end is waited for.
-    Join = 4,
+pub enum Expected {
+    /// None of those below.
+    Other = 0,
+    /// 0: condition variables and semaphores of glibc, parkers.
+    Zero = 1,
+    /// 1.
+    One = 2,
+    /// 2: "locked, with waiters" since Drepper's "Futexes are tricky"; a counter passes through it, too.
+    Two = 3,
+    /// Bit 31 and others: "locked, with waiters" of PI, robust and musl's mutexes.
+    Flagged = 4,
+    /// All bits: parked threads of Rust, older semaphores of musl.
+    AllOnes = 5,
 }
 
-/// Number of layouts.
-pub const LAYOUTS: usize = 5;
+/// Number of kinds of expected values.
+pub const EXPECTED: usize = 6;
 
-impl Layout {
-    /// All of them, in the order of their index.
-    pub const ALL: [Self; LAYOUTS] = [
-        Self::Unknown,
-        Self::TidWord,
-        Self::GlibcMutex,
-        Self::Contended,
-        Self::Join,
-    ];
-
-    /// The layout a byte stands for.
-    pub fn from_byte(byte: u8) -> Self {
-        Self::ALL.get(usize::from(byte)).copied().unwrap_or(Self::Unknown)
+impl Expected {
+    /// The kind of a value.
+    #[inline(always)]
+    pub const fn of(value: u32) -> Self {
+        match value {
+            0 => Self::Zero,
+            1 => Self::One,
+            2 => Self::Two,
+            u32::MAX => Self::AllOnes,
+            _ if value & HAS_WAITERS != 0 => Self::Flagged,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -82,7 +87,13 @@ pub const HAS_WAITERS: u32 = 0x8000_0000;
 pub const TID_LIMIT: u32 = 4 << 20;
 /// The bits that `__kind` of a mutex of glibc can have: type, robust, PI, protect, shared, elision.
 const GLIBC_KINDS: u32 = 0x3f3;
-/// What a contended mutex's word is, by Drepper's "Futexes are tricky" and whoever followed it.
+/// `PTHREAD_MUTEX_ROBUST_NORMAL_NP`.
+const GLIBC_ROBUST: u32 = 0x10;
+/// `PTHREAD_MUTEX_PRIO_PROTECT_NP`: the word has the priority ceiling from bit [`CEILING_SHIFT`] on.
+const GLIBC_PROTECT: u32 = 0x40;
+/// `PTHREAD_MUTEX_PRIO_CEILING_SHIFT`.
+const CEILING_SHIFT: u32 = 19;
+/// What a contended mutex's word is in Drepper's scheme.
 const CONTENDED: u32 = 2;
 
 /// Whether a word can be a tid.
@@ -91,30 +102,37 @@ pub const fn is_tid(word: u32) -> bool {
     word != 0 && word <= TID_LIMIT
 }
 
-/// What the memory at a futex says of the lock it may be, and of who holds it (0 if it does not).
+/// The tid that memory names as the owner if the futex is a priority-inheriting one or a mutex of glibc; 0 if it names none.
 ///
 /// `words` are the futex word and the four behind it. Layout of a mutex of glibc (`sysdeps/nptl/bits/struct_mutex.h`):
-/// `__lock`, `__count`, `__owner`, `__nusers`, `__kind`. Whether the owner is alive is for the agent to say.
+/// `__lock`, `__count`, `__owner`, `__nusers`, `__kind`; the last two change places in 32-bit programs. Other protocols can
+/// look like it: the agent believes it only of waits that glibc's own code makes.
 #[inline(always)]
-pub const fn read_layout(wait_op: u8, flags: u8, value: u32, words: &[u32; WORDS]) -> (Layout, u32) {
+pub const fn mutex_owner(wait_op: u8, flags: u8, value: u32, words: &[u32; WORDS]) -> u32 {
     let word = words[0];
-    if wait_op == op::LOCK_PI || (word & HAS_WAITERS != 0 && value == word && is_tid(word & TID_MASK)) {
-        return (Layout::TidWord, word & TID_MASK);
+    if wait_op == op::LOCK_PI {
+        return if is_tid(word & TID_MASK) {
+            word & TID_MASK
+        } else {
+            0
+        };
     }
-    if value == CONTENDED && word == CONTENDED {
-        // Rust waits with FUTEX_WAIT_BITSET and no timeout, glibc only with one: what follows Rust's word is data.
-        let glibc_call = wait_op == op::WAIT || flags & flag::TIMED != 0;
-        let owner = words[2];
-        let kind = words[4];
-        if glibc_call && is_tid(owner) && words[3] != 0 && kind & !GLIBC_KINDS == 0 {
-            return (Layout::GlibcMutex, owner);
-        }
-        return (Layout::Contended, 0);
+    let compat = flags & flag::COMPAT != 0;
+    let users = if compat { words[4] } else { words[3] };
+    let kind = if compat { words[3] } else { words[4] };
+    let owner = words[2];
+    if word != value || !is_tid(owner) || users == 0 || kind & !GLIBC_KINDS != 0 {
+        return 0;
     }
-    if flags & flag::PRIVATE == 0 && value == word && is_tid(word) && wait_op != op::WAITV {
-        return (Layout::Join, word);
+    // Rust waits with FUTEX_WAIT_BITSET and no timeout, glibc's mutexes only with one.
+    if wait_op != op::WAIT && (wait_op != op::WAIT_BITSET || flags & flag::TIMED == 0) {
+        return 0;
     }
-    (Layout::Unknown, 0)
+    let ceiling = value >> CEILING_SHIFT;
+    let normal =
+        value == CONTENDED || (kind & GLIBC_PROTECT != 0 && value == ceiling << CEILING_SHIFT | CONTENDED);
+    let robust = kind & GLIBC_ROBUST != 0 && word & HAS_WAITERS != 0 && word & TID_MASK == owner;
+    if normal || robust { owner } else { 0 }
 }
 
 /// Which lock: an address in an address space. One of several processes (`flag::PRIVATE` missing) has a key in each; the
@@ -174,8 +192,8 @@ pub struct LockStats {
     pub padding: u32,
     /// Waits by [`Outcome`].
     pub outcomes: [u32; OUTCOMES],
-    /// Waits by [`Layout`], and one more so that their number is even.
-    pub layouts: [u32; LAYOUTS + 1],
+    /// Waits by [`Expected`].
+    pub expected: [u32; EXPECTED],
     /// Durations of waits.
     pub histogram: [u32; BUCKETS],
 }
@@ -253,55 +271,54 @@ const _: () = assert!(size_of::<LockStats>().is_multiple_of(8) && size_of::<Live
 mod tests {
     use super::*;
 
+    const MUTEX: [u32; WORDS] = [2, 0, 4711, 1, 0];
+
     #[test]
     fn a_mutex_of_glibc_names_its_owner() {
-        let words = [2, 0, 4711, 1, 0];
-        assert_eq!(
-            read_layout(op::WAIT, flag::PRIVATE, 2, &words),
-            (Layout::GlibcMutex, 4711)
-        );
+        assert_eq!(mutex_owner(op::WAIT, flag::PRIVATE, 2, &MUTEX), 4711);
         let timed = flag::PRIVATE | flag::TIMED;
+        assert_eq!(mutex_owner(op::WAIT_BITSET, timed, 2, &MUTEX), 4711);
+        let robust = HAS_WAITERS | 42;
+        assert_eq!(mutex_owner(op::WAIT, 0, robust, &[robust, 0, 42, 1, 16]), 42);
+        let protect = 7 << CEILING_SHIFT | 2;
+        assert_eq!(mutex_owner(op::WAIT, 0, protect, &[protect, 0, 42, 1, 0x40]), 42);
+        // A 32-bit program's: kind before users.
+        assert_eq!(mutex_owner(op::WAIT, flag::COMPAT, 2, &[2, 0, 42, 0, 1]), 42);
+        let pi = HAS_WAITERS | 43;
+        assert_eq!(mutex_owner(op::LOCK_PI, flag::PRIVATE, 0, &[pi, 0, 0, 0, 0]), 43);
+    }
+
+    #[test]
+    fn other_protocols_name_nobody() {
+        assert_eq!(mutex_owner(op::WAIT_BITSET, flag::PRIVATE, 2, &MUTEX), 0, "Rust");
+        assert_eq!(mutex_owner(op::WAIT, flag::PRIVATE, 2, &[2, 0, 0, 0, 0]), 0);
         assert_eq!(
-            read_layout(op::WAIT_BITSET, timed, 2, &words),
-            (Layout::GlibcMutex, 4711)
+            mutex_owner(op::WAIT, flag::PRIVATE, 2, &[2, 0, 4711, 1, 0xdead_0000]),
+            0
+        );
+        let musl = HAS_WAITERS | 16;
+        assert_eq!(
+            mutex_owner(op::WAIT, flag::PRIVATE, musl, &[musl, 1, 0, 0, 0]),
+            0,
+            "EBUSY is no tid"
+        );
+        assert_eq!(
+            mutex_owner(op::WAIT, 0, 44, &[44, 0, 0, 0, 0]),
+            0,
+            "neither is a counter"
+        );
+        let protect = 7 << CEILING_SHIFT | 2;
+        assert_eq!(
+            mutex_owner(op::WAIT, 0, protect, &[protect, 0, 42, 1, 0]),
+            0,
+            "no ceiling without its kind"
         );
     }
 
     #[test]
-    fn what_follows_a_mutex_of_rust_is_data() {
-        let words = [2, 0, 4711, 1, 0];
-        assert_eq!(
-            read_layout(op::WAIT_BITSET, flag::PRIVATE, 2, &words),
-            (Layout::Contended, 0)
-        );
-        assert_eq!(
-            read_layout(op::WAIT, flag::PRIVATE, 2, &[2, 0, 0, 0, 0]),
-            (Layout::Contended, 0)
-        );
-        assert_eq!(
-            read_layout(op::WAIT, flag::PRIVATE, 2, &[2, 0, 4711, 1, 0xdead_0000]),
-            (Layout::Contended, 0)
-        );
-    }
-
-    #[test]
-    fn words_that_are_tids() {
-        let robust = HAS_WAITERS | 0x2a;
-        let words = [robust, 0, 42, 1, 16];
-        assert_eq!(read_layout(op::WAIT, 0, robust, &words), (Layout::TidWord, 42));
-        let words = [HAS_WAITERS | 0x2b, 0, 0, 0, 0];
-        assert_eq!(
-            read_layout(op::LOCK_PI, flag::PRIVATE, 0, &words),
-            (Layout::TidWord, 43)
-        );
-        let join = [44, 0, 0, 0, 0];
-        assert_eq!(
-            read_layout(op::WAIT_BITSET, flag::REALTIME, 44, &join),
-            (Layout::Join, 44)
-        );
-        assert_eq!(
-            read_layout(op::WAIT_BITSET, flag::PRIVATE, 44, &join),
-            (Layout::Unknown, 0)
-        );
+    fn expected_values_have_kinds() {
+        let kinds = [0, 1, 2, 3, HAS_WAITERS | 16, u32::MAX].map(Expected::of);
+        use Expected::{AllOnes, Flagged, One, Other, Two, Zero};
+        assert_eq!(kinds, [Zero, One, Two, Other, Flagged, AllOnes]);
     }
 }

@@ -6,7 +6,7 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::lock::{
-    EdgeKey, EdgeStats, FutexWait, LAYOUTS, Layout, LockKey, LockStats, OUTCOMES, Outcome, SEVERAL,
+    EXPECTED, EdgeKey, EdgeStats, Expected, FutexWait, LockKey, LockStats, OUTCOMES, Outcome, SEVERAL,
 };
 use probe_ebpf::waiting::flag;
 
@@ -38,9 +38,9 @@ pub fn add_to_lock(
     // LLVM compares one copy of the byte and indexes with another, and 6.1's verifier does not see that they are the same.
     // Masked, either is inside the value; volatile keeps the mask.
     // SAFETY: a valid reference.
-    let layout = usize::from(unsafe { ptr::read_volatile(&raw const wait.layout) }) & LAYOUT_MASK;
-    if layout < LAYOUTS {
-        increment(&raw mut stats.layouts[layout]);
+    let expected = usize::from(unsafe { ptr::read_volatile(&raw const wait.expected) }) & EXPECTED_MASK;
+    if expected < EXPECTED {
+        increment(&raw mut stats.expected[expected]);
     }
     if wait.flags & flag::TIMED != 0 {
         increment(&raw mut stats.timed);
@@ -115,8 +115,8 @@ fn increment(cell: *mut u32) {
     unsafe { asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) cell, in(reg) 1_u64, options(nostack)) };
 }
 
-/// The bits that a layout can have.
-const LAYOUT_MASK: usize = LAYOUTS.next_power_of_two() - 1;
+/// The bits that a kind of expected value can have.
+const EXPECTED_MASK: usize = EXPECTED.next_power_of_two() - 1;
 
-// The layout's byte indexes the counters.
-const _: () = assert!(Layout::Join as usize + 1 == LAYOUTS);
+// The byte indexes the counters.
+const _: () = assert!(Expected::AllOnes as usize + 1 == EXPECTED);

@@ -147,6 +147,14 @@ offsets! {
     task_self_exec_id,
     /// `upid.ns`
     upid_ns,
+    /// `task_struct.clear_child_tid`: the word that the kernel clears and wakes when the thread ends.
+    task_clear_child_tid,
+    /// `task_struct.restart_block.futex.uaddr`: what `restart_syscall(2)` waits at, if it goes on with a futex wait (with the two below).
+    restart_futex_address,
+    /// `task_struct.restart_block.futex.val`
+    restart_futex_value,
+    /// `task_struct.restart_block.futex.bitset`
+    restart_futex_bitset,
     /// 1 if there is `bpf_copy_from_user_task` (5.18 and newer), else 0.
     has_copy_from_user_task,
     /// 1 if `mark_victim` passes the task (6.8 and newer) and not its pid, else 0.

@@ -127,6 +127,18 @@ impl Registers {
         }
     }
 
+    /// Instruction pointer in user space: behind the system call.
+    #[inline(always)]
+    pub fn ip(self) -> u64 {
+        load(self.regs, offset!(regs_ip))
+    }
+
+    /// Stack pointer in user space.
+    #[inline(always)]
+    pub fn sp(self) -> u64 {
+        load(self.regs, offset!(regs_sp))
+    }
+
     /// Instruction, stack and frame pointer.
     #[inline(always)]
     pub fn code(self) -> [u64; 3] {

@@ -94,11 +94,14 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.blocked_on = task.blocked_on(record.facts.task_flags);
     record.futex = FutexWait::default();
     record.futex.class = class_now(record);
-    record.space = if has_registers(record.facts.task_flags) {
-        task.space()
-    } else {
-        0
-    };
+    record.space = 0;
+    record.sp = 0;
+    record.clear_child_tid = 0;
+    if has_registers(record.facts.task_flags) {
+        record.space = task.space();
+        record.sp = task.registers().sp();
+        record.clear_child_tid = task.clear_child_tid();
+    }
     // SAFETY: no arguments, no failure.
     record.now_ns = unsafe { bpf_ktime_get_ns() };
 }

@@ -8,14 +8,15 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_copy_from_user_task;
 use probe_ebpf::ledger::{IN_FUTEX, Ledger};
-use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
+use probe_ebpf::lock::{Expected, FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
+use probe_ebpf::offsets::ABSENT;
 use probe_ebpf::record::{ON_CPU, Scratch, TaskRecord};
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
-use probe_ebpf::waiting::{Class, flag, futex_flags, op};
+use probe_ebpf::waiting::{Class, RESTART, flag, futex_flags, op};
 
-use crate::futex::{Listed, decode_wait, recognise};
-use crate::kernel::has_copy_from_user_task;
+use crate::futex::{Listed, class_of, decode_wait, recognise};
+use crate::kernel::{has_copy_from_user_task, load, offset};
 use crate::task::Task;
 
 /// Fills in the record's futex wait; true if what memory says now is in [`Scratch::live`].
@@ -30,8 +31,8 @@ pub fn read(task: Task, ledger: *mut Ledger, wanted: u64, scratch: &mut Scratch)
         return false;
     }
     let futex = scratch.task.futex;
-    let asked =
-        wanted & SNAPSHOT_FUTEXES != 0 || (wanted & SNAPSHOT_OWNERS != 0 && (futex.owner != 0 || !noted));
+    let asked = wanted & SNAPSHOT_FUTEXES != 0
+        || (wanted & SNAPSHOT_OWNERS != 0 && (!noted || may_name_owner(&futex)));
     if !has_copy_from_user_task() || !asked || futex.op == op::NONE {
         return false;
     }
@@ -53,6 +54,16 @@ pub fn read(task: Task, ledger: *mut Ledger, wanted: u64, scratch: &mut Scratch)
     true
 }
 
+/// Whether memory may name an owner: those who wait for a lock that has one, and not the many that idle at a condition variable, a
+/// semaphore or a parker (0, 1, all ones), expect something else.
+#[inline(always)]
+fn may_name_owner(futex: &FutexWait) -> bool {
+    let idle = futex.expected == Expected::Zero as u8
+        || futex.expected == Expected::One as u8
+        || futex.expected == Expected::AllOnes as u8;
+    futex.owner != 0 || futex.op == op::LOCK_PI || (!idle && futex.flags & flag::TIMED == 0)
+}
+
 /// Tells by its registers what a blocked thread waits in; false if it is no futex.
 #[inline(always)]
 fn find(task: Task, record: &mut TaskRecord) -> bool {
@@ -62,16 +73,37 @@ fn find(task: Task, record: &mut TaskRecord) -> bool {
     if record.flags & ON_CPU != 0 {
         return false;
     }
-    if record.futex.class != Class::Futex as u8 || state as u8 != State::Sleeping as u8 {
+    let restarted = class_of(record.blocked_on.syscall) == RESTART && is_futex_restart(task);
+    if (record.futex.class != Class::Futex as u8 && !restarted) || state as u8 != State::Sleeping as u8 {
         return false;
     }
     record.futex = decode_wait(&record.blocked_on, task.registers());
+    if restarted {
+        record.futex.flags |= flag::TIMED;
+    }
     record.futex.class = Class::Futex as u8;
     record.futex.flags |= flag::FOUND;
+    record.futex.expected = Expected::of(record.futex.value) as u8;
     if record.futex.op == op::WAITV && !find_first(task, &mut record.futex) {
         record.futex.op = op::NONE;
     }
     record.futex.op != op::NONE
+}
+
+/// Whether `restart_syscall(2)`, into which a stop turned a call with a timeout, goes on with a futex wait.
+///
+/// The first arguments of the call are still in their registers. `restart_block` is a union with those of `poll` and `nanosleep`
+/// (include/linux/restart_block.h): address, value and the bitset, which `futex_wait()` sets to all ones, tell them apart.
+#[inline(always)]
+fn is_futex_restart(task: Task) -> bool {
+    if offset!(restart_futex_address) == ABSENT {
+        return false;
+    }
+    let block = task.as_ptr().cast();
+    let regs = task.registers();
+    load::<u64>(block, offset!(restart_futex_address)) == regs.arg0()
+        && load::<u32>(block, offset!(restart_futex_value)) == regs.arg2() as u32
+        && load::<u32>(block, offset!(restart_futex_bitset)) == u32::MAX
 }
 
 /// Reads the first of the futexes that `futex_waitv` lists; false if that cannot be.

@@ -58,6 +58,7 @@ impl Task {
         involuntary: u64 = task_nivcsw,
         exec_start_ns: u64 = task_exec_start,
         lifetime_running_ns: u64 = task_sum_exec_runtime,
+        clear_child_tid: u64 = task_clear_child_tid,
     }
 
     /// Threads of the process that have not begun to exit; final at a thread's last switch.

@@ -124,6 +124,8 @@ pub mod flag {
     pub const READ: u8 = 8;
     /// Not seen to begin: found by a snapshot.
     pub const FOUND: u8 = 16;
+    /// A 32-bit call, so the words are those of a 32-bit program.
+    pub const COMPAT: u8 = 32;
 }
 
 const FUTEX_CMD_MASK: u64 = 0x7f;

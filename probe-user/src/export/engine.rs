@@ -18,7 +18,7 @@ use crate::model::label_map::LabelMap;
 use crate::model::life::Happening;
 use crate::model::lives::{Lives, Retention};
 use crate::model::locks::Look;
-use crate::model::locks::books::LockBooks;
+use crate::model::locks::aggregator::LockAggregator;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
 use crate::model::window::{By, Report, Window};
@@ -49,7 +49,7 @@ pub struct Engine {
     /// Windows that API requests have open.
     windows: BTreeMap<u64, OpenWindow>,
     next_window: u64,
-    lock_books: LockBooks,
+    lock_books: LockAggregator,
     /// Windows on locks that API requests have open.
     pub(super) lock_windows: BTreeMap<u64, OpenLockWindow>,
 }
@@ -121,7 +121,7 @@ impl Engine {
             orphaned: [0; 3],
             windows: BTreeMap::new(),
             next_window: 0,
-            lock_books: LockBooks::default(),
+            lock_books: LockAggregator::default(),
             lock_windows: BTreeMap::new(),
         })
     }

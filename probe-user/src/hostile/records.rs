@@ -17,6 +17,7 @@ use crate::kernel::events::decode;
 use crate::kernel::snapshot::parse;
 use crate::model::event::Event;
 use crate::model::locks::Tables;
+use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
 use crate::source::happened;
@@ -101,7 +102,7 @@ fn futex() -> impl Strategy<Value = FutexWait> {
     let bytes = (0_u8..12, any::<u8>(), 0_u8..16, 0_u8..6);
     (words::<FutexWait>(), 0_u64..4, 0_u32..6, bytes).prop_map(|(mut futex, lock, owner, bytes)| {
         (futex.address, futex.owner) = (0x1000 + lock * 8, owner);
-        (futex.op, futex.flags, futex.class, futex.layout) = bytes;
+        (futex.op, futex.flags, futex.class, futex.expected) = bytes;
         futex
     })
 }
@@ -178,6 +179,7 @@ fn snapshot(records: &[Vec<u8>], live_since_ns: u64) -> Snapshot {
         losses: Losses::none(),
         took: Duration::ZERO,
         hidden: 0,
+        memory: SharedMemory::default(),
     }
 }
 

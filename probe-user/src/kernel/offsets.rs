@@ -134,6 +134,10 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         mm_context_id: optional(btf.offset_of("mm_struct", "context.ctx_id")),
         task_self_exec_id: task("self_exec_id")?,
         upid_ns: btf.offset_of("upid", "ns")?,
+        task_clear_child_tid: task("clear_child_tid")?,
+        restart_futex_address: optional(task("restart_block.futex.uaddr")),
+        restart_futex_value: optional(task("restart_block.futex.val")),
+        restart_futex_bitset: optional(task("restart_block.futex.bitset")),
         has_copy_from_user_task: u32::from(btf.has_enumerator("BPF_FUNC_copy_from_user_task")?),
         has_read_user: u32::from(aya::features().bpf_probe_read_kernel()),
         // 72ba14deb40a (6.8) replaced the pid by the task.

@@ -98,6 +98,8 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
         descriptor: None,
         futex: None,
         space: 0,
+        sp: 0,
+        clear_child_tid: 0,
         pid_namespace: 0,
         exit_status: death.and_then(|death| death.status),
         live_threads: 0,

@@ -16,7 +16,7 @@ use super::account::Usage;
 use super::event::{Event, EventKind};
 use super::gone::Gone;
 use super::locks::Kind;
-use super::locks::books::News;
+use super::locks::aggregator::LockDelta;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches};
 use super::together::Together;
@@ -281,7 +281,7 @@ impl Books {
     }
 
     /// Books what happened at locks since the last look at them.
-    pub fn locks(&mut self, news: &News, units: &mut dyn Units) {
+    pub fn locks(&mut self, news: &LockDelta, units: &mut dyn Units) {
         for group in self.groups.values_mut() {
             group.waits.begin_look();
         }

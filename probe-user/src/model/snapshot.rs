@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::locks::memory::SharedMemory;
 use super::thread::Thread;
 
 /// Which way the threads were read.
@@ -136,4 +137,6 @@ pub struct Snapshot {
     pub took: Duration,
     /// Processes that the iterator does not show and /proc does.
     pub hidden: usize,
+    /// What was found out about the memory that futexes lie in.
+    pub memory: SharedMemory,
 }

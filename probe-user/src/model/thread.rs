@@ -1,6 +1,7 @@
 //! One thread: what it is, what it does and since when, what it waits for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use probe_ebpf::ledger::BlockedOn;
 use probe_ebpf::lock::{FutexWait, LiveFutex};
@@ -9,6 +10,7 @@ use probe_ebpf::state::State;
 use smallvec::SmallVec;
 
 use super::account::Account;
+use super::locks::site::Site;
 
 /// Identity of a thread. A tid alone is none: the kernel hands it out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,6 +174,8 @@ pub struct OpenWait {
     pub counted_ns: u64,
     /// What memory says now; `None` if it was not read.
     pub live: Option<Box<LiveFutex>>,
+    /// The code that waits, as far as it is known.
+    pub site: Arc<Site>,
 }
 
 /// One thread at one moment.
@@ -215,6 +219,10 @@ pub struct Thread {
     pub futex: Option<OpenWait>,
     /// Address space, by a number that no other has; 0 if unknown or none.
     pub space: u64,
+    /// Stack pointer in user space when it entered the kernel; 0 if unknown.
+    pub sp: u64,
+    /// Address of the word that the kernel clears when it ends; 0 if unknown or none.
+    pub clear_child_tid: u64,
     /// Pid namespace, by a number that means nothing but to compare; 0 if unknown.
     pub pid_namespace: u64,
     /// Exit code or signal, as `wait(2)` has it, once it is dead; `None` if alive or unknown.

@@ -7,6 +7,7 @@ use probe_ebpf::state::{STATES, State};
 use super::*;
 use crate::model::account::Histograms;
 use crate::model::event::Exit;
+use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, SourceKind};
 use crate::model::thread::{Condition, ReadFrom, ThreadId};
 
@@ -58,6 +59,8 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         descriptor: None,
         futex: None,
         space: 0,
+        sp: 0,
+        clear_child_tid: 0,
         pid_namespace: 0,
         exit_status: None,
         live_threads: 1,
@@ -86,6 +89,7 @@ pub(crate) fn snapshot(began_ns: u64, threads: Vec<Thread>) -> Snapshot {
         losses: Losses::none(),
         took: Duration::ZERO,
         hidden: 0,
+        memory: SharedMemory::default(),
     }
 }
 

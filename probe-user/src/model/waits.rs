@@ -6,7 +6,7 @@ use probe_ebpf::waiting::{CLASSES, Class};
 
 use super::account::Histogram;
 use super::locks::Kind;
-use super::locks::books::Waited;
+use super::locks::aggregator::KindDelta;
 
 /// What a file descriptor stands for, which the name of the system call does not say.
 pub trait Files {
@@ -120,7 +120,7 @@ impl Waits {
     }
 
     /// Adds waits at locks of a kind.
-    pub fn add_kind(&mut self, kind: Kind, waited: &Waited) {
+    pub fn add_kind(&mut self, kind: Kind, waited: &KindDelta) {
         let at = self.kinds.entry(kind).or_default();
         for (sum, count) in at.histogram.iter_mut().zip(waited.histogram) {
             *sum += count;

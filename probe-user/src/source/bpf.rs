@@ -3,14 +3,17 @@
 //! Some kernels hide a process from the iterator (a container host's own pid 1, for one). What /proc lists and the
 //! iterator does not show is looked for now and then, read from /proc with every snapshot, and marked.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use probe_ebpf::lock::LockKey;
 use probe_ebpf::totals::Totals;
 
+use super::address_space::AddressSpaces;
 use super::cgroup::Cgroups;
 use super::descriptors::Descriptors;
-use super::locks::Mappings;
+use super::futexes;
 use super::proc;
 use super::resolve::{self, Clocks};
 use crate::kernel::events::Events;
@@ -18,6 +21,8 @@ use crate::kernel::load::{Options, Probe};
 use crate::kernel::load_error::LoadError;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::{clock, preflight};
+use crate::model::locks::LockId;
+use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
 
@@ -33,8 +38,10 @@ pub struct BpfSource {
     pub cgroups: Cgroups,
     /// Tells what descriptors stand for.
     pub descriptors: Descriptors,
-    /// Which locks several processes share.
-    pub(super) mappings: Mappings,
+    /// Whose code and whose memory futex waits are.
+    pub(super) spaces: AddressSpaces,
+    /// Where futexes of several processes lie.
+    pub(super) places: HashMap<LockKey, Option<LockId>>,
     /// How many threads the last snapshot had.
     threads: usize,
     hidden: Vec<u32>,
@@ -54,7 +61,8 @@ impl BpfSource {
             probe,
             cgroups: Cgroups::new(Path::new(PROC)),
             descriptors: Descriptors::new(Path::new(PROC)),
-            mappings: Mappings::new(Path::new(PROC)),
+            spaces: AddressSpaces::new(Path::new(PROC)),
+            places: HashMap::new(),
             threads: 0,
             hidden: Vec::new(),
             compared: None,
@@ -107,7 +115,7 @@ impl BpfSource {
         let took = started.elapsed();
         tracing::info!(threads = threads.len(), bytes, ?took, "snapshot");
         let hidden = self.add_hidden(&mut threads);
-        Ok(Snapshot {
+        let mut snapshot = Snapshot {
             taken_at: SystemTime::now(),
             began_ns,
             ended_ns: clock::monotonic_ns(),
@@ -117,7 +125,12 @@ impl BpfSource {
             losses: self.losses()?,
             took,
             hidden,
-        })
+            memory: SharedMemory::default(),
+        };
+        if detail.futexes != Futexes::None {
+            futexes::complete(&mut snapshot, &mut self.spaces);
+        }
+        Ok(snapshot)
     }
 
     /// What was lost since the programs were loaded.

@@ -2,97 +2,18 @@
 //! address, which differ between processes; here the mapping says which file and byte an address means.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use probe_ebpf::lock::{FutexWait, LockKey};
-use procfs::process::{MMapPath, MemoryMap, Process};
 
+use super::address_space::{Answer, Request};
 use super::bpf::BpfSource;
-use super::patience::{stuck, within};
+use super::patience::stuck;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::tables::TableError;
 use crate::model::locks::{LockId, Look, Tables, is_pair, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
-
-/// What was found out about keys of shared locks; `None`: it is private after all.
-pub struct Mappings {
-    root: PathBuf,
-    known: HashMap<LockKey, Option<LockId>>,
-}
-
-impl Mappings {
-    /// Nothing known yet; `root` is where /proc is mounted.
-    pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            known: HashMap::new(),
-        }
-    }
-
-    /// Tells what each of `wanted` (key and process) is, and forgets the others.
-    fn tell(&mut self, wanted: &HashMap<LockKey, u32>, stuck: &HashSet<u32>) -> HashMap<LockKey, LockId> {
-        self.known.retain(|key, _| wanted.contains_key(key));
-        let mut by_process: HashMap<u32, Vec<LockKey>> = HashMap::new();
-        for (&key, &pid) in wanted {
-            if !self.known.contains_key(&key) && !stuck.contains(&pid) {
-                by_process.entry(pid).or_default().push(key);
-            }
-        }
-        if !by_process.is_empty() {
-            self.ask(by_process);
-        }
-        let shared = self.known.iter().filter_map(|(&key, id)| Some((key, (*id)?)));
-        shared.collect()
-    }
-
-    /// Reads the mappings of processes. One that has ended has none, and one that is stuck does not answer: what is not found
-    /// out counts as private.
-    fn ask(&mut self, by_process: HashMap<u32, Vec<LockKey>>) {
-        let keys = by_process.values().flatten();
-        self.known.extend(keys.map(|key| (*key, None)));
-        let root = self.root.clone();
-        let found = within("mappings", PATIENCE, move |sender| {
-            for (pid, keys) in by_process {
-                let maps = maps_of(&root, pid).unwrap_or_default();
-                for key in keys {
-                    if sender.send((key, shared_id(&maps, key.address))).is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        self.known.extend(found);
-    }
-}
-
-/// How long to wait for all mappings together.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-fn maps_of(root: &Path, pid: u32) -> Option<Vec<MemoryMap>> {
-    let process = Process::new_with_root(root.join(pid.to_string())).ok()?;
-    Some(process.maps().ok()?.into_iter().collect())
-}
-
-/// The file and byte behind an address; `None` if it is memory of the process's own.
-///
-/// The kernel goes by the mapping, not by the flag (`get_futex_key()` in kernel/futex/core.c): in private memory a "shared"
-/// futex is known to one address space as well.
-fn shared_id(maps: &[MemoryMap], address: u64) -> Option<LockId> {
-    let map = maps
-        .iter()
-        .find(|map| (map.address.0..map.address.1).contains(&address))?;
-    let shared = map.perms.contains(procfs::process::MMPermissions::SHARED);
-    if !shared || map.inode == 0 || map.pathname == MMapPath::Anonymous {
-        return None;
-    }
-    let (major, minor) = map.dev;
-    Some(LockId::Shared {
-        device: u64::from(major.unsigned_abs()) << 32 | u64::from(minor.unsigned_abs()),
-        inode: map.inode,
-        offset: map.offset + (address - map.address.0),
-    })
-}
 
 /// Snapshots for windows on locks read the memory of every futex that is waited at.
 pub const DETAIL: Detail = Detail {
@@ -177,9 +98,7 @@ impl BpfSource {
         });
         let ended = locks.iter().map(|(key, stats)| (*key, (stats.sample, stats.pid)));
         let seen: HashMap<LockKey, (FutexWait, u32)> = ended.chain(open).collect();
-        let shared = seen.iter().filter(|(_, (wait, _))| is_shared(wait));
-        let shared: HashMap<LockKey, u32> = shared.map(|(key, (_, pid))| (*key, *pid)).collect();
-        let mut aliases = self.mappings.tell(&shared, &stuck(snapshot));
+        let mut aliases = self.look_up(snapshot, &seen);
         for (key, (wait, _)) in &seen {
             let first = LockKey {
                 address: key.address.wrapping_sub(4),
@@ -190,11 +109,52 @@ impl BpfSource {
                 aliases.insert(*key, aliases.get(&first).copied().unwrap_or(private));
             }
         }
+        let of_seen = |(key, (wait, _)): (&LockKey, &(FutexWait, u32))| (key.space, wait.ip);
+        let sites = seen.iter().map(of_seen);
+        let sites = sites
+            .filter_map(|key| Some((key, Arc::clone(self.spaces.sites.get(&key)?))))
+            .collect();
         Ok(Tables {
             locks,
             edges,
             aliases,
+            sites,
         })
+    }
+
+    /// Looks up the code of waits that ended, and the files that futexes of several processes lie in; returns what those are called.
+    fn look_up(
+        &mut self,
+        snapshot: &Snapshot,
+        seen: &HashMap<LockKey, (FutexWait, u32)>,
+    ) -> HashMap<LockKey, LockId> {
+        let stuck = stuck(snapshot);
+        let mut requests: HashMap<u32, Request> = HashMap::new();
+        let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
+        for (key, (wait, pid)) in seen {
+            if stuck.contains(pid) || !spaces.contains(&key.space) {
+                continue;
+            }
+            let known = snapshot.memory.places.contains_key(key) || self.places.contains_key(key);
+            let site = (key.space, wait.ip);
+            if is_shared(wait) && !known {
+                requests.entry(*pid).or_default().places.insert(*key);
+            }
+            if !self.spaces.sites.contains_key(&site) {
+                requests.entry(*pid).or_default().sites.insert(site);
+            }
+        }
+        self.places.retain(|key, _| seen.contains_key(key));
+        self.places.extend(&snapshot.memory.places);
+        for answer in self.spaces.ask(requests) {
+            if let Answer::Place(key, place) = answer {
+                self.places.insert(key, place);
+            }
+        }
+        let shared = self.places.iter().filter(|(key, _)| seen.contains_key(key));
+        shared
+            .filter_map(|(key, place)| Some((*key, (*place)?)))
+            .collect()
     }
 }
 
@@ -218,6 +178,7 @@ fn over(snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Tables {
         .filter_map(|(key, _)| Some((*key, *tables.aliases.get(key)?)));
     Tables {
         aliases: names.collect(),
+        sites: tables.sites.clone(),
         edges: edges
             .filter(|(key, stats)| is_over(&key.lock, stats.last_ns))
             .collect(),
@@ -230,7 +191,7 @@ mod tests {
     use probe_ebpf::lock::Outcome;
 
     use super::*;
-    use crate::model::locks::scenes::World;
+    use crate::model::locks::testing::World;
 
     /// Which of three locks is over: waited at by a process that lives, one that has ended, and one that was born after the
     /// threads were read; each lately, or long ago.

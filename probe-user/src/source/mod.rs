@@ -11,16 +11,22 @@
 //! | [`symbols`] | names of locks, and of the code that waits |
 //! | [`patience`] | reading what may never answer |
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
-//! | [`locks`] | tables of lock waits, and which locks several processes share |
+//! | [`locks`] | tables of lock waits |
+//! | `futexes` | what open futex waits need besides the snapshot |
+//! | `address_space` | whose code waits, and who maps the memory that a futex lies in |
+//! | `code` | whose code an address in a file is |
 //! | [`limits`] | how many pids there can be |
 //! | [`descriptors`] | pipes, sockets, terminals, files |
 //! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
 
 pub mod accounts;
+mod address_space;
 pub mod bpf;
 pub mod cgroup;
+mod code;
 pub mod describe;
 pub mod descriptors;
+mod futexes;
 pub mod happened;
 pub mod limits;
 pub mod locks;

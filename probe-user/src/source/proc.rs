@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::cgroup::Cgroups;
 use crate::kernel::clock;
+use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
 
@@ -73,6 +74,7 @@ impl ProcSource {
             losses,
             took: started.elapsed(),
             hidden: 0,
+            memory: SharedMemory::default(),
         })
     }
 }
@@ -210,6 +212,8 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         descriptor: None,
         futex: None,
         space: 0,
+        sp: 0,
+        clear_child_tid: 0,
         pid_namespace: 0,
         exit_status: stat
             .exit_code

@@ -7,6 +7,8 @@
 //!   say it is not blocked;
 //! - it has not switched at all since accounting began: its state since then is what the kernel says now.
 
+use std::sync::{Arc, LazyLock};
+
 use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
 use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
@@ -15,7 +17,11 @@ use smallvec::SmallVec;
 
 use super::accounts::account;
 use crate::kernel::snapshot::RawTask;
+use crate::model::locks::site::Site;
 use crate::model::thread::{Comm, Condition, OpenWait, ReadFrom, Switches, Thread, ThreadId};
+
+/// The site of a wait until it is looked up.
+static UNREAD: LazyLock<Arc<Site>> = LazyLock::new(|| Arc::new(Site::UNREAD));
 
 /// What all records of one snapshot have in common.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +65,8 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
     thread.last_wait_ns = last_wait_ns.filter(|&ns| ns != 0);
     thread.account = account;
     thread.space = record.space;
+    thread.sp = record.sp;
+    thread.clear_child_tid = record.clear_child_tid;
     thread
 }
 
@@ -98,6 +106,7 @@ fn open_wait(task: &RawTask<'_>, ledger: Option<&Ledger>, since: Since, clocks: 
         age_ns: until(known_ns),
         counted_ns: until(counted_from_ns),
         live: task.live.map(|live| Box::new(*live)),
+        site: Arc::clone(&UNREAD),
     })
 }
 
@@ -126,6 +135,8 @@ fn describe(facts: &Facts) -> Thread {
         descriptor: None,
         futex: None,
         space: 0,
+        sp: 0,
+        clear_child_tid: 0,
         pid_namespace: facts.pid_namespace,
         exit_status: (facts.exit_state != 0).then(|| wait_status(facts)),
         live_threads: facts.live_threads,

@@ -9,10 +9,11 @@ use super::table::{Align, Table, cut};
 use crate::model::blocked::syscall_name;
 use crate::model::locks::deadlock::{Deadlock, Shape};
 use crate::model::locks::report::{Code, Doing, Edge, Holder, Lock, Parallelism, Pattern, Report};
-use crate::model::locks::stall::Stall;
+use crate::model::locks::site::Runtime;
+use crate::model::locks::stall::{Reason, Stall, Stalled};
 use crate::model::locks::{Kind, LockId, Party};
 use crate::model::snapshot::Losses;
-use crate::model::thread::Condition;
+use crate::model::thread::{Comm, Condition};
 
 /// What to show.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,7 @@ pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(idle(report));
+    lines.extend(runtimes(report));
     lines.into_iter().map(|line| cut(&line, look.width)).collect()
 }
 
@@ -74,16 +76,26 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report, width: Option<usize>) ->
     let what = match deadlock.shape {
         Shape::Cycle => format!("{threads}, each waits for the next"),
         Shape::Itself => "a thread waits for itself".to_owned(),
-        Shape::DeadOwner => {
-            let owner = deadlock.dead_owner.unwrap_or(0);
-            format!("{threads} for a lock whose holder, thread {owner}, has ended")
-        }
+        Shape::DeadOwner => match deadlock.forked_from {
+            Some(holder) => format!(
+                "{threads} for a lock that {} of the parent {} held when it forked",
+                party(holder),
+                holder.pid
+            ),
+            None => {
+                let owner = deadlock.dead_owner.unwrap_or(0);
+                format!("{threads} for a lock whose holder, thread {owner}, has ended")
+            }
+        },
     };
     let mut lines = vec![format!("DEADLOCK in {process} for {age}: {what}")];
     let members = deadlock.members.len();
     for (position, member) in deadlock.members.iter().enumerate().take(MEMBERS) {
         let next = deadlock.members[(position + 1) % members].party;
         let held = match deadlock.shape {
+            Shape::DeadOwner if deadlock.forked_from.is_some() => {
+                "a thread that does not exist here".to_owned()
+            }
             Shape::DeadOwner => "a thread that has ended".to_owned(),
             Shape::Cycle | Shape::Itself => party(next),
         };
@@ -103,13 +115,14 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report, width: Option<usize>) ->
 }
 
 fn stall_lines(stall: &Stall, report: &Report, width: Option<usize>) -> Vec<String> {
-    let process = stall
-        .waits
-        .first()
-        .map(|wait| process_name(report, wait.party))
-        .unwrap_or_default();
+    let why = match stall.reason {
+        Reason::NobodyCanWake => "every thread that could wake them waits itself",
+        Reason::TookEachOthers => "each at a lock that another of them took last",
+    };
     let mut lines = vec![format!(
-        "STALL in {process} for {}: {} for locks whose holders are not known; nobody else in it has run since",
+        "STALL in {} {} for {}: {}, {why}",
+        stall.comm,
+        stall.pid,
         duration(Some(stall.age_ns)),
         plural(stall.waits.len() as u64, "thread")
     )];
@@ -118,11 +131,23 @@ fn stall_lines(stall: &Stall, report: &Report, width: Option<usize>) -> Vec<Stri
             "  {}  has waited {} for  {}",
             party(wait.party),
             duration(Some(wait.age_ns)),
-            lock_phrase(report, wait.lock, wait.address)
+            stalled_at(report, wait)
         ));
         lines.extend(code_of(report, wait.party, width));
     }
     lines
+}
+
+/// What a thread of a stall waits for.
+fn stalled_at(report: &Report, wait: &Stalled) -> String {
+    if report.locks.iter().any(|lock| lock.id == wait.lock) {
+        return lock_phrase(report, wait.lock, wait.address);
+    }
+    let kind = match wait.kind {
+        Kind::Unknown => "futex",
+        kind => kind.name(),
+    };
+    format!("{kind} {:#x}", wait.address)
 }
 
 /// The process's name, from its leader or, failing that, the thread's.
@@ -365,4 +390,13 @@ fn idle(report: &Report) -> String {
         return "not contention: nothing".to_owned();
     }
     format!("not contention, threads: {}", parts.join(", "))
+}
+
+/// Processes whose run-time system schedules threads at locks of its own, which no futex shows.
+fn runtimes(report: &Report) -> Vec<String> {
+    let line = |(&pid, (runtime, comm)): (&u32, &(Runtime, Comm))| {
+        let (name, command) = (runtime.name(), runtime.command(pid));
+        format!("{comm} {pid} keeps its locks to itself ({name}); what its threads wait for: {command}")
+    };
+    report.runtimes.iter().take(EDGES).map(line).collect()
 }

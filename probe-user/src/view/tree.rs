@@ -8,7 +8,7 @@ use probe_ebpf::state::State;
 use super::number::{UNKNOWN, at_least, percent, plural};
 use super::table::{Align, Table};
 use super::waiting::{ended, waiting_on};
-use crate::model::locks::people::People;
+use crate::model::locks::thread_index::ThreadIndex;
 use crate::model::orphans::Orphan;
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::{Comm, Condition, Thread};
@@ -65,7 +65,7 @@ pub fn lines(
 /// The table as it grows, with a colour for each row.
 struct Drawing<'a> {
     snapshot: &'a Snapshot,
-    people: People<'a>,
+    index: ThreadIndex<'a>,
     branches: Branches,
     table: Table,
     styles: Vec<Style>,
@@ -75,7 +75,7 @@ impl<'a> Drawing<'a> {
     fn new(snapshot: &'a Snapshot) -> Self {
         Self {
             snapshot,
-            people: People::new(snapshot),
+            index: ThreadIndex::new(snapshot),
             branches: Branches::default(),
             table: Table::new(&[
                 ("PID", Align::Right),
@@ -112,7 +112,7 @@ impl<'a> Drawing<'a> {
     /// A thread, with the share of a CPU that `all` have.
     fn row(&mut self, thread: &Thread, all: &[&Thread], command: String) {
         self.table
-            .row(row(self.snapshot, &self.people, thread, all, command));
+            .row(row(self.snapshot, &self.index, thread, all, command));
         self.styles.push(style(thread.condition));
     }
 
@@ -135,7 +135,7 @@ fn is_worth_showing(thread: &Thread) -> bool {
 
 fn row(
     snapshot: &Snapshot,
-    people: &People<'_>,
+    index: &ThreadIndex<'_>,
     thread: &Thread,
     all: &[&Thread],
     command: String,
@@ -151,7 +151,7 @@ fn row(
         thread.condition.letter().to_string(),
         at_least(thread.condition_ns, thread.is_lower_bound),
         cpu,
-        waiting_on(thread, Some(people)),
+        waiting_on(thread, Some(index)),
         command,
     ]
 }

@@ -6,14 +6,13 @@ use super::number::UNKNOWN;
 use crate::model::blocked;
 use crate::model::event::{exit_code, exit_signal};
 use crate::model::locks::Kind;
-use crate::model::locks::classify::look_of;
-use crate::model::locks::deadlock::proven_owner;
-use crate::model::locks::people::{Owner, People};
+use crate::model::locks::classification::classify_single_wait;
+use crate::model::locks::thread_index::{Owner, ThreadIndex};
 use crate::model::thread::{Condition, OpenWait, Thread};
 
-/// The words for the column WAITING ON. `people` tells who holds a lock.
-pub fn waiting_on(thread: &Thread, people: Option<&People<'_>>) -> String {
-    let at_futex = thread.futex.as_ref().zip(people);
+/// The words for the column WAITING ON. `index` tells who holds a lock.
+pub fn waiting_on(thread: &Thread, index: Option<&ThreadIndex<'_>>) -> String {
+    let at_futex = thread.futex.as_ref().zip(index);
     match thread.condition {
         Condition::Alive(State::Running) | Condition::Dead => UNKNOWN.to_owned(),
         Condition::Alive(State::Runnable) => "a CPU (runnable)".to_owned(),
@@ -28,7 +27,7 @@ pub fn waiting_on(thread: &Thread, people: Option<&People<'_>>) -> String {
             |tracer| format!("its tracer {tracer}"),
         ),
         Condition::Alive(State::Sleeping) if at_futex.is_some() => {
-            at_futex.map_or_else(String::new, |(open, people)| at_a_futex(thread, open, people))
+            at_futex.map_or_else(String::new, |(open, index)| at_a_futex(thread, open, index))
         }
         Condition::Alive(_) => thread
             .blocked_on
@@ -39,17 +38,18 @@ pub fn waiting_on(thread: &Thread, people: Option<&People<'_>>) -> String {
 }
 
 /// What one wait alone says of the futex.
-fn at_a_futex(thread: &Thread, open: &OpenWait, people: &People<'_>) -> String {
-    match proven_owner(people, thread, open) {
-        Some((Owner::Alive(owner), true)) => return format!("the end of {}", owner.id.tid),
-        Some((Owner::Alive(owner), false)) if owner.id == thread.id => {
-            return "a lock it holds itself".to_owned();
+fn at_a_futex(thread: &Thread, open: &OpenWait, index: &ThreadIndex<'_>) -> String {
+    if let Some(target) = index.target(thread, open) {
+        match target.owner {
+            Owner::Live(owner) if target.joins => return format!("the end of {}", owner.id.tid),
+            Owner::Live(owner) if owner.id == thread.id => return "a lock it holds itself".to_owned(),
+            Owner::Live(owner) => return format!("lock held by {}", owner.id.tid),
+            Owner::Parent(owner) => return format!("lock held by {} when it forked", owner.id.tid),
+            Owner::Exited(tid) => return format!("lock of {tid}, which ended"),
+            Owner::Ambiguous => {}
         }
-        Some((Owner::Alive(owner), false)) => return format!("lock held by {}", owner.id.tid),
-        Some((Owner::Gone(tid), false)) => return format!("lock of {tid}, which ended"),
-        _ => {}
     }
-    let shape = match look_of(&open.wait) {
+    let shape = match classify_single_wait(index, thread, open) {
         Kind::Mutex | Kind::PiMutex | Kind::Rwlock => "a lock",
         Kind::Condvar => "a condition",
         Kind::Semaphore => "a semaphore",

@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use probe_ebpf::lock::{Layout, OWNER_DIED, read_layout};
-
-use super::people::{Owner, People};
+use super::thread_index::{Owner, Target, ThreadIndex};
 use super::{LockId, Look, Party};
 use crate::model::thread::{OpenWait, Thread, ThreadId};
 
@@ -60,8 +58,10 @@ pub struct Deadlock {
     pub shape: Shape,
     /// Each waits for the next, the last for the first; of a dead owner, everybody who waits for it.
     pub members: Vec<Member>,
-    /// Tid of a dead owner, as memory has it.
+    /// Tid of an owner that has ended, as memory has it.
     pub dead_owner: Option<u32>,
+    /// The thread of the parent process that held the lock when the waiters' process was forked: there it lives, here it never did.
+    pub forked_from: Option<Party>,
     /// Nanoseconds since the last of them began to wait.
     pub age_ns: u64,
 }
@@ -71,42 +71,19 @@ struct Proof<'a> {
     waiter: &'a Thread,
     open: &'a OpenWait,
     lock: LockId,
-    owner: Owner<'a>,
-    joins: bool,
+    target: Target<'a>,
 }
 
-/// Whom an open wait is for, as memory says now; `None` if it does not.
-///
-/// Without memory (kernels before 5.18) nobody is named: the word as the wait began may long be another's.
-pub fn proven_owner<'a>(people: &People<'a>, thread: &Thread, open: &OpenWait) -> Option<(Owner<'a>, bool)> {
-    let wait = &open.wait;
-    let words = open.live.as_ref()?.words_at()?;
-    let (layout, owner) = read_layout(wait.op, wait.flags, wait.value, &words);
-    if layout == Layout::TidWord && words[0] & OWNER_DIED != 0 {
-        return None;
-    }
-    let shared = super::is_shared(wait);
-    match layout {
-        Layout::Join => Some((people.owner(thread, owner, false), true)),
-        Layout::TidWord | Layout::GlibcMutex if owner != 0 => {
-            Some((people.owner(thread, owner, shared), false))
-        }
-        _ => None,
-    }
-}
-
-/// Everything in one look that may be a deadlock.
-pub fn candidates(look: Look<'_>, people: &People<'_>) -> Vec<Deadlock> {
+/// Everything in one snapshot that may be a deadlock.
+pub fn candidates(look: Look<'_>, index: &ThreadIndex<'_>) -> Vec<Deadlock> {
     let proofs: BTreeMap<ThreadId, Proof<'_>> = look
         .open_waits()
         .filter_map(|(waiter, open, lock)| {
-            let (owner, joins) = proven_owner(people, waiter, open)?;
             let proof = Proof {
                 waiter,
                 open,
                 lock,
-                owner,
-                joins,
+                target: index.target(waiter, open)?,
             };
             Some((waiter.id, proof))
         })
@@ -117,7 +94,7 @@ pub fn candidates(look: Look<'_>, people: &People<'_>) -> Vec<Deadlock> {
     found
 }
 
-/// Follows everybody to whom it waits for. Each waits for one other at most, so every circle is walked once.
+/// Walks each waiter's owner chain. Each waits for one other at most, so every circle is walked once.
 fn cycles(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
     let mut done: HashSet<ThreadId> = HashSet::new();
     let mut found = Vec::new();
@@ -133,24 +110,23 @@ fn cycles(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
                 break;
             }
             path.push(at);
-            let Owner::Alive(owner) = proof.owner else { break };
+            let Owner::Live(owner) = proof.target.owner else {
+                break;
+            };
             at = owner.id;
         }
     }
     found
 }
 
-/// A circle as a deadlock. Threads that only join each other hold no lock, and cannot.
+/// A circle as a deadlock. `pthread_join()` refuses two threads that join each other (EDEADLK), but not three.
 fn circle(proofs: &BTreeMap<ThreadId, Proof<'_>>, ids: &[ThreadId]) -> Option<Deadlock> {
     let ring: Vec<&Proof<'_>> = ids.iter().filter_map(|id| proofs.get(id)).collect();
-    if ring.iter().all(|proof| proof.joins) {
-        return None;
-    }
     let before = ring.iter().cycle().skip(ring.len().checked_sub(1)?);
     let members = ring
         .iter()
         .zip(before)
-        .map(|(proof, before)| member(proof, (!before.joins).then_some(before.lock)));
+        .map(|(proof, before)| member(proof, (!before.target.joins).then_some(before.lock)));
     Some(Deadlock {
         shape: if ring.len() == 1 {
             Shape::Itself
@@ -159,31 +135,31 @@ fn circle(proofs: &BTreeMap<ThreadId, Proof<'_>>, ids: &[ThreadId]) -> Option<De
         },
         members: members.collect(),
         dead_owner: None,
+        forked_from: None,
         age_ns: ring.iter().map(|proof| proof.open.age_ns).min().unwrap_or(0),
     })
 }
 
-/// Locks whose holder has ended, with everybody who waits for them.
+/// Locks whose owner has ended or never was in this process, with all threads that wait for them.
 fn dead_owners(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
-    let mut by_lock: BTreeMap<LockId, (u32, Vec<&Proof<'_>>)> = BTreeMap::new();
-    for proof in proofs.values().filter(|proof| !proof.joins) {
-        if let Owner::Gone(tid) = proof.owner {
-            by_lock
-                .entry(proof.lock)
-                .or_insert((tid, Vec::new()))
-                .1
-                .push(proof);
-        }
-    }
-    by_lock
-        .into_values()
-        .map(|(tid, proofs)| Deadlock {
+    let mut by_lock: BTreeMap<LockId, Deadlock> = BTreeMap::new();
+    for proof in proofs.values().filter(|proof| !proof.target.joins) {
+        let (tid, forked_from) = match proof.target.owner {
+            Owner::Exited(tid) => (tid, None),
+            Owner::Parent(thread) => (thread.inner_tid(), Some(Party::of(thread))),
+            Owner::Live(_) | Owner::Ambiguous => continue,
+        };
+        let found = by_lock.entry(proof.lock).or_insert_with(|| Deadlock {
             shape: Shape::DeadOwner,
-            members: proofs.iter().map(|proof| member(proof, None)).collect(),
+            members: Vec::new(),
             dead_owner: Some(tid),
-            age_ns: proofs.iter().map(|proof| proof.open.age_ns).max().unwrap_or(0),
-        })
-        .collect()
+            forked_from,
+            age_ns: 0,
+        });
+        found.members.push(member(proof, None));
+        found.age_ns = found.age_ns.max(proof.open.age_ns);
+    }
+    by_lock.into_values().collect()
 }
 
 fn member(proof: &Proof<'_>, holds: Option<LockId>) -> Member {
@@ -193,7 +169,7 @@ fn member(proof: &Proof<'_>, holds: Option<LockId>) -> Member {
         waits_for: proof.lock,
         holds,
         address: proof.open.wait.address,
-        joins: proof.joins,
+        joins: proof.target.joins,
         id: proof.waiter.id,
         switches: switches.voluntary + switches.involuntary,
     }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use probe_ebpf::histogram::BUCKETS;
-use probe_ebpf::lock::{BY_OWNER, FutexWait, LAYOUTS, LockStats, OUTCOMES, Outcome, SEVERAL, WORDS};
+use probe_ebpf::lock::{BY_OWNER, EXPECTED, Expected, FutexWait, LockStats, OUTCOMES, Outcome, SEVERAL};
 use probe_ebpf::waiting::flag;
 
-use super::people::{Owner, People};
-use super::{LockId, Look};
+use super::protocol::{self, Protocol, Wait};
+use super::site::Site;
+use super::thread_index::{ThreadIndex, protocol_of};
+use super::{Kind, LockId, Look};
 use crate::model::thread::{OpenWait, Thread};
 
 /// Everything about one lock.
@@ -27,8 +29,8 @@ pub struct Evidence<'a> {
     pub histogram: [u64; BUCKETS],
     /// Waits that ended, by [`Outcome`].
     pub outcomes: [u64; OUTCOMES],
-    /// All waits, the open ones included, by [`probe_ebpf::lock::Layout`].
-    pub layouts: [u64; LAYOUTS],
+    /// All waits, the open ones included, by [`Expected`].
+    pub expected: [u64; EXPECTED],
     /// Waits with a timeout.
     pub timed: u64,
     /// A wait as it began: the latest, or an open one.
@@ -41,8 +43,8 @@ pub struct Evidence<'a> {
     pub waiters: HashSet<u32>,
     /// Tids of those who woke.
     pub wakers: HashSet<u32>,
-    /// Whether an owner that memory named is or was a thread that could have been it.
-    pub owner_seen: bool,
+    /// What it is, by its latest wait, an open one if there is one.
+    pub protocol: Protocol,
     /// Open waits, longest first.
     pub open: Vec<(&'a Thread, &'a OpenWait)>,
     /// Nanoseconds waited by each waiter, ended waits.
@@ -64,20 +66,20 @@ impl<'a> Evidence<'a> {
             max_ns: 0,
             histogram: [0; BUCKETS],
             outcomes: [0; OUTCOMES],
-            layouts: [0; LAYOUTS],
+            expected: [0; EXPECTED],
             timed: 0,
             sample: FutexWait::default(),
             several_waiters: false,
             acquirer: 0,
             waiters: HashSet::new(),
             wakers: HashSet::new(),
-            owner_seen: false,
+            protocol: protocol::UNKNOWN,
             open: Vec::new(),
             by_waiter: BTreeMap::new(),
         }
     }
 
-    fn add_stats(&mut self, stats: &LockStats) {
+    fn add_stats(&mut self, stats: &LockStats, site: &Site) {
         self.wait_ns += stats.wait_ns;
         self.max_ns = self.max_ns.max(stats.max_ns);
         for (sum, &count) in self.histogram.iter_mut().zip(&stats.histogram) {
@@ -86,7 +88,7 @@ impl<'a> Evidence<'a> {
         for (sum, &count) in self.outcomes.iter_mut().zip(&stats.outcomes) {
             *sum += u64::from(count);
         }
-        for (sum, &count) in self.layouts.iter_mut().zip(&stats.layouts) {
+        for (sum, &count) in self.expected.iter_mut().zip(&stats.expected) {
             *sum += u64::from(count);
         }
         self.timed += u64::from(stats.timed);
@@ -96,12 +98,18 @@ impl<'a> Evidence<'a> {
         }
         self.sample = stats.sample;
         self.acquirer = stats.acquirer;
+        self.protocol = protocol::identify(Wait {
+            call: &stats.sample,
+            site,
+            memory: None,
+            sp: 0,
+        });
     }
 
-    fn add_open(&mut self, thread: &'a Thread, open: &'a OpenWait, people: &People<'_>) {
+    fn add_open(&mut self, thread: &'a Thread, open: &'a OpenWait, index: &ThreadIndex<'_>) {
         self.open.push((thread, open));
         self.waiters.insert(thread.id.tid);
-        self.layouts[usize::from(open.wait.layout) % LAYOUTS] += 1;
+        self.expected[usize::from(open.wait.expected) % EXPECTED] += 1;
         self.timed += u64::from(open.wait.flags & flag::TIMED != 0);
         if self.pid == 0 {
             self.pid = thread.pid;
@@ -109,10 +117,21 @@ impl<'a> Evidence<'a> {
         if self.sample.address == 0 {
             self.sample = open.wait;
         }
-        let shared = super::is_shared(&open.wait);
-        if open.wait.owner != 0 {
-            self.owner_seen |= matches!(people.owner(thread, open.wait.owner, shared), Owner::Alive(_));
-        }
+        self.protocol = if index.joined(thread, open).is_some() {
+            protocol::JOIN
+        } else {
+            protocol_of(thread, open)
+        };
+    }
+
+    /// Waits for a value of that kind.
+    pub fn waits_for(&self, expected: Expected) -> u64 {
+        self.expected[expected as usize]
+    }
+
+    /// What kind of thing it is.
+    pub fn kind(&self) -> Kind {
+        self.protocol.kind
     }
 
     /// Waits that ended.
@@ -134,36 +153,22 @@ impl<'a> Evidence<'a> {
     pub fn take_turns(&self) -> usize {
         self.waiters.intersection(&self.wakers).count()
     }
-
-    /// The futex word and those behind it as they are now, if an open wait's were read.
-    pub fn live(&self) -> Option<[u32; WORDS]> {
-        self.open
-            .iter()
-            .find_map(|(_, open)| open.live.as_ref()?.words_at())
-    }
 }
 
-/// Gathers what is known about every lock of a look. `known` says whether a tid that memory named belonged to a thread of
-/// that process, now or before.
-pub fn gather<'a>(
-    look: Look<'a>,
-    people: &People<'a>,
-    known: impl Fn(u32, u32) -> bool,
-) -> BTreeMap<LockId, Evidence<'a>> {
+/// Gathers what is known about every lock of a snapshot.
+pub fn gather<'a>(look: Look<'a>, index: &ThreadIndex<'a>) -> BTreeMap<LockId, Evidence<'a>> {
     let mut all: BTreeMap<LockId, Evidence<'a>> = BTreeMap::new();
     for (key, stats) in &look.tables.locks {
         let id = look.tables.id(*key);
         let entry = all.entry(id).or_insert_with(|| Evidence::new(id, key.address));
-        entry.add_stats(stats);
+        entry.add_stats(stats, look.tables.site(*key, &stats.sample));
     }
     for (key, stats) in &look.tables.edges {
         let id = look.tables.id(key.lock);
         let Some(entry) = all.get_mut(&id) else { continue };
         entry.waiters.insert(key.waiter);
         *entry.by_waiter.entry(key.waiter).or_default() += stats.wait_ns;
-        if key.holder & BY_OWNER != 0 {
-            entry.owner_seen |= known(key.waiter, key.holder & !BY_OWNER);
-        } else if key.holder != 0 {
+        if key.holder & BY_OWNER == 0 && key.holder != 0 {
             entry.wakers.insert(key.holder);
         }
     }
@@ -171,7 +176,7 @@ pub fn gather<'a>(
         let entry = all
             .entry(id)
             .or_insert_with(|| Evidence::new(id, open.wait.address));
-        entry.add_open(thread, open, people);
+        entry.add_open(thread, open, index);
     }
     for entry in all.values_mut() {
         entry.several_waiters |= entry.waiters.len() > 1;

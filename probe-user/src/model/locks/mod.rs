@@ -5,42 +5,48 @@
 //!
 //! | module | answers |
 //! |---|---|
-//! | [`people`] | which thread a tid in memory means |
+//! | [`site`] | whose code waits |
+//! | [`protocol`] | what a futex is: its kind, whether waiting is contention, who owns it |
+//! | [`memory`] | which processes share the memory that a futex lies in |
+//! | [`thread_index`] | which thread a tid in memory means |
 //! | [`evidence`] | what is known about one lock |
-//! | [`classify`] | what kind of thing it is, and whether it is contended |
-//! | [`verdicts`] | the same of all locks of a look, some of which are parts of others |
-//! | [`deadlock`] | who waits in a circle |
-//! | [`stall`] | who waits while nobody is left to end it |
-//! | [`teller`] | how that is told |
-//! | [`growth`] | what was gained since an earlier look |
+//! | [`classification`] | what kind of thing it is, and whether it is contended |
+//! | [`deadlock`] | which threads wait in a circle |
+//! | [`stall`] | which threads wait for what no thread is left to end |
+//! | [`report_builder`] | how that is told |
+//! | [`delta`] | what was gained since an earlier snapshot |
 //! | [`parallelism`] | how parallel processes are for all that waiting |
 //! | [`window`] | what was waited between two moments |
 //! | [`report`] | all of it, as views show it |
-//! | [`books`] | running totals per group, for metrics |
+//! | [`aggregator`] | running totals per group, for metrics |
 
-pub mod books;
-pub mod classify;
+pub mod aggregator;
+pub mod classification;
 pub mod deadlock;
+pub mod delta;
 pub mod evidence;
-pub mod growth;
+pub mod memory;
 pub mod parallelism;
-pub mod people;
+pub mod protocol;
 pub mod report;
+pub mod report_builder;
+pub mod site;
 pub mod stall;
-pub mod teller;
-pub mod verdicts;
+pub mod thread_index;
 pub mod window;
 
 #[cfg(test)]
-pub(crate) mod scenes;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use probe_ebpf::lock::{EdgeKey, EdgeStats, FutexWait, LockKey, LockStats};
 use probe_ebpf::waiting::{flag, op};
 
+use self::site::Site;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, OpenWait, Thread};
 
@@ -69,6 +75,8 @@ pub struct Tables {
     pub edges: Vec<(EdgeKey, EdgeStats)>,
     /// Keys of locks that go by another name: in shared memory, or by the first word of a pair.
     pub aliases: HashMap<LockKey, LockId>,
+    /// Code that waited, by address space and instruction.
+    pub sites: HashMap<(u64, u64), Arc<Site>>,
 }
 
 impl Tables {
@@ -76,6 +84,12 @@ impl Tables {
     pub fn id(&self, key: LockKey) -> LockId {
         let private = LockId::Private(key.space, key.address);
         self.aliases.get(&key).copied().unwrap_or(private)
+    }
+
+    /// The code that made a wait.
+    pub fn site(&self, key: LockKey, wait: &FutexWait) -> &Site {
+        let found = self.sites.get(&(key.space, wait.ip));
+        found.map_or(&Site::UNREAD, |site| site)
     }
 }
 
@@ -107,15 +121,19 @@ pub fn key_of(thread: &Thread, open: &OpenWait) -> LockKey {
     }
 }
 
-/// Whether two words side by side are one lock: condition variables and readers-writer locks of glibc have a pair, and those
-/// who take turns alternate between both. Both are waited at as glibc does it; the first lies at a multiple of 8.
+/// Whether two words side by side are one lock: condition variables and readers-writer locks of glibc have a pair, and threads that
+/// take turns alternate between both; writers of Rust's readers-writer lock wait at a count behind its state.
 pub fn is_pair(first: &FutexWait, second: &FutexWait) -> bool {
+    const RUST_QUEUED: u32 = 0xc000_0000;
     let of_glibc = |wait: &FutexWait| {
         wait.op == op::WAIT_BITSET
             && wait.flags & (flag::REALTIME | flag::TIMED) != 0
             && wait.value != u32::MAX
     };
-    second.address & 7 == 4 && of_glibc(first) && of_glibc(second)
+    let of_rust = |wait: &FutexWait| wait.op == op::WAIT_BITSET && wait.flags & flag::REALTIME == 0;
+    let glibc = second.address & 7 == 4 && of_glibc(first) && of_glibc(second);
+    let queued = first.value & RUST_QUEUED != 0 && first.value != u32::MAX;
+    glibc || (queued && of_rust(first) && of_rust(second))
 }
 
 /// Whether other processes can be waiting at the same lock.

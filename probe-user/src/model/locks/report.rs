@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use probe_ebpf::ledger::BlockedOn;
 
 use super::deadlock::Deadlock;
+use super::site::Runtime;
 use super::stall::Stall;
 use super::{Grade, Kind, LockId, Party};
 use crate::model::account::Histogram;
@@ -27,6 +28,8 @@ pub struct Report {
     pub stalls: Vec<Stall>,
     /// How parallel the processes concerned were.
     pub processes: Vec<Parallelism>,
+    /// Processes whose run-time system keeps its locks to itself, by pid, with their names.
+    pub runtimes: BTreeMap<u32, (Runtime, Comm)>,
     /// Where threads of deadlocks and stalls wait, by tid; filled in by whoever can read symbols.
     pub codes: BTreeMap<u32, Code>,
 }

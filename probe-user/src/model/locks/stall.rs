@@ -1,16 +1,24 @@
-//! Who waits long for a lock while nobody is left who could release it, as far as one can tell without knowing the owner.
+//! Threads that wait for what no thread is left to end, where memory names no owner: never called a deadlock.
 //!
-//! Never called a deadlock: memory does not name the holder, so there is no proof. What speaks for it: the process's other
-//! threads have not run since the wait began, and none of them waits for something from outside that would wake it.
+//! Two rules, both of which a healthy program cannot meet:
+//! - *nobody can wake it*: every thread of an address space waits, without a timeout, at futexes of that space. Only a thread of the
+//!   space can wake those, and none runs. A signal handler could (`sem_post()` is allowed there), so a process with handlers of its own
+//!   counts only for locks, which handlers must not release.
+//! - *each last took what the other wants*: the last thread that ran on after a wait at a lock waits itself, at a lock that the other
+//!   one took last. Whatever else the process does does not matter.
+//!
+//! That nothing else has run for a while proves nothing: a thread that waits for the network may come back and release its lock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use probe_ebpf::lock::Layout;
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::flag;
 
-use super::{LockId, Look, Party};
-use crate::model::thread::{Condition, OpenWait, Thread};
+use super::deadlock::Deadlock;
+use super::protocol::Role;
+use super::thread_index::{ThreadIndex, protocol_of};
+use super::{Kind, LockId, Look, Party, key_of};
+use crate::model::thread::{Comm, Condition, OpenWait, Thread};
 
 /// Waits shorter than this are no stall.
 pub const STALL_AFTER_NS: u64 = 1_000_000_000;
@@ -24,99 +32,245 @@ pub struct Stalled {
     pub lock: LockId,
     /// Its address.
     pub address: u64,
+    /// What it is.
+    pub kind: Kind,
     /// For how long, nanoseconds.
     pub age_ns: u64,
 }
 
-/// A process whose locks nobody seems to be left to release.
+/// How it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Every thread that could end the waits waits itself.
+    NobodyCanWake,
+    /// Each waits at a lock that another of them took last.
+    TookEachOthers,
+}
+
+impl Reason {
+    /// The name used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NobodyCanWake => "nobody_can_wake",
+            Self::TookEachOthers => "took_each_others",
+        }
+    }
+}
+
+/// Threads of a process that wait in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// The process.
     pub pid: u32,
-    /// Who waits, longest first.
+    /// Its name.
+    pub comm: Comm,
+    /// How it is known.
+    pub reason: Reason,
+    /// The waits, longest first.
     pub waits: Vec<Stalled>,
-    /// Its other threads, which have not run since either.
+    /// Other threads of the process: those that only wait for these to end, or do something else.
     pub others: u64,
     /// Nanoseconds since the last of the waits began.
     pub age_ns: u64,
-    /// Whether one of the locks has behaved as one before. Else they only look like locks: counters of condition variables
-    /// that stand at 2 do, too, and the code that waits has to tell.
-    pub proven: bool,
 }
 
-/// Stalls of a look. `contended` are the locks that behaved as locks before, `owned` those with a known holder.
-pub fn stalls(look: Look<'_>, contended: &BTreeSet<LockId>, owned: &BTreeSet<LockId>) -> Vec<Stall> {
-    let mut by_process: BTreeMap<u32, Vec<(&Thread, &OpenWait, LockId)>> = BTreeMap::new();
-    for (thread, open, lock) in look.open_waits() {
-        let may_be = contended.contains(&lock) || open.wait.layout == Layout::Contended as u8;
-        let endless = open.wait.flags & flag::TIMED == 0;
-        if may_be && endless && open.age_ns >= STALL_AFTER_NS && !owned.contains(&lock) {
-            by_process
-                .entry(thread.pid)
-                .or_default()
-                .push((thread, open, lock));
+/// Stalls of a snapshot, none of a process that has a proven deadlock: what waits there waits because of that.
+pub fn stalls(look: Look<'_>, index: &ThreadIndex<'_>, deadlocks: &[Deadlock]) -> Vec<Stall> {
+    let members = deadlocks.iter().flat_map(|deadlock| &deadlock.members);
+    let known: HashSet<u32> = members.map(|member| member.party.pid).collect();
+    let mut found: BTreeMap<u32, Stall> = BTreeMap::new();
+    for stall in unwakeable(look, index).into_iter().chain(took_each_others(look)) {
+        if !known.contains(&stall.pid) {
+            found.entry(stall.pid).or_insert(stall);
         }
     }
-    by_process
-        .into_iter()
-        .filter_map(|(pid, waits)| stall(look, pid, &waits, contended))
-        .collect()
+    found.into_values().collect()
 }
 
-fn stall(
-    look: Look<'_>,
-    pid: u32,
-    waits: &[(&Thread, &OpenWait, LockId)],
-    contended: &BTreeSet<LockId>,
-) -> Option<Stall> {
-    let locks: BTreeSet<LockId> = waits.iter().map(|(_, _, lock)| *lock).collect();
-    // A counter that stands at 2 looks like one contended mutex. Two of them at once are worth a second look.
-    if locks.len() < 2 && locks.is_disjoint(contended) {
-        return None;
+/// Address spaces none of whose threads can wake any other.
+fn unwakeable(look: Look<'_>, index: &ThreadIndex<'_>) -> Vec<Stall> {
+    let spaces: HashSet<u64> = look
+        .open_waits()
+        .filter(|(_, open, _)| is_long(open))
+        .map(|(thread, _, _)| thread.space)
+        .collect();
+    let mut of_space: BTreeMap<u64, Vec<&Thread>> = BTreeMap::new();
+    for thread in look.snapshot.threads.iter().filter(|thread| is_living(thread)) {
+        if spaces.contains(&thread.space) {
+            of_space.entry(thread.space).or_default().push(thread);
+        }
     }
-    let age_ns = waits.iter().map(|(_, open, _)| open.age_ns).min()?;
-    let waiting: BTreeSet<u32> = waits.iter().map(|(thread, _, _)| thread.id.tid).collect();
-    let others: Vec<&Thread> = look
+    // Kernel threads that work for a process (io_uring) have its pid and no address space.
+    let helped: HashSet<u32> = look
         .snapshot
         .threads
         .iter()
-        .filter(|thread| thread.pid == pid && !waiting.contains(&thread.id.tid))
+        .filter(|thread| is_living(thread) && thread.space == 0)
+        .map(|thread| thread.pid)
         .collect();
-    if others.iter().any(|thread| may_release(thread, age_ns)) {
-        return None;
-    }
-    let mut waits: Vec<Stalled> = waits
-        .iter()
-        .map(|(thread, open, lock)| Stalled {
-            party: Party::of(thread),
-            lock: *lock,
-            address: open.wait.address,
-            age_ns: open.age_ns,
-        })
-        .collect();
-    waits.sort_by_key(|wait| std::cmp::Reverse(wait.age_ns));
-    Some(Stall {
-        pid,
-        waits,
-        others: others.len() as u64,
-        age_ns,
-        proven: !locks.is_disjoint(contended),
-    })
+    let stalls = of_space.values().filter_map(|threads| {
+        let all_wait = threads.iter().all(|thread| waits_in_vain(look, thread));
+        let helped = threads.iter().any(|thread| helped.contains(&thread.pid));
+        (all_wait && !helped)
+            .then(|| of_threads(look, index, threads))
+            .flatten()
+    });
+    stalls.collect()
 }
 
-/// Whether a thread that does not wait for the locks has run since, or will.
-fn may_release(thread: &Thread, age_ns: u64) -> bool {
-    match thread.condition {
-        Condition::Alive(State::Sleeping | State::Uninterruptible) => {}
-        Condition::Alive(State::Stopped | State::Traced) | Condition::Zombie | Condition::Dead => {
-            return false;
-        }
-        Condition::Alive(_) => return true,
+fn is_living(thread: &Thread) -> bool {
+    matches!(thread.condition, Condition::Alive(_)) && !thread.kernel
+}
+
+/// Whether a wait is old enough, and has no end of its own.
+fn is_long(open: &OpenWait) -> bool {
+    open.age_ns >= STALL_AFTER_NS && open.wait.flags & flag::TIMED == 0
+}
+
+/// Whether a thread waits without a timeout at a futex that only its own address space knows.
+fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
+    let asleep = thread.condition == Condition::Alive(State::Sleeping);
+    let Some(open) = thread.futex.as_ref().filter(|open| asleep && is_long(open)) else {
+        return false;
+    };
+    let place = look.snapshot.memory.place(&key_of(thread, open));
+    let private = open.wait.flags & flag::PRIVATE != 0;
+    matches!(place, Some(None)) || (private && place.is_none())
+}
+
+/// What all threads of an address space wait for; `None` if that is what idle programs do.
+fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> Option<Stall> {
+    let waits = threads.iter().filter_map(|thread| {
+        let open = thread.futex.as_ref()?;
+        let joins = index.joined(thread, open).is_some();
+        (!joins).then(|| (*thread, open, protocol_of(thread, open)))
+    });
+    let waits: Vec<_> = waits.collect();
+    let is_lock = |role| matches!(role, Role::Lock | Role::LikelyLock);
+    let locks = waits.iter().any(|(_, _, protocol)| is_lock(protocol.role));
+    // A program may park all its threads until a signal ends it; one that waits for a semaphore or a condition wants it to come.
+    let wants = waits
+        .iter()
+        .any(|(_, _, protocol)| matches!(protocol.kind, Kind::Semaphore | Kind::Condvar));
+    let by_signal = threads
+        .iter()
+        .any(|thread| look.snapshot.memory.may_handle_signals(thread.pid));
+    if !locks && (by_signal || !wants) {
+        return None;
     }
-    let ran_since = thread.condition_ns.is_none_or(|ns| ns < age_ns);
-    let timed = thread
-        .futex
-        .as_ref()
-        .is_some_and(|open| open.wait.flags & flag::TIMED != 0);
-    ran_since || timed
+    let mut stall = stall(look, threads.first()?.pid, Reason::NobodyCanWake);
+    for (thread, open, protocol) in waits {
+        let in_question = if locks {
+            is_lock(protocol.role)
+        } else {
+            protocol.role != Role::Idle || protocol.kind != Kind::Parker
+        };
+        if in_question {
+            stall.waits.push(stalled(look, thread, open, protocol.kind));
+        }
+    }
+    finish(look, stall)
+}
+
+/// Threads that wait in a circle of locks which each of them took last.
+fn took_each_others(look: Look<'_>) -> Vec<Stall> {
+    let mut acquirers: HashMap<LockId, u32> = HashMap::new();
+    for (key, stats) in &look.tables.locks {
+        if stats.acquirer != 0 {
+            acquirers.insert(look.tables.id(*key), stats.acquirer);
+        }
+    }
+    let mut waits: BTreeMap<u32, (&Thread, &OpenWait, LockId)> = BTreeMap::new();
+    for (thread, open, lock) in look.open_waits() {
+        let role = protocol_of(thread, open).role;
+        if is_long(open) && matches!(role, Role::Lock | Role::LikelyLock | Role::ByBehaviour) {
+            waits.insert(thread.id.tid, (thread, open, lock));
+        }
+    }
+    let next = |tid: u32| {
+        let (_, _, lock) = waits.get(&tid)?;
+        acquirers.get(lock).copied().filter(|&holder| holder != tid)
+    };
+    let mut seen: BTreeSet<u32> = BTreeSet::new();
+    let mut stalls = Vec::new();
+    for &start in waits.keys() {
+        let mut path = Vec::new();
+        let mut at = start;
+        while waits.contains_key(&at) && seen.insert(at) {
+            path.push(at);
+            let Some(holder) = next(at) else { break };
+            at = holder;
+        }
+        let begin = path
+            .iter()
+            .position(|&tid| Some(tid) == path.last().and_then(|&last| next(last)));
+        let Some(circle) = begin
+            .map(|begin| &path[begin..])
+            .filter(|circle| circle.len() > 1)
+        else {
+            continue;
+        };
+        stalls.extend(of_circle(look, &waits, circle));
+    }
+    stalls
+}
+
+fn of_circle(
+    look: Look<'_>,
+    waits: &BTreeMap<u32, (&Thread, &OpenWait, LockId)>,
+    circle: &[u32],
+) -> Option<Stall> {
+    let members: Vec<_> = circle.iter().filter_map(|tid| waits.get(tid)).collect();
+    let locks: BTreeSet<LockId> = members.iter().map(|(_, _, lock)| *lock).collect();
+    // At one lock the last to take it may well be back in line; two different ones are needed for a circle.
+    if locks.len() < members.len() {
+        return None;
+    }
+    let mut stall = stall(look, members.first()?.0.pid, Reason::TookEachOthers);
+    for (thread, open, _) in members {
+        let kind = match protocol_of(thread, open).kind {
+            Kind::Unknown => Kind::Mutex,
+            kind => kind,
+        };
+        stall.waits.push(stalled(look, thread, open, kind));
+    }
+    finish(look, stall)
+}
+
+fn stall(look: Look<'_>, pid: u32, reason: Reason) -> Stall {
+    let leader = look.snapshot.threads.iter().find(|thread| thread.id.tid == pid);
+    Stall {
+        pid,
+        comm: leader.map(|leader| leader.comm).unwrap_or_default(),
+        reason,
+        waits: Vec::new(),
+        others: 0,
+        age_ns: 0,
+    }
+}
+
+fn stalled(look: Look<'_>, thread: &Thread, open: &OpenWait, kind: Kind) -> Stalled {
+    Stalled {
+        party: Party::of(thread),
+        lock: look.tables.id(key_of(thread, open)),
+        address: open.wait.address,
+        kind,
+        age_ns: open.age_ns,
+    }
+}
+
+/// Orders the waits and counts the rest of the process.
+fn finish(look: Look<'_>, mut stall: Stall) -> Option<Stall> {
+    stall
+        .waits
+        .sort_by_key(|wait| (std::cmp::Reverse(wait.age_ns), wait.party.tid));
+    stall.age_ns = stall.waits.last()?.age_ns;
+    let waiting: HashSet<u32> = stall.waits.iter().map(|wait| wait.party.tid).collect();
+    let others = look
+        .snapshot
+        .threads
+        .iter()
+        .filter(|thread| thread.pid == stall.pid && !waiting.contains(&thread.id.tid));
+    stall.others = others.count() as u64;
+    Some(stall)
 }

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use probe_ebpf::lock::Outcome;
+use probe_ebpf::lock::{LockKey, Outcome};
 use probe_ebpf::state::State;
 use proptest::prelude::*;
 
 use super::deadlock::{Shape, candidates, confirmed};
-use super::people::People;
 use super::report::{Pattern, Report};
-use super::scenes::{PID, World, look, no_tables};
+use super::stall::{Reason, stalls};
+use super::testing::{PID, SPACE, World, look, no_tables};
+use super::thread_index::ThreadIndex;
 use super::window::LockWindow;
-use super::{Grade, Kind};
+use super::{Grade, Kind, LockId};
 use crate::model::thread::Condition;
 use crate::model::tracker::tests::NoUnits;
 
@@ -67,15 +68,16 @@ fn a_mutex_names_its_holder_and_what_it_does() {
 }
 
 #[test]
-fn things_are_told_apart() {
-    let cases: [(&str, Outcome, Kind, bool); 7] = [
+fn kinds_by_site_call_and_value() {
+    let cases: [(&str, Outcome, Kind, bool); 8] = [
         ("rust", Outcome::WokenOne, Kind::Mutex, true),
         ("pi", Outcome::WokenOne, Kind::PiMutex, true),
+        ("musl", Outcome::WokenOne, Kind::Mutex, true),
         ("rwlock", Outcome::WokenOne, Kind::Rwlock, true),
         ("condvar", Outcome::WokenOne, Kind::Condvar, false),
         ("timed", Outcome::Unmatched, Kind::Condvar, false),
         ("barrier", Outcome::WokenMany, Kind::Barrier, false),
-        ("parker", Outcome::WokenMany, Kind::Condvar, false),
+        ("parker", Outcome::WokenMany, Kind::Parker, false),
     ];
     for (name, outcome, kind, contended) in cases {
         let mut world = World::default();
@@ -85,6 +87,126 @@ fn things_are_told_apart() {
             .edge(MU, 102, 110, false, 10, 10_000_000);
         assert_eq!(kind_of(&world), (kind, contended), "{name}");
     }
+}
+
+/// With short holds the word has changed by the time it is read: neither it nor the owner says anything.
+#[test]
+fn a_contended_mutex_needs_no_word() {
+    let mut world = World::default();
+    world.waited("glibc", MU, 20, 1_000_000, Outcome::WokenOne);
+    world.last_stats().sample.word = 0;
+    assert_eq!(kind_of(&world), (Kind::Mutex, true));
+}
+
+/// The same call and value from code that is not known is a lock only if its waiters wake each other.
+#[test]
+fn unknown_code_is_judged_by_behaviour() {
+    let mut world = World::default();
+    world.waited("glibc", MU, 20, 1_000_000, Outcome::WokenOne);
+    world.tables.sites.clear();
+    world
+        .edge(MU, 101, 110, false, 10, 10_000_000)
+        .edge(MU, 102, 110, false, 10, 10_000_000);
+    assert!(
+        !kind_of(&world).1,
+        "a producer wakes them: workers that idle at a counter of 2"
+    );
+    world
+        .edge(MU, 101, 102, false, 10, 10_000_000)
+        .edge(MU, 102, 101, false, 10, 10_000_000);
+    assert_eq!(kind_of(&world), (Kind::Mutex, true));
+}
+
+/// Python's and multiprocessing's locks, `binary_semaphore`: who waits gives it back.
+#[test]
+fn a_semaphore_whose_waiters_post_is_a_lock() {
+    let mut world = World::default();
+    world
+        .waited("semaphore", MU, 20, 1_000_000, Outcome::WokenOne)
+        .edge(MU, 101, 110, false, 10, 10_000_000)
+        .edge(MU, 102, 110, false, 10, 10_000_000);
+    assert_eq!(
+        kind_of(&world),
+        (Kind::Semaphore, false),
+        "another posts: work to do"
+    );
+    world
+        .edge(MU, 101, 102, false, 10, 10_000_000)
+        .edge(MU, 102, 101, false, 10, 10_000_000);
+    assert_eq!(kind_of(&world), (Kind::Semaphore, true));
+}
+
+/// musl's ordinary mutex holds `EBUSY` with the bit of waiters: 16 is no thread, whoever has that tid.
+#[test]
+fn a_mutex_without_an_owner_names_nobody() {
+    let mut world = World::default();
+    world
+        .runs(16, "innocent")
+        .runs(102, "holder")
+        .waits(101, "a", "musl", MU, 0);
+    let report = report(&world);
+    assert_eq!(
+        (
+            report.deadlocks.len(),
+            report.stalls.len(),
+            report.locks[0].holder
+        ),
+        (0, 0, None)
+    );
+}
+
+/// A tid that lives, but not in the waiter's address space: nothing is proved.
+#[test]
+fn an_owner_elsewhere_is_not_an_owner_that_ended() {
+    let mut world = World::default();
+    world.runs(102, "elsewhere").last().space = 99;
+    world.waits(101, "a", "glibc", MU, 102);
+    let found = report(&world);
+    assert!(found.deadlocks.is_empty() && found.locks[0].holder.is_none());
+    // Its process maps the same file: it holds the lock.
+    let key = LockKey {
+        space: SPACE,
+        address: MU,
+    };
+    world.places.insert(
+        key,
+        LockId::Shared {
+            device: 1,
+            inode: 2,
+            offset: 0,
+        },
+    );
+    world.mapped.push((PID, 1, 2));
+    let found = report(&world);
+    assert_eq!(found.locks[0].holder.unwrap().party.tid, 102);
+    // A second thread of that tid, in another namespace, that maps it as well.
+    world.runs(202, "other").last().ns_tids.push(102);
+    assert!(
+        report(&world).locks[0].holder.is_none(),
+        "which of them, nobody knows"
+    );
+}
+
+#[test]
+fn a_child_waits_for_a_lock_that_was_held_when_it_was_forked() {
+    let mut world = World::default();
+    world.runs(102, "logger").last().space = 99;
+    world.last().pid = 50;
+    world.waits(101, "child", "glibc", MU, 102).last().ppid = 50;
+    let found = report(&world).deadlocks;
+    assert_eq!(
+        (found[0].shape, found[0].forked_from.unwrap().tid),
+        (Shape::DeadOwner, 102)
+    );
+}
+
+#[test]
+fn threads_that_join_each_other_in_a_ring_are_a_deadlock() {
+    let mut world = World::default();
+    for (tid, joined) in [(101, 102), (102, 103), (103, 101)] {
+        world.waits(tid, "t", "join", MU + 64 * u64::from(joined), joined);
+    }
+    assert_eq!(report(&world).deadlocks.len(), 1);
 }
 
 /// A signal that waits until the waiters of the group before have left (glibc 2.25 to 2.40), and a barrier elsewhere.
@@ -121,7 +243,7 @@ fn one_waiter_that_others_wake_is_a_parker() {
 fn a_semaphore_counts_its_waiters() {
     let mut world = World::default();
     world
-        .waited("condvar", MU, 20, 1_000_000, Outcome::WokenOne)
+        .waited("semaphore", MU, 20, 1_000_000, Outcome::WokenOne)
         .last_stats()
         .sample
         .next = 3;
@@ -139,6 +261,8 @@ fn the_end_of_a_thread_is_no_contention() {
 #[test]
 fn an_idle_pool_is_no_contention() {
     let mut world = World::default();
+    // It may hand out work.
+    world.runs(100, "main");
     for tid in 101..117 {
         world.waits(tid, "worker", "condvar", MU, 0);
     }
@@ -194,18 +318,18 @@ fn a_circle_is_a_deadlock_once_a_second_look_confirms_it() {
         world.snapshot(SECOND, 5),
         world.snapshot(2 * SECOND, 5),
     );
-    let people = People::new(&early);
-    let first = candidates(look(&early, &tables), &people);
+    let index = ThreadIndex::new(&early);
+    let first = candidates(look(&early, &tables), &index);
     assert_eq!(confirmed(first.clone(), &[]), [], "one look proves nothing");
-    let people = People::new(&late);
-    let found = confirmed(candidates(look(&late, &tables), &people), &first);
+    let index = ThreadIndex::new(&late);
+    let found = confirmed(candidates(look(&late, &tables), &index), &first);
     assert_eq!(found.len(), 1);
     let members: Vec<_> = found[0].members.iter().map(|member| member.party.tid).collect();
     assert_eq!((found[0].shape, members), (Shape::Cycle, vec![101, 102]));
     assert_eq!(found[0].members[0].holds, Some(found[0].members[1].waits_for));
     let moved = world.snapshot(3 * SECOND, 6);
-    let people = People::new(&moved);
-    let after = confirmed(candidates(look(&moved, &tables), &people), &first);
+    let index = ThreadIndex::new(&moved);
+    let after = confirmed(candidates(look(&moved, &tables), &index), &first);
     assert_eq!(after, [], "they have run in between");
 }
 
@@ -266,19 +390,47 @@ fn unknown_owners_make_a_stall_never_a_deadlock() {
     let stuck = report(&world);
     assert!(stuck.deadlocks.is_empty());
     assert_eq!(stuck.stalls.len(), 1);
-    assert_eq!((stuck.stalls[0].waits.len(), stuck.stalls[0].others), (2, 1));
+    let stall = &stuck.stalls[0];
+    assert_eq!(
+        (stall.waits.len(), stall.others, stall.reason),
+        (2, 1, Reason::NobodyCanWake)
+    );
     world.runs(103, "another");
     assert!(
         report(&world).stalls.is_empty(),
-        "somebody runs who may release them"
+        "a thread runs that may release them"
     );
-    let mut counter = World::default();
-    counter
-        .waits(101, "a", "rust", MU, 0)
-        .waits(102, "b", "rust", MU, 0);
+    // Whatever else runs, if each has taken last what the other waits for.
+    for (lock, acquirer) in [(MU, 102), (OTHER, 101)] {
+        world
+            .waited("rust", lock, 5, 1_000, Outcome::WokenOne)
+            .last_stats()
+            .acquirer = acquirer;
+    }
+    assert_eq!(report(&world).stalls[0].reason, Reason::TookEachOthers);
+}
+
+/// What idles by design: parked threads, and conditions that a signal handler may bring about.
+#[test]
+fn idle_programs_are_not_stalled() {
+    let mut world = World::default();
+    world.waits(100, "main", "parker", MU, 0);
+    assert!(report(&world).stalls.is_empty(), "parked until a signal ends it");
+    let mut world = World::default();
+    world.waits(100, "main", "semaphore", MU, 0);
+    assert_eq!(report(&world).stalls.len(), 1, "nobody can post it");
+    let mut snapshot = world.snapshot(11 * SECOND, 5);
+    snapshot.memory.handles_signals.insert(PID, true);
+    let index = ThreadIndex::new(&snapshot);
     assert!(
-        report(&counter).stalls.is_empty(),
-        "a counter may well stand at 2"
+        stalls(look(&snapshot, &world.tables), &index, &[]).is_empty(),
+        "a handler may"
+    );
+    snapshot.memory.handles_signals.clear();
+    let index = ThreadIndex::new(&snapshot);
+    assert!(
+        stalls(look(&snapshot, &world.tables), &index, &[]).is_empty(),
+        "nobody knows"
     );
 }
 

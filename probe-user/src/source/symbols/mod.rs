@@ -78,9 +78,8 @@ struct Named {
     code: Option<Code>,
 }
 
-/// Names the locks at the top of a report, as far as that can be done in time, and drops stalls that their code disproves.
+/// Names the locks at the top of a report, as far as that can be done in time.
 pub fn name(report: &mut Report, snapshot: &Snapshot) {
-    check_stalls(report, snapshot);
     let stuck = stuck(snapshot);
     let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();
     let locks = report.locks.iter().enumerate();
@@ -146,48 +145,6 @@ fn name_standstills(report: &mut Report, snapshot: &Snapshot, stuck: &HashSet<u3
     report.codes = told.collect();
 }
 
-/// Keeps of the stalls that nothing but the looks of their locks speaks for those whose code says that it takes a lock.
-fn check_stalls(report: &mut Report, snapshot: &Snapshot) {
-    if report.stalls.iter().all(|stall| stall.proven) {
-        return;
-    }
-    let unproven = report.stalls.iter().filter(|stall| !stall.proven);
-    let wanted: Vec<(u32, Vec<Waiter>)> = unproven
-        .map(|stall| {
-            let waits = stall.waits.iter().map(|wait| wait.party.tid);
-            (stall.pid, waiters(snapshot, waits, NAMED))
-        })
-        .collect();
-    let locking: HashSet<u32> = within("symbols", DEADLINE, move |sender| {
-        let mut subjects = Subjects::default();
-        let symbolizer = Symbolizer::builder().enable_demangling(false).build();
-        for (pid, waiters) in wanted {
-            let mut codes = waiters
-                .iter()
-                .filter_map(|waiter| code(subjects.get(waiter.pid)?, &symbolizer, waiter));
-            if codes.any(|code| takes_lock(&code.frames)) && sender.send(pid).is_err() {
-                return;
-            }
-        }
-    })
-    .into_iter()
-    .collect();
-    report
-        .stalls
-        .retain(|stall| stall.proven || locking.contains(&stall.pid));
-}
-
-/// Whether functions are those of taking a lock, and not of waiting for work.
-fn takes_lock(frames: &[String]) -> bool {
-    let names: Vec<String> = frames.iter().map(|frame| frame.to_lowercase()).collect();
-    let any = |words: &[&str]| {
-        names
-            .iter()
-            .any(|name| words.iter().any(|word| name.contains(word)))
-    };
-    any(&["mutex", "rwlock", "lock_contended", "lock_slow"]) && !any(&["condvar", "cond_wait", "park"])
-}
-
 /// Those of the threads whose registers are known.
 fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>, most: usize) -> Vec<Waiter> {
     let waiter = |tid| {
@@ -238,20 +195,6 @@ fn code(subject: &mut Subject, symbolizer: &Symbolizer, waiter: &Waiter) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn taking_a_lock_is_not_waiting_for_work() {
-        let frames = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert!(takes_lock(&frames(&[
-            "std::sys::sync::mutex::futex::Mutex::lock_contended",
-            "app::transfer"
-        ])));
-        assert!(!takes_lock(&frames(&[
-            "std::sys::sync::condvar::futex::Condvar::wait_optional_timeout",
-            "parking_lot::Mutex"
-        ])));
-        assert!(!takes_lock(&frames(&["app::work"])));
-    }
 
     #[test]
     fn only_mangled_names_are_demangled() {

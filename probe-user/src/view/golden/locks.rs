@@ -6,7 +6,7 @@ use probe_ebpf::lock::Outcome;
 use probe_ebpf::state::State;
 
 use crate::model::locks::report::{Code, Report};
-use crate::model::locks::scenes::{World, look, no_tables};
+use crate::model::locks::testing::{World, look, no_tables};
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::{Comm, Condition};

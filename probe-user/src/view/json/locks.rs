@@ -9,6 +9,7 @@ use super::states::BucketJson;
 use super::{BlockedOnJson, blocked_on_json};
 use crate::model::locks::deadlock::{Deadlock, Member};
 use crate::model::locks::report::{Code, Edge, Holder, Lock, Parallelism, Report};
+use crate::model::locks::site::Runtime;
 use crate::model::locks::stall::Stall;
 use crate::model::locks::{LockId, Party};
 use crate::model::thread::Comm;
@@ -22,6 +23,16 @@ pub struct Locks {
     stalls: Vec<StallJson>,
     not_contention: Vec<IdleJson>,
     processes: Vec<ProcessJson>,
+    runtimes: Vec<RuntimeJson>,
+}
+
+/// A process whose run-time system has locks that no futex shows.
+#[derive(Debug, Serialize)]
+struct RuntimeJson {
+    pid: u32,
+    comm: Option<String>,
+    runtime: &'static str,
+    command: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +96,8 @@ struct DeadlockJson {
     threads: Vec<MemberJson>,
     /// Tid of a holder that has ended, as its mutex has it.
     dead_owner: Option<u32>,
+    /// The thread of the parent process that held the lock when this process was forked.
+    forked_from: Option<PartyJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +114,8 @@ struct MemberJson {
 #[derive(Debug, Serialize)]
 struct StallJson {
     pid: u32,
+    comm: Option<String>,
+    reason: &'static str,
     since_ns: u64,
     other_threads: u64,
     threads: Vec<StalledJson>,
@@ -111,6 +126,7 @@ struct StalledJson {
     tid: u32,
     comm: Option<String>,
     waits_for: String,
+    kind: &'static str,
     wait_ns: u64,
     code: Option<CodeJson>,
 }
@@ -156,6 +172,7 @@ pub fn locks(report: &Report) -> Locks {
             .collect(),
         not_contention: report.idle.iter().map(idle).collect(),
         processes: report.processes.iter().map(process).collect(),
+        runtimes: runtimes(report),
     }
 }
 
@@ -262,6 +279,7 @@ fn deadlock(deadlock: &Deadlock, codes: &BTreeMap<u32, Code>) -> DeadlockJson {
         since_ns: deadlock.age_ns,
         threads: deadlock.members.iter().map(member).collect(),
         dead_owner: deadlock.dead_owner,
+        forked_from: deadlock.forked_from.as_ref().map(party),
     }
 }
 
@@ -270,11 +288,14 @@ fn stall(stall: &Stall, codes: &BTreeMap<u32, Code>) -> StallJson {
         tid: wait.party.tid,
         comm: name(wait.party.comm),
         waits_for: lock_id(wait.lock),
+        kind: wait.kind.name(),
         wait_ns: wait.age_ns,
         code: codes.get(&wait.party.tid).map(code),
     });
     StallJson {
         pid: stall.pid,
+        comm: name(stall.comm),
+        reason: stall.reason.name(),
         since_ns: stall.age_ns,
         other_threads: stall.others,
         threads: threads.collect(),
@@ -293,6 +314,16 @@ fn idle(lock: &Lock) -> IdleJson {
         waits: lock.waits,
         wait_ns_total: lock.wait_ns,
     }
+}
+
+fn runtimes(report: &Report) -> Vec<RuntimeJson> {
+    let runtime = |(&pid, (runtime, comm)): (&u32, &(Runtime, Comm))| RuntimeJson {
+        pid,
+        comm: name(*comm),
+        runtime: runtime.name(),
+        command: runtime.command(pid),
+    };
+    report.runtimes.iter().map(runtime).collect()
 }
 
 fn process(process: &Parallelism) -> ProcessJson {

@@ -1,32 +1,33 @@
-//! Turns evidence into what reports say: locks, their holders, edges, patterns.
+//! Makes of evidence what reports say: locks, their holders, edges, patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use probe_ebpf::lock::{BY_OWNER, EdgeKey};
 
-use super::classify::Verdict;
-use super::deadlock::proven_owner;
+use super::classification::Classification;
 use super::evidence::Evidence;
-use super::people::{Names, Owner, People};
 use super::report::{Doing, Edge, Holder, Lock, Pattern};
+use super::thread_index::{NameCache, Owner, ThreadIndex};
 use super::{Grade, LockId, Look, Party, Tables, is_shared, key_of};
 use crate::model::thread::{Comm, OpenWait, Thread};
 
-/// Turns evidence into lines.
-pub struct Teller<'a, 'p> {
-    /// Who is there.
-    pub people: &'a People<'p>,
-    /// Who was.
-    pub names: &'a Names,
+/// See the module.
+pub struct ReportBuilder<'a, 'p> {
+    /// Threads that live.
+    pub index: &'a ThreadIndex<'p>,
+    /// Names of those that have ended.
+    pub names: &'a NameCache,
+    /// What each lock is.
+    pub classes: &'a BTreeMap<LockId, Classification>,
     /// Which locks there are.
     pub tables: &'a Tables,
     /// Length of the window, nanoseconds.
     pub window_ns: u64,
 }
 
-impl Teller<'_, '_> {
+impl ReportBuilder<'_, '_> {
     fn party(&self, tid: u32) -> Party {
-        self.people
+        self.index
             .get(tid)
             .map(Party::of)
             .or_else(|| self.names.get(tid))
@@ -37,8 +38,8 @@ impl Teller<'_, '_> {
             })
     }
 
-    /// The holder an edge names; `None` if it names none, or one that never was.
-    fn holder_of(&self, key: &EdgeKey) -> Option<(Party, Grade)> {
+    /// The holder an edge names; `None` if it names none, or if memory of this protocol cannot name one.
+    fn holder_of(&self, key: &EdgeKey, lock: LockId) -> Option<(Party, Grade)> {
         let tid = key.holder & !BY_OWNER;
         if tid == 0 {
             return None;
@@ -46,11 +47,28 @@ impl Teller<'_, '_> {
         if key.holder & BY_OWNER == 0 {
             return Some((self.party(tid), Grade::Waker));
         }
-        let waiter = self.people.get(key.waiter);
-        if let Some(Owner::Alive(owner)) = waiter.map(|waiter| self.people.owner(waiter, tid, true)) {
-            return Some((Party::of(owner), Grade::Owner));
+        let has_owner = self.classes.get(&lock).is_some_and(|class| class.has_owner);
+        if !has_owner {
+            return None;
         }
-        self.names.get(tid).map(|party| (party, Grade::Owner))
+        let party = match self.index.get(key.waiter) {
+            Some(waiter) => match self.index.owner(waiter, key.lock, tid) {
+                Owner::Live(owner) => Party::of(owner),
+                Owner::Parent(_) => return None,
+                // The holder of then may have ended; its tid is the host's, unless the waiter has a namespace of its own.
+                Owner::Exited(_) | Owner::Ambiguous => {
+                    self.ended(waiter.pid, tid, waiter.ns_tids.is_empty())?
+                }
+            },
+            None => self.ended(self.names.get(key.waiter)?.pid, tid, true)?,
+        };
+        Some((party, Grade::Owner))
+    }
+
+    /// A thread of a process that has ended since.
+    fn ended(&self, pid: u32, tid: u32, same_namespace: bool) -> Option<Party> {
+        let party = self.names.get(tid)?;
+        (same_namespace && party.pid == pid).then_some(party)
     }
 
     /// Who waited for whom; open waits count as well.
@@ -61,7 +79,7 @@ impl Teller<'_, '_> {
             if !contended.contains(&lock) {
                 continue;
             }
-            let Some((holder, grade)) = self.holder_of(key) else {
+            let Some((holder, grade)) = self.holder_of(key, lock) else {
                 continue;
             };
             let entry = all
@@ -97,27 +115,22 @@ impl Teller<'_, '_> {
         edges
     }
 
-    /// Whom an open wait is for: by memory as it is now, else as it was when the wait began.
+    /// The owner of the lock of an open wait, as memory names it now.
     fn owner_of(&self, thread: &Thread, open: &OpenWait) -> Option<Party> {
-        let now = proven_owner(self.people, thread, open).map(|(owner, _)| owner);
-        let begin = || {
-            let owner = open.wait.owner;
-            let unread = open.live.is_none() && owner != 0;
-            unread.then(|| self.people.owner(thread, owner, is_shared(&open.wait)))
-        };
-        match now.or_else(begin)? {
-            Owner::Alive(owner) => Some(Party::of(owner)),
-            Owner::Gone(tid) => Some(self.names.get(tid).unwrap_or(Party {
+        let target = self.index.target(thread, open)?;
+        match target.owner {
+            Owner::Live(owner) if !target.joins => Some(Party::of(owner)),
+            Owner::Exited(tid) => Some(self.names.get(tid).unwrap_or(Party {
                 pid: 0,
                 tid,
                 comm: Comm::default(),
             })),
-            Owner::Unclear => None,
+            _ => None,
         }
     }
 
     /// One lock as reports show it.
-    pub fn lock(&self, evidence: &Evidence<'_>, verdict: Verdict, edges: &[Edge]) -> Lock {
+    pub fn lock(&self, evidence: &Evidence<'_>, class: Classification, edges: &[Edge]) -> Lock {
         let open_ns: u64 = evidence.open.iter().map(|(_, open)| open.counted_ns).sum();
         let longest_ns = evidence.open.first().map_or(0, |(_, open)| open.age_ns);
         let wait_ns = evidence.wait_ns + open_ns;
@@ -132,13 +145,13 @@ impl Teller<'_, '_> {
             pid: evidence.pid,
             comm: self.process_comm(evidence.pid),
             address: evidence.address,
-            kind: verdict.kind,
+            kind: class.kind,
             shared: is_shared(&evidence.sample),
             waits: evidence.waits(),
             wait_ns,
             max_ns: evidence.max_ns.max(longest_ns),
             histogram: evidence.histogram,
-            holder: verdict.contended.then(|| self.holder(evidence, &own)).flatten(),
+            holder: class.contended.then(|| self.holder(evidence, &own)).flatten(),
             pattern: pattern(evidence, wait_ns, self.window_ns, &own),
             waiters,
             symbol: None,
@@ -178,7 +191,7 @@ impl Teller<'_, '_> {
     }
 
     fn holding(&self, party: Party, grade: Grade) -> Holder {
-        let thread = self.people.get(party.tid);
+        let thread = self.index.get(party.tid);
         Holder {
             party,
             grade,

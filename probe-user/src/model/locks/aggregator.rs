@@ -4,27 +4,27 @@ use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::lock::LockKey;
 
+use super::classification::classify_all;
 use super::deadlock::{self, Deadlock};
+use super::delta::Baseline;
 use super::evidence::gather;
-use super::growth::Mark;
-use super::people::{Names, People};
-use super::verdicts::verdicts;
-use super::window::known;
+use super::stall::{self, Stall};
+use super::thread_index::{NameCache, ThreadIndex};
 use super::{Kind, LockId, Look, Tables, key_of};
 use crate::model::account::Histogram;
 use crate::model::event::Event;
 
 /// Follows locks from look to look.
 #[derive(Default)]
-pub struct LockBooks {
-    mark: Mark,
-    names: Names,
+pub struct LockAggregator {
+    baseline: Baseline,
+    names: NameCache,
     suspects: Vec<Deadlock>,
 }
 
 /// What one process waited at things of one kind since the last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waited {
+pub struct KindDelta {
     /// Waits that ended, by duration.
     pub histogram: Histogram,
     /// Nanoseconds of waits that ended.
@@ -37,14 +37,16 @@ pub struct Waited {
 
 /// Since the last look.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct LockDelta {
     /// By process and kind.
-    pub waited: BTreeMap<(u32, Kind), Waited>,
+    pub waited: BTreeMap<(u32, Kind), KindDelta>,
     /// Deadlocks there are now, confirmed.
     pub deadlocks: Vec<Deadlock>,
+    /// Stalls there are now.
+    pub stalls: Vec<Stall>,
 }
 
-impl LockBooks {
+impl LockAggregator {
     /// Takes an event into account.
     pub fn event(&mut self, event: &Event) {
         self.names.event(event);
@@ -52,7 +54,7 @@ impl LockBooks {
 
     /// Whether a look shows a deadlock that no look before it has shown, so that another is needed to confirm it.
     pub fn needs_second_look(&mut self, look: Look<'_>) -> bool {
-        let now = deadlock::candidates(look, &People::new(look.snapshot));
+        let now = deadlock::candidates(look, &ThreadIndex::new(look.snapshot));
         let confirmed = deadlock::confirmed(now.clone(), &self.suspects).len();
         let more = confirmed < now.len();
         self.suspects = now;
@@ -61,36 +63,35 @@ impl LockBooks {
 
     /// Takes into account what was deleted after the last look.
     pub fn forget(&mut self, deleted: &Tables) {
-        self.mark.forget(deleted);
+        self.baseline.forget(deleted);
     }
 
     /// Tells what happened since the last look. The first look tells what there was before it.
-    pub fn advance(&mut self, look: Look<'_>) -> News {
+    pub fn advance(&mut self, look: Look<'_>) -> LockDelta {
         self.names.learn(look.snapshot);
-        let people = People::new(look.snapshot);
-        let gained = self.mark.gained(look.tables);
+        let index = ThreadIndex::new(look.snapshot);
+        let gained = self.baseline.gained(look.tables);
         let lately = Look {
             tables: &gained,
             ..look
         };
-        let known = |waiter: u32, owner: u32| known(&people, &self.names, waiter, owner);
-        let whole = gather(look, &people, known);
-        let part = gather(lately, &people, known);
-        let window_ns = look.snapshot.began_ns.saturating_sub(self.mark.at_ns);
-        let verdicts = verdicts(&whole, &part, window_ns);
-        let kind_of = |id: LockId| verdicts.get(&id).map_or(Kind::Unknown, |verdict| verdict.kind);
-        let candidates = deadlock::candidates(look, &people);
-        let news = News {
+        let (whole, part) = (gather(look, &index), gather(lately, &index));
+        let window_ns = look.snapshot.began_ns.saturating_sub(self.baseline.at_ns);
+        let classes = classify_all(&whole, &part, window_ns);
+        let kind_of = |id: LockId| classes.get(&id).map_or(Kind::Unknown, |class| class.kind);
+        let candidates = deadlock::candidates(look, &index);
+        let news = LockDelta {
             waited: self.waited(lately, kind_of),
+            stalls: stall::stalls(look, &index, &candidates),
             deadlocks: deadlock::confirmed(candidates.clone(), &self.suspects),
         };
         self.suspects = candidates;
-        self.mark = Mark::new(look);
+        self.baseline = Baseline::new(look);
         news
     }
 
-    fn waited(&self, lately: Look<'_>, kind_of: impl Fn(LockId) -> Kind) -> BTreeMap<(u32, Kind), Waited> {
-        let mut all: BTreeMap<(u32, Kind), Waited> = BTreeMap::new();
+    fn waited(&self, lately: Look<'_>, kind_of: impl Fn(LockId) -> Kind) -> BTreeMap<(u32, Kind), KindDelta> {
+        let mut all: BTreeMap<(u32, Kind), KindDelta> = BTreeMap::new();
         // Since the last look by key: waits that ended and open ones, less what of them lay before it.
         let mut by_key: HashMap<LockKey, (u32, Kind, u64)> = HashMap::new();
         for (key, stats) in &lately.tables.locks {
@@ -109,7 +110,7 @@ impl LockBooks {
             by_key.entry(key).or_insert((thread.pid, kind, 0)).2 += open.counted_ns;
         }
         for (key, (pid, kind, ns)) in by_key {
-            let before = self.mark.open.get(&key).copied().unwrap_or(0);
+            let before = self.baseline.open.get(&key).copied().unwrap_or(0);
             let entry = all.entry((pid, kind)).or_default();
             entry.lately_ns += ns.saturating_sub(before);
         }

@@ -1,4 +1,4 @@
-//! What the tables gained since an earlier look.
+//! What the tables gained since an earlier snapshot.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::{LockId, Look, Tables, key_of};
 
 /// An earlier look, as far as it is needed to tell growth.
 #[derive(Default)]
-pub struct Mark {
+pub struct Baseline {
     /// CLOCK_MONOTONIC of the look.
     pub at_ns: u64,
     locks: HashMap<LockKey, LockStats>,
@@ -20,7 +20,7 @@ pub struct Mark {
     gone: Tables,
 }
 
-impl Mark {
+impl Baseline {
     /// Remembers a look.
     pub fn new(look: Look<'_>) -> Self {
         let mut open = HashMap::new();
@@ -45,6 +45,7 @@ impl Mark {
         self.gone.locks.extend(gained.locks);
         self.gone.edges.extend(gained.edges);
         self.gone.aliases.extend(gained.aliases);
+        self.gone.sites.extend(gained.sites);
         for (key, _) in &deleted.locks {
             self.locks.remove(key);
         }
@@ -66,6 +67,7 @@ impl Mark {
         all.locks.extend(grown.locks);
         all.edges.extend(grown.edges);
         all.aliases.extend(grown.aliases);
+        all.sites.extend(grown.sites);
         all
     }
 
@@ -90,6 +92,7 @@ impl Mark {
             locks: locks.collect(),
             edges: edges.collect(),
             aliases: tables.aliases.clone(),
+            sites: tables.sites.clone(),
         }
     }
 
@@ -117,7 +120,7 @@ fn since(now: &LockStats, before: &LockStats) -> LockStats {
     for (count, before) in gained.outcomes.iter_mut().zip(before.outcomes) {
         *count = count.wrapping_sub(before);
     }
-    for (count, before) in gained.layouts.iter_mut().zip(before.layouts) {
+    for (count, before) in gained.expected.iter_mut().zip(before.expected) {
         *count = count.wrapping_sub(before);
     }
     gained.timed = now.timed.wrapping_sub(before.timed);
@@ -135,7 +138,7 @@ mod tests {
     use probe_ebpf::lock::Outcome;
 
     use super::*;
-    use crate::model::locks::scenes::{World, look};
+    use crate::model::locks::testing::{World, look};
 
     const NS: u64 = 1_000_000;
 
@@ -145,7 +148,7 @@ mod tests {
         world
     }
 
-    fn gained(mark: &Mark, world: &World) -> u64 {
+    fn gained(mark: &Baseline, world: &World) -> u64 {
         let gained = mark.gained(&world.tables).locks;
         let counts = gained.iter().flat_map(|(_, stats)| stats.histogram);
         counts.map(u64::from).sum()
@@ -154,9 +157,9 @@ mod tests {
     #[test]
     fn what_was_made_anew_counts_from_zero_whatever_it_waited() {
         let before = waited(5, NS);
-        let mark = Mark::new(look(&before.snapshot(1, 0), &before.tables));
+        let mark = Baseline::new(look(&before.snapshot(1, 0), &before.tables));
         assert_eq!(gained(&mark, &waited(8, NS)), 3, "the same entry");
-        // Waited longer than the one before it, but never as long as that one did each time.
+        // KindDelta longer than the one before it, but never as long as that one did each time.
         assert_eq!(gained(&mark, &waited(2, 100 * NS)), 2);
         assert_eq!(gained(&mark, &waited(2, NS / 100)), 2);
     }
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn what_was_deleted_is_kept_and_counts_from_zero_when_it_comes_again() {
         let world = waited(5, NS);
-        let mut mark = Mark::new(look(&world.snapshot(1, 0), &world.tables));
+        let mut mark = Baseline::new(look(&world.snapshot(1, 0), &world.tables));
         mark.forget(&waited(7, NS).tables);
         assert_eq!(mark.kept(), 1);
         assert_eq!(
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn what_gained_nothing_until_it_was_deleted_is_not_kept() {
         let world = waited(5, NS);
-        let mut mark = Mark::new(look(&world.snapshot(1, 0), &world.tables));
+        let mut mark = Baseline::new(look(&world.snapshot(1, 0), &world.tables));
         mark.forget(&world.tables);
         assert_eq!(mark.kept(), 0);
         assert_eq!(gained(&mark, &waited(5, NS)), 5);
@@ -189,7 +192,7 @@ mod tests {
     #[test]
     fn a_lock_that_was_deleted_goes_by_the_name_it_had() {
         let mut world = waited(5, NS);
-        let mut mark = Mark::new(look(&World::default().snapshot(1, 0), &Tables::default()));
+        let mut mark = Baseline::new(look(&World::default().snapshot(1, 0), &Tables::default()));
         let key = world.tables.locks[0].0;
         let first = LockId::Private(key.space, key.address - 4);
         world.tables.aliases.insert(key, first);
@@ -202,7 +205,7 @@ mod tests {
         let mut before = waited(1, NS);
         let bucket = before.last_stats().histogram.iter().position(|&count| count > 0);
         before.last_stats().histogram[bucket.unwrap()] = u32::MAX;
-        let mark = Mark::new(look(&before.snapshot(1, 0), &before.tables));
+        let mark = Baseline::new(look(&before.snapshot(1, 0), &before.tables));
         assert_eq!(gained(&mark, &waited(4, NS)), 5);
     }
 }

@@ -1,16 +1,18 @@
 //! Small worlds of threads and locks, for the tests of this folder and of what shows it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use probe_ebpf::histogram::bucket_of;
 use probe_ebpf::lock::{
-    BY_OWNER, EdgeKey, EdgeStats, FutexWait, LIVE_BEFORE, LIVE_WORDS, Layout, LiveFutex, LockKey, LockStats,
-    Outcome, SEVERAL,
+    BY_OWNER, EdgeKey, EdgeStats, Expected, FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, LockKey,
+    LockStats, Outcome, SEVERAL,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::{Class, flag, op};
 
-use super::{Look, Tables};
+use super::site::{Library, Site};
+use super::{LockId, Look, Tables};
 use crate::model::snapshot::Snapshot;
 use crate::model::thread::{Condition, OpenWait, Switches, Thread};
 use crate::model::tracker::tests::{snapshot, thread};
@@ -27,56 +29,63 @@ pub struct World {
     threads: Vec<Thread>,
     /// Sums of the kernel side.
     pub tables: Tables,
+    /// Futexes in memory that processes share.
+    pub places: HashMap<LockKey, LockId>,
+    /// Processes that map those files: pid, device, inode.
+    pub mapped: Vec<(u32, u64, u64)>,
+}
+
+/// Where a scene's code waits, by the kind of lock: an address for each site.
+fn ip(kind: &str) -> u64 {
+    match kind {
+        "rust" | "parker" => 2,
+        "barrier" => 3,
+        "musl" => 4,
+        _ => 1,
+    }
+}
+
+/// Whose code is at these addresses.
+fn site(ip: u64) -> Arc<Site> {
+    let (library, function) = match ip {
+        2 => (Library::Syscall, Some("syscall")),
+        3 => (Library::Glibc, Some("pthread_barrier_wait")),
+        4 => (Library::Musl, None),
+        _ => (Library::Glibc, None),
+    };
+    Arc::new(Site {
+        library,
+        function: function.map(str::to_owned),
+    })
 }
 
 /// A wait as one kind of lock makes it.
 pub fn wait(kind: &str, address: u64, owner: u32) -> FutexWait {
-    let (operation, flags, value, word, layout) = match kind {
-        "glibc" => (op::WAIT, flag::PRIVATE, 2, 2, Layout::GlibcMutex),
-        "pi" => (op::LOCK_PI, flag::PRIVATE, 0, owner | 1 << 31, Layout::TidWord),
-        "rust" => (op::WAIT_BITSET, flag::PRIVATE, 2, 2, Layout::Contended),
-        "condvar" => (
-            op::WAIT_BITSET,
-            flag::PRIVATE | flag::REALTIME,
-            0,
-            0,
-            Layout::Unknown,
-        ),
-        "rwlock" => (
-            op::WAIT_BITSET,
-            flag::PRIVATE | flag::REALTIME,
-            3,
-            3,
-            Layout::Unknown,
-        ),
-        "barrier" => (op::WAIT, flag::PRIVATE, 7, 7, Layout::Unknown),
-        "parker" => (
-            op::WAIT_BITSET,
-            flag::PRIVATE,
-            u32::MAX,
-            u32::MAX,
-            Layout::Unknown,
-        ),
-        "join" => (op::WAIT_BITSET, flag::REALTIME, owner, owner, Layout::Join),
-        "timed" => (
-            op::WAIT_BITSET,
-            flag::PRIVATE | flag::REALTIME | flag::TIMED,
-            0,
-            0,
-            Layout::Unknown,
-        ),
+    const GLIBC: u8 = flag::PRIVATE | flag::REALTIME;
+    let (operation, flags, value, word) = match kind {
+        "glibc" => (op::WAIT, flag::PRIVATE, 2, 2),
+        "pi" => (op::LOCK_PI, flag::PRIVATE, 0, owner | 1 << 31),
+        "rust" => (op::WAIT_BITSET, flag::PRIVATE, 2, 2),
+        "condvar" | "semaphore" => (op::WAIT_BITSET, GLIBC, 0, 0),
+        "rwlock" => (op::WAIT_BITSET, GLIBC, 3, 3),
+        "barrier" => (op::WAIT, flag::PRIVATE, 7, 7),
+        "parker" => (op::WAIT_BITSET, flag::PRIVATE, u32::MAX, u32::MAX),
+        "join" => (op::WAIT_BITSET, flag::REALTIME, owner, owner),
+        "timed" => (op::WAIT_BITSET, GLIBC | flag::TIMED, 0, 0),
+        "musl" => (op::WAIT, flag::PRIVATE, 1 << 31 | 16, 1 << 31 | 16),
         other => panic!("no such kind: {other}"),
     };
     FutexWait {
         address,
+        ip: ip(kind),
         word,
-        next: 0,
+        next: u32::from(kind == "semaphore"),
         value,
-        owner,
+        owner: if kind == "glibc" || kind == "pi" { owner } else { 0 },
         op: operation,
         flags: flags | flag::READ,
         class: Class::Futex as u8,
-        layout: layout as u8,
+        expected: Expected::of(value) as u8,
         padding: 0,
     }
 }
@@ -89,9 +98,15 @@ fn memory(kind: &str, wait: &FutexWait) -> LiveFutex {
     };
     let first = (LIVE_BEFORE / 4) as usize;
     live.words[first] = wait.word;
+    live.words[first + 1] = wait.next;
     if kind == "glibc" {
         live.words[first + 2] = wait.owner;
         live.words[first + 3] = 1;
+    }
+    if kind == "condvar" {
+        // __g_refs of the group and __wrefs: one waiter.
+        live.words[first - 6] = 2;
+        live.words[first - 1] = 8;
     }
     live
 }
@@ -120,6 +135,7 @@ impl World {
                 age_ns: 5 * SECOND,
                 counted_ns: 2 * SECOND,
                 live: Some(Box::new(memory(kind, &wait))),
+                site: site(wait.ip),
             }),
             ..thread(PID, tid, comm, None, 0)
         };
@@ -153,12 +169,13 @@ impl World {
         stats.waiter = SEVERAL;
         stats.sample = sample;
         stats.outcomes[outcome as usize] = count;
-        stats.layouts[usize::from(sample.layout)] = count;
+        stats.expected[usize::from(sample.expected)] = count;
         stats.histogram[bucket_of(each_ns)] = count;
         if sample.flags & flag::TIMED != 0 {
             stats.timed = count;
         }
         self.tables.locks.push((key, stats));
+        self.tables.sites.insert((SPACE, sample.ip), site(sample.ip));
         self
     }
 
@@ -204,7 +221,35 @@ impl World {
             },
             ..thread
         });
-        snapshot(at_ns, threads.collect())
+        let mut snapshot = snapshot(at_ns, threads.collect());
+        let waits = self
+            .threads
+            .iter()
+            .filter_map(|thread| Some((thread, thread.futex.as_ref()?)));
+        for (thread, open) in waits {
+            snapshot
+                .memory
+                .places
+                .entry(super::key_of(thread, open))
+                .or_insert(None);
+            snapshot.memory.handles_signals.insert(thread.pid, false);
+            let joined = snapshot
+                .threads
+                .iter_mut()
+                .find(|other| open.wait.flags & flag::PRIVATE == 0 && other.id.tid == open.wait.value);
+            if let Some(joined) = joined {
+                joined.clear_child_tid = open.wait.address;
+            }
+        }
+        for (key, place) in &self.places {
+            snapshot.memory.places.insert(*key, Some(*place));
+        }
+        snapshot
+            .memory
+            .read
+            .extend(self.threads.iter().map(|thread| thread.pid));
+        snapshot.memory.mapped.extend(&self.mapped);
+        snapshot
     }
 }
 

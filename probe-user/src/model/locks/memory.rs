@@ -1,0 +1,51 @@
+//! What was found out about memory that waiters and owners may share: which file and byte a futex is, who maps that file.
+//!
+//! A tid that memory names can only be the owner if that thread could have written it, so its process has to map the same memory.
+//! Filled in by `source/`, for the few waits where it matters.
+
+use std::collections::{HashMap, HashSet};
+
+use probe_ebpf::lock::LockKey;
+
+use super::LockId;
+use super::site::Runtime;
+use crate::model::thread::ThreadId;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct SharedMemory {
+    /// Where futexes lie: `Some` for a byte of a file that several processes can map, `None` for memory of one address space.
+    pub places: HashMap<LockKey, Option<LockId>>,
+    /// Processes whose mappings were read.
+    pub read: HashSet<u32>,
+    /// Process, device and inode of the files that those map shared, as far as somebody waits in them.
+    pub mapped: HashSet<(u32, u64, u64)>,
+    /// Priority-inheriting mutexes that the stack of a thread points to that sleeps for ever in `pthread_mutex_lock()`, with their owners'
+    /// tids: one of them is what it wanted.
+    pub endless: HashMap<ThreadId, Vec<(u64, u32)>>,
+    /// Whether processes handle signals by code of their own, which may release a semaphore; only of those that were asked.
+    pub handles_signals: HashMap<u32, bool>,
+    /// Run-time systems, by process.
+    pub runtimes: HashMap<u32, Runtime>,
+}
+
+impl SharedMemory {
+    /// Where a futex lies; `None` if that is not known.
+    pub fn place(&self, key: &LockKey) -> Option<Option<LockId>> {
+        self.places.get(key).copied()
+    }
+
+    /// Whether a process may handle signals by code of its own: what is not known may be.
+    pub fn may_handle_signals(&self, pid: u32) -> bool {
+        self.handles_signals.get(&pid).copied().unwrap_or(true)
+    }
+
+    /// Whether a process maps the file of a shared lock; `None` if that is not known.
+    pub fn maps(&self, pid: u32, lock: LockId) -> Option<bool> {
+        let LockId::Shared { device, inode, .. } = lock else {
+            return None;
+        };
+        let read = self.read.contains(&pid);
+        read.then(|| self.mapped.contains(&(pid, device, inode)))
+    }
+}

@@ -1,0 +1,163 @@
+//! Each protocol by the calls it makes, and what merely looks like it.
+
+use probe_ebpf::lock::{Expected, FutexWait, HAS_WAITERS, LIVE_BEFORE, LIVE_WORDS, LiveFutex};
+use probe_ebpf::waiting::{flag, op};
+
+use super::{Protocol, Role, Wait, identify};
+use crate::model::locks::Kind;
+use crate::model::locks::site::{Library, Site};
+
+const AT: usize = (LIVE_BEFORE / 4) as usize;
+
+fn call(operation: u8, flags: u8, value: u32) -> FutexWait {
+    FutexWait {
+        address: 0x1000,
+        op: operation,
+        flags,
+        value,
+        word: value,
+        expected: Expected::of(value) as u8,
+        ..FutexWait::default()
+    }
+}
+
+/// A wait by a library's code, with words of memory at places around the futex word.
+fn protocol(library: Library, call: &FutexWait, words: &[(isize, u32)]) -> Protocol {
+    let mut live = LiveFutex {
+        valid: u32::try_from(4 * LIVE_WORDS).unwrap(),
+        ..LiveFutex::default()
+    };
+    live.words[AT] = call.word;
+    for &(at, word) in words {
+        live.words[AT.checked_add_signed(at).unwrap()] = word;
+    }
+    let site = Site {
+        library,
+        function: None,
+    };
+    identify(Wait {
+        call,
+        site: &site,
+        memory: Some(&live),
+        sp: 0x1000_0000,
+    })
+}
+
+/// Owner, users and kind of a mutex of glibc.
+fn mutex(owner: u32, kind: u32) -> [(isize, u32); 3] {
+    [(2, owner), (3, 1), (4, kind)]
+}
+
+const PRIVATE: u8 = flag::PRIVATE;
+
+#[test]
+fn mutexes_of_glibc_name_their_owner() {
+    let owner =
+        |value, kind| protocol(Library::Glibc, &call(op::WAIT, PRIVATE, value), &mutex(42, kind)).owner;
+    assert_eq!(owner(2, 0), Some(42));
+    assert_eq!(owner(HAS_WAITERS | 42, 16), Some(42), "robust");
+    assert_eq!(owner(9 << 19 | 2, 0x40), Some(42), "with a priority ceiling");
+    let normal = protocol(Library::Glibc, &call(op::WAIT, PRIVATE, 2), &mutex(42, 0));
+    assert!(normal.can_own_itself);
+    let recursive = protocol(Library::Glibc, &call(op::WAIT, PRIVATE, 2), &mutex(42, 1));
+    assert!(!recursive.can_own_itself);
+    // An internal lock of malloc has the same call and value, and no owner behind it.
+    let arena = protocol(
+        Library::Glibc,
+        &call(op::WAIT, PRIVATE, 2),
+        &[(2, 1), (4, 0x7f_0000)],
+    );
+    assert_eq!(
+        (arena.kind, arena.role, arena.owner),
+        (Kind::Mutex, Role::Lock, None)
+    );
+}
+
+/// The memory of a mutex of glibc proves nothing where other code waits.
+#[test]
+fn other_code_has_no_owner_whatever_its_memory() {
+    for (library, operation, flags) in [
+        (Library::Syscall, op::WAIT, 0),
+        (Library::Syscall, op::WAIT_BITSET, PRIVATE),
+        (Library::Musl, op::WAIT, PRIVATE),
+        (Library::Go, op::WAIT, PRIVATE),
+        (Library::Unread, op::WAIT, PRIVATE),
+    ] {
+        let found = protocol(library, &call(operation, flags, 2), &mutex(42, 0));
+        assert_eq!((found.owner, found.has_owner), (None, false), "{library:?}");
+    }
+}
+
+#[test]
+fn bit_31_is_not_always_a_tid() {
+    let plain = call(op::WAIT, PRIVATE, HAS_WAITERS | 16);
+    let found = protocol(Library::Musl, &plain, &[(-1, 0)]);
+    assert_eq!(
+        (found.kind, found.role, found.owner),
+        (Kind::Mutex, Role::Lock, None),
+        "EBUSY"
+    );
+    let typed = call(op::WAIT, PRIVATE, HAS_WAITERS | 42);
+    assert_eq!(
+        protocol(Library::Musl, &typed, &[(-1, 1)]).owner,
+        Some(42),
+        "recursive"
+    );
+    assert_eq!(
+        protocol(Library::Musl, &typed, &[(-1, 0x5555)]).owner,
+        None,
+        "no mutex at all"
+    );
+    let latch = call(op::WAIT, PRIVATE, HAS_WAITERS | 3);
+    assert_eq!(
+        protocol(Library::Syscall, &latch, &mutex(3, 16)).owner,
+        None,
+        "a latch of InnoDB"
+    );
+    let readers = call(op::WAIT_BITSET, PRIVATE, 0xc000_0004);
+    let found = protocol(Library::Syscall, &readers, &[]);
+    assert_eq!(
+        (found.kind, found.owner),
+        (Kind::Rwlock, None),
+        "readers of Rust's lock"
+    );
+}
+
+#[test]
+fn glibcs_common_site_is_told_by_memory() {
+    let shared = PRIVATE | flag::REALTIME;
+    let zero = call(op::WAIT_BITSET, shared, 0);
+    let condvar = protocol(Library::Glibc, &zero, &[(-6, 2), (-1, 8)]);
+    assert_eq!((condvar.kind, condvar.role), (Kind::Condvar, Role::ByBehaviour));
+    assert_eq!(protocol(Library::Glibc, &zero, &[(1, 3)]).kind, Kind::Semaphore);
+    // The second word of a condition variable's pair is no semaphore, whatever stands behind it.
+    let second = FutexWait {
+        address: 0x1004,
+        ..zero
+    };
+    assert_eq!(
+        protocol(Library::Glibc, &second, &[(-2, 8), (-6, 2), (1, 3)]).kind,
+        Kind::Condvar
+    );
+    let writer = call(op::WAIT_BITSET, shared, 3);
+    let rwlock = protocol(Library::Glibc, &writer, &[(4, 42)]);
+    assert_eq!((rwlock.kind, rwlock.owner), (Kind::Rwlock, Some(42)));
+    let in_line = call(op::WAIT_BITSET, shared, 14);
+    assert_eq!(protocol(Library::Glibc, &in_line, &[]).kind, Kind::Rwlock);
+}
+
+#[test]
+fn a_sleep_without_end_is_a_lock_that_was_refused() {
+    let mut zero = call(op::WAIT_BITSET, PRIVATE | flag::REALTIME, 0);
+    zero.address = 0x1000_0040;
+    let found = protocol(Library::Glibc, &zero, &[]);
+    assert_eq!((found.kind, found.role), (Kind::PiMutex, Role::Lock));
+}
+
+#[test]
+fn initialisers_and_waits_for_any_value_differ() {
+    let guard = protocol(Library::Syscall, &call(op::WAIT, 0, 0x1_0100), &[]);
+    assert_eq!((guard.kind, guard.role), (Kind::Mutex, Role::Lock));
+    let counter = protocol(Library::Syscall, &call(op::WAIT, 0, 2), &[]);
+    assert_eq!(counter.role, Role::ByBehaviour);
+}

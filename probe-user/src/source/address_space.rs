@@ -1,0 +1,296 @@
+//! Other processes' address spaces, as far as their futex waits ask for it: whose code waits, which file a futex lies in, who else maps
+//! that file. All of it is read from /proc by a thread with a deadline, and remembered.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use probe_ebpf::lock::{LockKey, TID_MASK, is_tid};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+
+use super::code::CodeCache;
+use super::patience::within;
+use crate::model::locks::LockId;
+use crate::model::locks::site::{Library, Runtime, Site};
+use crate::model::thread::ThreadId;
+
+/// How long to wait for all that is asked at a time.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Entries that are remembered; beyond that all are forgotten and read again.
+const REMEMBERED: usize = 65_536;
+/// `PTHREAD_MUTEX_PRIO_INHERIT_NP` in the kind of a mutex of glibc.
+const PI_MUTEX: u32 = 0x20;
+/// Bytes of a stack that are searched for the mutex that `pthread_mutex_lock()` was called with.
+const STACK: usize = 1024;
+
+/// What is asked of one process.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Address space and instruction of waits.
+    pub sites: HashSet<(u64, u64)>,
+    /// Futexes whose file is asked for.
+    pub places: HashSet<LockKey>,
+    /// Files (device, inode) of which it is asked whether the process maps them shared.
+    pub files: HashSet<(u64, u64)>,
+    /// Threads that sleep for ever in `pthread_mutex_lock()`, with their stack pointers.
+    pub endless: Vec<(ThreadId, u64)>,
+    /// Whether it is asked for its signal handlers.
+    pub signals: bool,
+}
+
+/// An answer about one process.
+pub enum Answer {
+    /// Whose code is at an instruction.
+    Site((u64, u64), Arc<Site>),
+    /// Where a futex lies.
+    Place(LockKey, Option<LockId>),
+    /// The mappings were read; these of the files asked for are mapped.
+    Mapped(u32, Vec<(u64, u64)>),
+    /// The mutexes, with their owners, one of which a thread waits for, for ever.
+    Endless(ThreadId, Vec<(u64, u32)>),
+    /// Whether it handles signals itself.
+    Signals(u32, bool),
+    /// Its run-time system.
+    Runtime(u64, Option<Runtime>),
+}
+
+/// See the module.
+pub struct AddressSpaces {
+    root: PathBuf,
+    code: Arc<Mutex<CodeCache>>,
+    /// By address space and instruction.
+    pub sites: HashMap<(u64, u64), Arc<Site>>,
+    /// By address space.
+    pub runtimes: HashMap<u64, Option<Runtime>>,
+}
+
+impl AddressSpaces {
+    /// Nothing known yet; `root` is where /proc is mounted.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            code: Arc::default(),
+            sites: HashMap::new(),
+            runtimes: HashMap::new(),
+        }
+    }
+
+    /// Asks processes, those that are `stuck` excepted; what does not come in time is not known.
+    pub fn ask(&mut self, requests: HashMap<u32, Request>) -> Vec<Answer> {
+        if self.sites.len() > REMEMBERED {
+            self.sites.clear();
+            self.runtimes.clear();
+        }
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        let (root, code) = (self.root.clone(), Arc::clone(&self.code));
+        let answers = within("address spaces", PATIENCE, move |sender| {
+            for (pid, request) in requests {
+                for answer in answer(&root, &code, pid, &request) {
+                    if sender.send(answer).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        for answer in &answers {
+            match answer {
+                Answer::Site(key, site) => {
+                    self.sites.insert(*key, Arc::clone(site));
+                }
+                Answer::Runtime(space, runtime) => {
+                    self.runtimes.insert(*space, *runtime);
+                }
+                _ => {}
+            }
+        }
+        answers
+    }
+}
+
+fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> Vec<Answer> {
+    let directory = root.join(pid.to_string());
+    let mut answers = Vec::new();
+    if request.signals {
+        answers.extend(handles_signals(&directory).map(|handles| Answer::Signals(pid, handles)));
+    }
+    let Some(maps) = maps_of(&directory) else {
+        return answers;
+    };
+    for &(space, ip) in &request.sites {
+        let site = site(&directory, code, &maps, ip);
+        answers.push(Answer::Site((space, ip), site));
+    }
+    if let Some((space, _)) = request.sites.iter().next() {
+        answers.push(Answer::Runtime(*space, runtime(&maps)));
+    }
+    let places = request.places.iter();
+    answers.extend(places.map(|key| Answer::Place(*key, shared_place(&maps, key.address))));
+    if !request.files.is_empty() {
+        let mapped = maps
+            .iter()
+            .filter(|map| map.perms.contains(MMPermissions::SHARED));
+        let mapped: HashSet<(u64, u64)> = mapped.map(file_of).collect();
+        let files = request.files.intersection(&mapped).copied().collect();
+        answers.push(Answer::Mapped(pid, files));
+    }
+    let endless = request.endless.iter();
+    answers
+        .extend(endless.filter_map(|(id, sp)| Some(Answer::Endless(*id, endless_mutexes(&directory, *sp)?))));
+    answers
+}
+
+fn maps_of(directory: &Path) -> Option<Vec<MemoryMap>> {
+    let process = Process::new_with_root(directory.to_owned()).ok()?;
+    Some(process.maps().ok()?.into_iter().collect())
+}
+
+fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
+    maps.iter()
+        .find(|map| (map.address.0..map.address.1).contains(&address))
+}
+
+fn file_of(map: &MemoryMap) -> (u64, u64) {
+    let (major, minor) = map.dev;
+    let device = u64::from(major.unsigned_abs()) << 32 | u64::from(minor.unsigned_abs());
+    (device, map.inode)
+}
+
+/// Whose code is at an instruction pointer, which stands behind the system call.
+fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
+    let other = || {
+        Arc::new(Site {
+            library: Library::Other,
+            function: None,
+        })
+    };
+    let at = ip.saturating_sub(1);
+    let Some(map) = mapping(maps, at) else {
+        return Arc::new(Site::UNREAD);
+    };
+    let MMapPath::Path(path) = &map.pathname else {
+        return other();
+    };
+    let path = directory
+        .join("root")
+        .join(path.strip_prefix("/").unwrap_or(path));
+    let offset = at - map.address.0 + map.offset;
+    let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
+    code.site(file_of(map), offset, &path)
+}
+
+/// The run-time system, by the library or the program that is mapped.
+fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
+    let known = [
+        ("libjvm.so", Runtime::Java),
+        ("libruby", Runtime::Ruby),
+        ("ruby", Runtime::Ruby),
+        ("libnode.so", Runtime::Node),
+        ("node", Runtime::Node),
+    ];
+    maps.iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+        .find_map(|map| {
+            let MMapPath::Path(path) = &map.pathname else {
+                return None;
+            };
+            let name = path.file_name()?.to_str()?;
+            let found = known.iter().find(|(word, _)| {
+                name == *word
+                    || (word.starts_with("lib") && name.starts_with(word))
+                    || (*word == "ruby" && name.starts_with("ruby"))
+            });
+            found.map(|(_, runtime)| *runtime)
+        })
+}
+
+/// The file and byte behind an address; `None` if it is memory of the process's own.
+///
+/// The kernel goes by the mapping, not by the flag (`get_futex_key()` in kernel/futex/core.c): in private memory a "shared"
+/// futex is known to one address space as well.
+fn shared_place(maps: &[MemoryMap], address: u64) -> Option<LockId> {
+    let map = mapping(maps, address)?;
+    let shared = map.perms.contains(MMPermissions::SHARED);
+    if !shared || map.inode == 0 || map.pathname == MMapPath::Anonymous {
+        return None;
+    }
+    let (device, inode) = file_of(map);
+    Some(LockId::Shared {
+        device,
+        inode,
+        offset: map.offset + (address - map.address.0),
+    })
+}
+
+/// Whether a process has handlers for signals of its own, those that glibc's threads need excepted (32 to 34).
+fn handles_signals(directory: &Path) -> Option<bool> {
+    const OF_GLIBC: u64 = 0b111 << 31;
+    let status = fs::read_to_string(directory.join("status")).ok()?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+    Some(caught & !OF_GLIBC != 0)
+}
+
+/// Mutexes that `pthread_mutex_lock()` may have been called with, from the frames just above the stack pointer: pointers there that lead
+/// to a priority-inheriting mutex of glibc with an owner.
+fn endless_mutexes(directory: &Path, sp: u64) -> Option<Vec<(u64, u32)>> {
+    let memory = File::open(directory.join("mem")).ok()?;
+    let mut stack = vec![0; STACK];
+    memory.read_exact_at(&mut stack, sp).ok()?;
+    let (words, _) = stack.as_chunks::<8>();
+    let mut found: HashMap<u64, u32> = HashMap::new();
+    for pointer in words.iter().map(|word| u64::from_le_bytes(*word)) {
+        let mut mutex = [0; 20];
+        if pointer < 4096 || pointer % 4 != 0 || memory.read_exact_at(&mut mutex, pointer).is_err() {
+            continue;
+        }
+        let (fields, _) = mutex.as_chunks::<4>();
+        let word = |at: usize| fields.get(at).map_or(0, |field| u32::from_le_bytes(*field));
+        let owner = word(0) & TID_MASK;
+        if word(4) & PI_MUTEX != 0 && word(4) & !0x3f3 == 0 && is_tid(owner) && owner == word(2) {
+            found.insert(pointer, owner);
+        }
+    }
+    Some(found.into_iter().collect())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The file an address of this program lies in, and the byte there.
+    pub fn mapping_of(address: u64) -> (PathBuf, u64) {
+        let maps = maps_of(Path::new("/proc/self")).unwrap();
+        let map = mapping(&maps, address).unwrap();
+        let MMapPath::Path(path) = &map.pathname else {
+            panic!("not of a file")
+        };
+        (path.clone(), address - map.address.0 + map.offset)
+    }
+
+    #[test]
+    fn a_request_is_answered() {
+        let mut spaces = AddressSpaces::new(Path::new("/proc"));
+        let ip = libc::getpid as *const () as u64 + 1;
+        let key = LockKey {
+            space: 7,
+            address: (&raw const spaces).expose_provenance() as u64,
+        };
+        let request = Request {
+            sites: HashSet::from([(7, ip)]),
+            places: HashSet::from([key]),
+            ..Request::default()
+        };
+        let answers = spaces.ask(HashMap::from([(std::process::id(), request)]));
+        assert!(
+            answers
+                .iter()
+                .any(|answer| matches!(answer, Answer::Place(at, None) if *at == key))
+        );
+        assert_eq!(spaces.sites[&(7, ip)].library, Library::Glibc);
+    }
+}

@@ -1,0 +1,155 @@
+//! What a snapshot's futex waits need besides the snapshot: whose code waits, and whose memory it is.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use foldhash::HashSet as FastSet;
+
+use super::address_space::{AddressSpaces, Answer, Request};
+use super::patience::stuck;
+use crate::model::locks::memory::SharedMemory;
+use crate::model::locks::protocol::{self, glibc};
+use crate::model::locks::stall::STALL_AFTER_NS;
+use crate::model::locks::thread_index::wait_of;
+use crate::model::locks::{LockId, is_shared, key_of};
+use crate::model::snapshot::Snapshot;
+use crate::model::thread::{Condition, Thread};
+use probe_ebpf::waiting::flag;
+
+/// Looks up the sites of all open waits, then what their owners and stalls depend on.
+pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
+    let stuck = stuck(snapshot);
+    let mut requests: HashMap<u32, Request> = HashMap::new();
+    for thread in &snapshot.threads {
+        let Some(open) = &thread.futex else { continue };
+        let key = (thread.space, open.wait.ip);
+        if !spaces.sites.contains_key(&key) && !stuck.contains(&thread.pid) {
+            requests.entry(thread.pid).or_default().sites.insert(key);
+        }
+    }
+    spaces.ask(requests);
+    for thread in &mut snapshot.threads {
+        let Some(open) = &mut thread.futex else { continue };
+        if let Some(site) = spaces.sites.get(&(thread.space, open.wait.ip)) {
+            open.site = Arc::clone(site);
+        }
+    }
+    let mut memory = SharedMemory::default();
+    apply(&mut memory, spaces.ask(requests_for_memory(snapshot, &stuck)));
+    let requests = requests_for_owners(snapshot, &memory, &stuck);
+    apply(&mut memory, spaces.ask(requests));
+    for thread in snapshot.threads.iter().filter(|thread| thread.futex.is_some()) {
+        if let Some(Some(runtime)) = spaces.runtimes.get(&thread.space) {
+            memory.runtimes.insert(thread.pid, *runtime);
+        }
+    }
+    snapshot.memory = memory;
+}
+
+fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
+    for answer in answers {
+        match answer {
+            Answer::Place(key, place) => {
+                memory.places.insert(key, place);
+            }
+            Answer::Mapped(pid, files) => {
+                memory.read.insert(pid);
+                memory
+                    .mapped
+                    .extend(files.into_iter().map(|(device, inode)| (pid, device, inode)));
+            }
+            Answer::Endless(id, mutex) => {
+                memory.endless.insert(id, mutex);
+            }
+            Answer::Signals(pid, handles) => {
+                memory.handles_signals.insert(pid, handles);
+            }
+            Answer::Site(..) | Answer::Runtime(..) => {}
+        }
+    }
+}
+
+/// Where futexes lie that several processes may share, and those whose owner is not a thread of the waiter's own process.
+fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32, Request> {
+    let own: FastSet<(u64, u32)> = snapshot
+        .threads
+        .iter()
+        .map(|thread| (thread.space, thread.inner_tid()))
+        .collect();
+    let idle = processes_that_wait(snapshot);
+    let mut requests: HashMap<u32, Request> = HashMap::new();
+    for thread in snapshot
+        .threads
+        .iter()
+        .filter(|thread| !stuck.contains(&thread.pid))
+    {
+        let Some(open) = &thread.futex else { continue };
+        let wait = wait_of(thread, open);
+        let owner = protocol::identify(wait).owner;
+        let foreign = owner.is_some_and(|tid| !own.contains(&(thread.space, tid)));
+        let endless = glibc::is_endless(wait);
+        let waits = idle.contains(&thread.pid);
+        if !(is_shared(&open.wait) || foreign || endless || waits) {
+            continue;
+        }
+        let request = requests.entry(thread.pid).or_default();
+        request.places.insert(key_of(thread, open));
+        request.signals |= waits;
+        if endless {
+            request.endless.push((thread.id, thread.sp));
+        }
+    }
+    requests
+}
+
+/// Processes all of whose threads have long been at futexes without a timeout.
+fn processes_that_wait(snapshot: &Snapshot) -> HashSet<u32> {
+    let mut waits: HashMap<u32, bool> = HashMap::new();
+    let living = |thread: &&Thread| matches!(thread.condition, Condition::Alive(_)) && !thread.kernel;
+    for thread in snapshot.threads.iter().filter(living) {
+        let long = thread
+            .futex
+            .as_ref()
+            .is_some_and(|open| open.age_ns >= STALL_AFTER_NS && open.wait.flags & flag::TIMED == 0);
+        *waits.entry(thread.pid).or_insert(true) &= long;
+    }
+    waits
+        .into_iter()
+        .filter(|(_, long)| *long)
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
+/// Whether the processes that could own a shared lock map its file.
+fn requests_for_owners(
+    snapshot: &Snapshot,
+    memory: &SharedMemory,
+    stuck: &HashSet<u32>,
+) -> HashMap<u32, Request> {
+    let mut by_inner: HashMap<u32, Vec<u32>> = HashMap::new();
+    let mut requests: HashMap<u32, Request> = HashMap::new();
+    if memory.places.values().all(Option::is_none) {
+        return requests;
+    }
+    for thread in snapshot.threads.iter().filter(|thread| !thread.kernel) {
+        by_inner.entry(thread.inner_tid()).or_default().push(thread.pid);
+    }
+    for thread in &snapshot.threads {
+        let Some(open) = &thread.futex else { continue };
+        let Some(Some(LockId::Shared { device, inode, .. })) = memory.place(&key_of(thread, open)) else {
+            continue;
+        };
+        let Some(owner) = protocol::identify(wait_of(thread, open)).owner else {
+            continue;
+        };
+        for pid in by_inner
+            .get(&owner)
+            .into_iter()
+            .flatten()
+            .filter(|pid| !stuck.contains(pid))
+        {
+            requests.entry(*pid).or_default().files.insert((device, inode));
+        }
+    }
+    requests
+}
