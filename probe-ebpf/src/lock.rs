@@ -249,6 +249,9 @@ pub struct LiveFutex {
     pub sp: u64,
     /// Frame pointer.
     pub bp: u64,
+    /// `r15` to `r12`, then `rbx`: what the calling function keeps in registers, such as the lock that it takes. Zero elsewhere than on
+    /// x86.
+    pub saved: [u64; 5],
 }
 
 impl LiveFutex {

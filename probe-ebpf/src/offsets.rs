@@ -137,6 +137,8 @@ offsets! {
     regs_sp,
     /// See [`Self::regs_ip`].
     regs_bp,
+    /// `pt_regs.r15`, followed by r14, r13 and r12 (absent elsewhere than on x86).
+    regs_saved,
     /// `task_struct.thread_info.status` (x86: `TS_COMPAT`; absent elsewhere).
     task_thread_status,
     /// `task_struct.mm`

@@ -149,6 +149,21 @@ impl Registers {
         ]
     }
 
+    /// `r15` to `r12` and `rbx`; zero where there are none.
+    #[inline(always)]
+    pub fn saved(self) -> [u64; 5] {
+        if offset!(regs_saved) == ABSENT || offset!(regs_compat_arg0) == ABSENT {
+            return [0; 5];
+        }
+        [
+            load(self.regs, offset!(regs_saved)),
+            load(self.regs, offset!(regs_saved) + 8),
+            load(self.regs, offset!(regs_saved) + 16),
+            load(self.regs, offset!(regs_saved) + 24),
+            load(self.regs, offset!(regs_compat_arg0)),
+        ]
+    }
+
     /// The lower half of a register. Not there where there are no 32-bit calls: nobody gets here then.
     #[inline(always)]
     fn half(self, offset: u32) -> u64 {

@@ -32,7 +32,8 @@ pub fn read(task: Task, ledger: *mut Ledger, wanted: u64, scratch: &mut Scratch)
     }
     let futex = scratch.task.futex;
     let asked = wanted & SNAPSHOT_FUTEXES != 0
-        || (wanted & SNAPSHOT_OWNERS != 0 && (!noted || may_name_owner(&futex)));
+        || (wanted & SNAPSHOT_OWNERS != 0
+            && (!noted || may_name_owner(&futex) || is_on_own_stack(task, &futex)));
     if !has_copy_from_user_task() || !asked || futex.op == op::NONE {
         return false;
     }
@@ -42,6 +43,7 @@ pub fn read(task: Task, ledger: *mut Ledger, wanted: u64, scratch: &mut Scratch)
     live.ip = ip;
     live.sp = sp;
     live.bp = bp;
+    live.saved = task.registers().saved();
     if !noted {
         if let Some(words) = live.words_at() {
             scratch.task.futex.flags |= flag::READ;
@@ -62,6 +64,14 @@ fn may_name_owner(futex: &FutexWait) -> bool {
         || futex.expected == Expected::One as u8
         || futex.expected == Expected::AllOnes as u8;
     futex.owner != 0 || futex.op == op::LOCK_PI || (!idle && futex.flags & flag::TIMED == 0)
+}
+
+/// Whether the word lies on the waiter's own stack: where `pthread_mutex_lock()` sleeps for ever after the kernel has refused a
+/// priority-inheriting mutex.
+#[inline(always)]
+fn is_on_own_stack(task: Task, futex: &FutexWait) -> bool {
+    const NEAR: u64 = 4096;
+    futex.address.wrapping_sub(task.registers().sp()) < NEAR
 }
 
 /// Tells by its registers what a blocked thread waits in; false if it is no futex.

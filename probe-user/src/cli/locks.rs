@@ -74,6 +74,7 @@ async fn window(
     if bpf_log {
         source.probe.forward_logs().map_err(anyhow::Error::msg)?;
     }
+    source.be_patient();
     let mut events = source.start()?;
     let (first, tables) = source.look(DETAIL)?;
     require(&first, args.pid)?;

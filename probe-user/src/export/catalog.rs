@@ -97,6 +97,8 @@ catalog! {
         "Deadlocks there are now: circles of waits that the locks' memory proves, confirmed by a second look.";
     DEADLOCKED_THREADS = "deadlocked_threads" Gauge GROUP,
         "Threads in these deadlocks.";
+    STALLED_THREADS = "stalled_threads" Gauge GROUP,
+        "Threads that wait at locks without a known owner while every thread that could wake them waits itself, or in a circle of locks that each took last.";
     FORKS = "forks_total" Counter &[],
         "Processes born.";
     THREADS_CREATED = "threads_created_total" Counter &[],

@@ -110,6 +110,7 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     let mut waiters = Vec::new();
     let mut deadlocks = Vec::new();
     let mut deadlocked = Vec::new();
+    let mut stalled = Vec::new();
     for (key, group) in view.books.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         for (on, ns) in group.waits.on() {
@@ -129,6 +130,8 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
             deadlocks.push(point(catalog::DEADLOCKS, &labels, group.waits.deadlocks as f64));
             let threads = group.waits.deadlocked_threads as f64;
             deadlocked.push(point(catalog::DEADLOCKED_THREADS, &labels, threads));
+            let threads = group.waits.stalled_threads as f64;
+            stalled.push(point(catalog::STALLED_THREADS, &labels, threads));
         }
     }
     vec![
@@ -137,6 +140,7 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::LOCK_WAITERS, waiters),
         family(catalog::DEADLOCKS, deadlocks),
         family(catalog::DEADLOCKED_THREADS, deadlocked),
+        family(catalog::STALLED_THREADS, stalled),
     ]
 }
 /// States whose time every group shows from the start, 0 included, so that a rate has something to begin with. The others

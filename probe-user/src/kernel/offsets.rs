@@ -129,6 +129,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         regs_bp: register(8)?,
         regs_compat_arg0: optional(btf.offset_of("pt_regs", "bx")),
         regs_compat_arg1: optional(btf.offset_of("pt_regs", "cx")),
+        regs_saved: optional(btf.offset_of("pt_regs", "r15")),
         task_thread_status: optional(task("thread_info.status")),
         task_mm: task("mm")?,
         mm_context_id: optional(btf.offset_of("mm_struct", "context.ctx_id")),

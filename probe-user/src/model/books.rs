@@ -298,6 +298,10 @@ impl Books {
             waits.deadlocks += 1;
             waits.deadlocked_threads += deadlock.members.len() as u64;
         }
+        for stall in &news.stalls {
+            let key = self.group_of_pid(stall.pid, units);
+            self.entry(key).waits.stalled_threads += stall.waits.len() as u64;
+        }
         for (key, group) in &mut self.groups {
             group.waits.divide(lately.get(key).unwrap_or(&BTreeMap::new()));
         }

@@ -90,6 +90,8 @@ pub struct Waits {
     pub deadlocks: u64,
     /// Threads in them.
     pub deadlocked_threads: u64,
+    /// Threads in stalls there are now.
+    pub stalled_threads: u64,
 }
 
 impl Waits {
@@ -117,6 +119,7 @@ impl Waits {
         }
         self.deadlocks = 0;
         self.deadlocked_threads = 0;
+        self.stalled_threads = 0;
     }
 
     /// Adds waits at locks of a kind.

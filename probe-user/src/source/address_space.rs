@@ -17,8 +17,8 @@ use crate::model::locks::LockId;
 use crate::model::locks::site::{Library, Runtime, Site};
 use crate::model::thread::ThreadId;
 
-/// How long to wait for all that is asked at a time.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long to wait for all that is asked at a time, unless somebody waits for a single answer.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// Entries that are remembered; beyond that all are forgotten and read again.
 const REMEMBERED: usize = 65_536;
 /// `PTHREAD_MUTEX_PRIO_INHERIT_NP` in the kind of a mutex of glibc.
@@ -35,8 +35,8 @@ pub struct Request {
     pub places: HashSet<LockKey>,
     /// Files (device, inode) of which it is asked whether the process maps them shared.
     pub files: HashSet<(u64, u64)>,
-    /// Threads that sleep for ever in `pthread_mutex_lock()`, with their stack pointers.
-    pub endless: Vec<(ThreadId, u64)>,
+    /// Threads that sleep for ever in `pthread_mutex_lock()`, with their stack pointers and saved registers.
+    pub endless: Vec<(ThreadId, u64, Vec<u64>)>,
     /// Whether it is asked for its signal handlers.
     pub signals: bool,
 }
@@ -61,6 +61,8 @@ pub enum Answer {
 pub struct AddressSpaces {
     root: PathBuf,
     code: Arc<Mutex<CodeCache>>,
+    /// How long to wait for all that is asked at a time.
+    pub patience: Duration,
     /// By address space and instruction.
     pub sites: HashMap<(u64, u64), Arc<Site>>,
     /// By address space.
@@ -73,6 +75,7 @@ impl AddressSpaces {
         Self {
             root: root.to_owned(),
             code: Arc::default(),
+            patience: PATIENCE,
             sites: HashMap::new(),
             runtimes: HashMap::new(),
         }
@@ -88,7 +91,7 @@ impl AddressSpaces {
             return Vec::new();
         }
         let (root, code) = (self.root.clone(), Arc::clone(&self.code));
-        let answers = within("address spaces", PATIENCE, move |sender| {
+        let answers = within("address spaces", self.patience, move |sender| {
             for (pid, request) in requests {
                 for answer in answer(&root, &code, pid, &request) {
                     if sender.send(answer).is_err() {
@@ -139,8 +142,11 @@ fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> 
         answers.push(Answer::Mapped(pid, files));
     }
     let endless = request.endless.iter();
-    answers
-        .extend(endless.filter_map(|(id, sp)| Some(Answer::Endless(*id, endless_mutexes(&directory, *sp)?))));
+    answers.extend(
+        endless.filter_map(|(id, sp, saved)| {
+            Some(Answer::Endless(*id, endless_mutexes(&directory, *sp, saved)?))
+        }),
+    );
     answers
 }
 
@@ -180,7 +186,7 @@ fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) 
         .join(path.strip_prefix("/").unwrap_or(path));
     let offset = at - map.address.0 + map.offset;
     let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
-    code.site(file_of(map), offset, &path)
+    Arc::new(code.site(file_of(map), offset, &path))
 }
 
 /// The run-time system, by the library or the program that is mapped.
@@ -232,18 +238,24 @@ fn handles_signals(directory: &Path) -> Option<bool> {
     let status = fs::read_to_string(directory.join("status")).ok()?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
-    Some(caught & !OF_GLIBC != 0)
+    // CPython's handler of SIGINT notes the signal and returns: KeyboardInterrupt is raised by the interrupted thread itself.
+    const SIGINT: u64 = 1 << 1;
+    let program = fs::read_link(directory.join("exe")).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default().as_encoded_bytes();
+    let harmless = if name.starts_with(b"python") { SIGINT } else { 0 };
+    Some(caught & !OF_GLIBC & !harmless != 0)
 }
 
-/// Mutexes that `pthread_mutex_lock()` may have been called with, from the frames just above the stack pointer: pointers there that lead
-/// to a priority-inheriting mutex of glibc with an owner.
-fn endless_mutexes(directory: &Path, sp: u64) -> Option<Vec<(u64, u32)>> {
+/// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just above the stack pointer:
+/// pointers there that lead to a priority-inheriting mutex of glibc with an owner.
+fn endless_mutexes(directory: &Path, sp: u64, saved: &[u64]) -> Option<Vec<(u64, u32)>> {
     let memory = File::open(directory.join("mem")).ok()?;
     let mut stack = vec![0; STACK];
     memory.read_exact_at(&mut stack, sp).ok()?;
     let (words, _) = stack.as_chunks::<8>();
     let mut found: HashMap<u64, u32> = HashMap::new();
-    for pointer in words.iter().map(|word| u64::from_le_bytes(*word)) {
+    let on_stack = words.iter().map(|word| u64::from_le_bytes(*word));
+    for pointer in saved.iter().copied().chain(on_stack) {
         let mut mutex = [0; 20];
         if pointer < 4096 || pointer % 4 != 0 || memory.read_exact_at(&mut mutex, pointer).is_err() {
             continue;

@@ -89,6 +89,11 @@ impl BpfSource {
         Ok(events)
     }
 
+    /// For a single answer, for which the code of all processes is read for the first time.
+    pub fn be_patient(&mut self) {
+        self.spaces.patience = Duration::from_secs(1);
+    }
+
     /// Looks at every thread now.
     ///
     /// # Errors

@@ -1,22 +1,21 @@
 //! Whose code an address in a file is: by the symbols that say so for the C libraries and the runtimes that make system calls.
 //!
-//! Read once for each file and offset. The symbols of a C library survive stripping: it exports them.
+//! Read once for each file. The symbols of a C library survive stripping: it exports them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use object::read::elf::ElfFile;
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
+use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
 
 use crate::model::escape;
 use crate::model::locks::site::{Library, Site};
 
-/// Symbol tables larger than this are not read: a browser's with debug information has hundreds of megabytes.
+/// Symbols of files larger than this are not read: a browser's with debug information has hundreds of megabytes.
 const LARGEST: u64 = 64 << 20;
-/// Places that are remembered; beyond that all are forgotten and read again.
-const REMEMBERED: usize = 65_536;
+/// Files that are remembered; beyond that all are forgotten and read again.
+const REMEMBERED: usize = 4_096;
 
 /// Device and inode.
 pub type FileId = (u64, u64);
@@ -24,93 +23,147 @@ pub type FileId = (u64, u64);
 /// What was found out about files.
 #[derive(Default)]
 pub struct CodeCache {
-    known: HashMap<(FileId, u64), Arc<Site>>,
+    known: HashMap<FileId, Option<FileCode>>,
 }
 
 impl CodeCache {
     /// The site at a byte of a file; `path` is where it can be opened.
-    pub fn site(&mut self, id: FileId, offset: u64, path: &Path) -> Arc<Site> {
+    pub fn site(&mut self, id: FileId, offset: u64, path: &Path) -> Site {
         if self.known.len() > REMEMBERED {
             self.known.clear();
         }
-        let read = || Arc::new(read(path, offset).unwrap_or(Site::UNREAD));
-        Arc::clone(self.known.entry((id, offset)).or_insert_with(read))
+        let code = self.known.entry(id).or_insert_with(|| read(path));
+        code.as_ref().map_or(Site::UNREAD, |code| code.site(offset))
     }
 }
 
-/// The site at a byte of a file; `None` if the file cannot be read.
-fn read(path: &Path, offset: u64) -> Option<Site> {
+/// What of a file's symbols matters here.
+#[derive(Debug)]
+struct FileCode {
+    /// File range and address of each segment.
+    segments: Vec<(std::ops::Range<u64>, u64)>,
+    library: FileLibrary,
+    /// Functions of C libraries that wait, by address, with their end (0 if it has no size).
+    functions: BTreeMap<u64, (u64, String)>,
+}
+
+/// Which C library a file is or contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileLibrary {
+    Glibc,
+    Musl,
+    StaticGlibc,
+    StaticMusl,
+    Go,
+    None,
+}
+
+/// What the functions are called that lead to system calls in C libraries: all others need not be kept.
+const OF_LIBRARIES: [&str; 18] = [
+    "syscall",
+    "__lll_",
+    "__futex",
+    "pthread_",
+    "__pthread",
+    "___pthread",
+    "__condvar",
+    "sem_",
+    "__new_sem",
+    "_dl_",
+    "_IO_",
+    "__syscall_cp",
+    "sccp",
+    "__cp_",
+    "__wait",
+    "__timedwait",
+    "__lock",
+    "__tl_",
+];
+
+/// Reads a file's symbols; `None` if it cannot be read.
+///
+/// Small files are read as a whole: a symbol table that is read name by name takes a hundred times as long. Of large ones (browsers,
+/// compilers) the sections' names have to do.
+fn read(path: &Path) -> Option<FileCode> {
     // A regular file: others may block, or do something when they are opened.
-    if !std::fs::metadata(path).ok()?.is_file() {
+    let metadata = std::fs::metadata(path).ok()?;
+    if !metadata.is_file() {
         return None;
     }
+    if metadata.len() <= LARGEST {
+        let data = std::fs::read(path).ok()?;
+        return parse(data.as_slice(), |elf| code(elf), |elf| code(elf));
+    }
     let data = ReadCache::new(File::open(path).ok()?);
-    match object::FileKind::parse(&data).ok()? {
-        object::FileKind::Elf64 => {
-            let elf = ElfFile::<object::elf::FileHeader64<object::Endianness>, _>::parse(&data).ok()?;
-            Some(site(&elf, offset))
-        }
-        object::FileKind::Elf32 => {
-            let elf = ElfFile::<object::elf::FileHeader32<object::Endianness>, _>::parse(&data).ok()?;
-            Some(site(&elf, offset))
-        }
+    let by_sections = |library| FileCode {
+        segments: Vec::new(),
+        library,
+        functions: BTreeMap::new(),
+    };
+    parse(
+        &data,
+        |elf| by_sections(runtime(elf)),
+        |elf| by_sections(runtime(elf)),
+    )
+}
+
+type Elf64<'data, R> = ElfFile<'data, object::elf::FileHeader64<object::Endianness>, R>;
+type Elf32<'data, R> = ElfFile<'data, object::elf::FileHeader32<object::Endianness>, R>;
+
+fn parse<'data, R: ReadRef<'data>>(
+    data: R,
+    wide: impl FnOnce(&Elf64<'data, R>) -> FileCode,
+    narrow: impl FnOnce(&Elf32<'data, R>) -> FileCode,
+) -> Option<FileCode> {
+    match object::FileKind::parse(data).ok()? {
+        object::FileKind::Elf64 => Some(wide(&Elf64::parse(data).ok()?)),
+        object::FileKind::Elf32 => Some(narrow(&Elf32::parse(data).ok()?)),
         _ => None,
     }
 }
 
-/// What the names in a file's symbol tables say of it, and which of them covers an instruction.
+/// Go, if a section says so.
+fn runtime<'data>(elf: &impl Object<'data>) -> FileLibrary {
+    let go = [".go.buildinfo", ".gopclntab"];
+    if go.iter().any(|name| elf.section_by_name(name).is_some()) {
+        FileLibrary::Go
+    } else {
+        FileLibrary::None
+    }
+}
+
+fn code<'data>(elf: &impl Object<'data>) -> FileCode {
+    let segments = elf.segments().map(|segment| {
+        let (start, size) = segment.file_range();
+        (start..start.saturating_add(size), segment.address())
+    });
+    let mut names = Names::default();
+    elf.dynamic_symbols()
+        .for_each(|symbol| names.learn(&symbol, true));
+    elf.symbols().for_each(|symbol| names.learn(&symbol, false));
+    let library = match runtime(elf) {
+        FileLibrary::None => names.library(),
+        library => library,
+    };
+    FileCode {
+        segments: segments.collect(),
+        library,
+        functions: names.functions,
+    }
+}
+
+/// What the names in a file's symbol tables say of it.
 #[derive(Default)]
 struct Names {
-    covering: Option<(u64, String)>,
+    functions: BTreeMap<u64, (u64, String)>,
     dynamic_glibc: bool,
     dynamic_musl: [bool; 2],
     static_glibc: bool,
     static_musl: bool,
 }
 
-fn site<'data>(elf: &impl Object<'data>, offset: u64) -> Site {
-    let other = |library| Site {
-        library,
-        function: None,
-    };
-    if elf.section_by_name(".go.buildinfo").is_some() || elf.section_by_name(".gopclntab").is_some() {
-        return other(Library::Go);
-    }
-    let Some(address) = virtual_address(elf, offset) else {
-        return other(Library::Other);
-    };
-    let small = |name| {
-        elf.section_by_name(name)
-            .is_none_or(|table| table.size() <= LARGEST)
-    };
-    let mut names = Names::default();
-    if small(".dynsym") {
-        elf.dynamic_symbols()
-            .for_each(|symbol| names.learn(&symbol, address, true));
-    }
-    if small(".symtab") {
-        elf.symbols()
-            .for_each(|symbol| names.learn(&symbol, address, false));
-    }
-    let function = names.covering.as_ref().map(|(_, name)| escape(name.as_bytes()));
-    Site {
-        library: names.library(),
-        function,
-    }
-}
-
-/// Where the file wants the byte to be in memory.
-fn virtual_address<'data>(elf: &impl Object<'data>, offset: u64) -> Option<u64> {
-    elf.segments().find_map(|segment| {
-        let (start, size) = segment.file_range();
-        (start..start.saturating_add(size))
-            .contains(&offset)
-            .then(|| segment.address() + (offset - start))
-    })
-}
-
 impl Names {
-    fn learn<'data>(&mut self, symbol: &impl ObjectSymbol<'data>, address: u64, dynamic: bool) {
+    fn learn<'data>(&mut self, symbol: &impl ObjectSymbol<'data>, dynamic: bool) {
         if symbol.is_undefined() {
             return;
         }
@@ -126,57 +179,74 @@ impl Names {
             "__syscall_cp_c" | "__init_libc" if !dynamic => self.static_musl = true,
             _ => {}
         }
-        // Hand-written assembly has no size: it reaches to the next symbol.
-        let start = symbol.address();
-        let inside = start <= address && (symbol.size() == 0 || address - start < symbol.size());
-        let nearer = self.covering.as_ref().is_none_or(|(best, _)| start >= *best);
-        if symbol.kind() == SymbolKind::Text && inside && nearer {
-            self.covering = Some((start, name.to_owned()));
+        let wanted = OF_LIBRARIES.iter().any(|start| name.starts_with(start));
+        // Labels in hand-written assembly have no type.
+        if wanted
+            && matches!(
+                symbol.kind(),
+                SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label
+            )
+        {
+            let end = symbol.address().saturating_add(symbol.size());
+            let end = if symbol.size() == 0 { 0 } else { end };
+            self.functions.insert(symbol.address(), (end, name.to_owned()));
         }
     }
 
-    fn library(&self) -> Library {
-        let function = self.covering.as_ref().map_or("", |(_, name)| name);
-        let starts = |words: &[&str]| words.iter().any(|word| function.starts_with(word));
-        let glibc = self.dynamic_glibc || self.static_glibc;
-        let musl = self.static_musl || (self.dynamic_musl == [true; 2] && !self.dynamic_glibc);
-        if (glibc || musl) && function == "syscall" {
-            return Library::Syscall;
+    fn library(&self) -> FileLibrary {
+        if self.dynamic_glibc {
+            FileLibrary::Glibc
+        } else if self.dynamic_musl == [true; 2] {
+            FileLibrary::Musl
+        } else if self.static_glibc {
+            FileLibrary::StaticGlibc
+        } else if self.static_musl {
+            FileLibrary::StaticMusl
+        } else {
+            FileLibrary::None
         }
-        let library = if musl { Library::Musl } else { Library::Glibc };
-        if self.dynamic_glibc || self.dynamic_musl == [true; 2] {
-            return library;
+    }
+}
+
+/// How far behind its beginning an instruction of hand-written assembly, which has no size, can be.
+const LONGEST_UNSIZED: u64 = 256;
+
+impl FileCode {
+    fn site(&self, offset: u64) -> Site {
+        let function = self.address(offset).and_then(|address| self.function(address));
+        let in_library = |library| {
+            if function.is_some() {
+                library
+            } else {
+                Library::Other
+            }
+        };
+        let library = match self.library {
+            FileLibrary::Go => Library::Go,
+            FileLibrary::None => Library::Other,
+            _ if function == Some("syscall") => Library::Syscall,
+            FileLibrary::Glibc => Library::Glibc,
+            FileLibrary::Musl => Library::Musl,
+            FileLibrary::StaticGlibc => in_library(Library::Glibc),
+            FileLibrary::StaticMusl => in_library(Library::Musl),
+        };
+        Site {
+            library,
+            function: function.map(|name| escape(name.as_bytes())),
         }
-        let of_glibc = [
-            "__lll_",
-            "__futex_",
-            "pthread_",
-            "__pthread",
-            "___pthread",
-            "__condvar",
-            "sem_",
-            "__new_sem",
-            "_dl_",
-            "_IO_",
-        ];
-        let of_musl = [
-            "__syscall_cp",
-            "sccp",
-            "__cp_",
-            "__wait",
-            "__timedwait",
-            "__futex",
-            "__lock",
-            "__tl_",
-            "pthread_",
-            "sem_",
-            "cnd_",
-        ];
-        match (self.static_glibc, self.static_musl) {
-            (true, _) if starts(&of_glibc) => Library::Glibc,
-            (_, true) if starts(&of_musl) => Library::Musl,
-            _ => Library::Other,
-        }
+    }
+
+    /// Where the file wants the byte to be in memory.
+    fn address(&self, offset: u64) -> Option<u64> {
+        let mut segments = self.segments.iter();
+        let (range, address) = segments.find(|(range, _)| range.contains(&offset))?;
+        Some(address + (offset - range.start))
+    }
+
+    fn function(&self, address: u64) -> Option<&str> {
+        let (start, (end, name)) = self.functions.range(..=address).next_back()?;
+        let end = if *end == 0 { start + LONGEST_UNSIZED } else { *end };
+        (address < end).then_some(name.as_str())
     }
 }
 
@@ -188,21 +258,21 @@ mod tests {
     #[test]
     fn the_exported_syscall_is_not_the_librarys_own_code() {
         let image = super::super::address_space::tests::mapping_of(libc::syscall as *const () as u64);
-        let site = read(&image.0, image.1).unwrap();
+        let site = read(&image.0).unwrap().site(image.1);
         assert_eq!(
             (site.library, site.function.as_deref()),
             (Library::Syscall, Some("syscall"))
         );
         let image =
             super::super::address_space::tests::mapping_of(libc::pthread_mutex_lock as *const () as u64);
-        let site = read(&image.0, image.1).unwrap();
+        let site = read(&image.0).unwrap().site(image.1);
         assert_eq!(site.library, Library::Glibc);
     }
 
     #[test]
     fn what_cannot_be_read_proves_nothing() {
-        assert_eq!(read(Path::new("/proc/self/nothing"), 0), None);
-        assert_eq!(read(Path::new("/dev/zero"), 0), None);
-        assert_eq!(read(Path::new("/proc/self/status"), 0), None);
+        assert!(read(Path::new("/proc/self/nothing")).is_none());
+        assert!(read(Path::new("/dev/zero")).is_none());
+        assert!(read(Path::new("/proc/self/status")).is_none());
     }
 }

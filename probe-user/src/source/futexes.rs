@@ -96,7 +96,9 @@ fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32
         request.places.insert(key_of(thread, open));
         request.signals |= waits;
         if endless {
-            request.endless.push((thread.id, thread.sp));
+            let live = open.live.as_deref();
+            let saved = live.map_or_else(Vec::new, |live| [live.bp].into_iter().chain(live.saved).collect());
+            request.endless.push((thread.id, thread.sp, saved));
         }
     }
     requests

@@ -49,7 +49,7 @@ fn stuck() -> Vec<Panel> {
 fn deadlocked() -> Vec<Panel> {
     vec![
         table(
-            "Deadlocked processes",
+            "Deadlocked and stalled processes",
             "Empty is good. `procprobe locks` on the host names the threads, the locks and who holds them.",
         )
         .column(
@@ -62,6 +62,12 @@ fn deadlocked() -> Vec<Panel> {
             "Deadlocks",
             "short",
             "sum by (instance, unit, comm) (procprobe_deadlocks{GROUP}) > 0",
+        )
+        .alarm(1.0)
+        .column(
+            "Stalled threads",
+            "short",
+            "sum by (instance, unit, comm) (procprobe_stalled_threads{GROUP}) > 0",
         )
         .alarm(1.0)
         .tall(6),

@@ -99,8 +99,12 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
     match evidence.kind() {
         // A semaphore whose waiters give it back is a lock, or a pool of some.
         Kind::Semaphore => takes_turns(evidence, 2) && evidence.timed * 2 <= evidence.waits(),
-        // Ping-pong over a condition variable takes turns, too; under a lock one thread is out all the time.
-        Kind::Condvar => exclusive,
+        // An interpreter's lock is one: its waiters give up waiting now and then to ask for it (CPython's take_gil), or there are several.
+        // Two threads that play ping-pong take turns just so.
+        Kind::Condvar => {
+            let asks = evidence.timed * 2 > evidence.waits();
+            exclusive && takes_turns(evidence, 2) && (asks || evidence.take_turns() > 2)
+        }
         _ => {
             let locked = evidence.waits_for(Expected::Two) + evidence.waits_for(Expected::Flagged);
             let value = locked * 10 >= evidence.waits() * 9;

@@ -148,10 +148,15 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
     let waits: Vec<_> = waits.collect();
     let is_lock = |role| matches!(role, Role::Lock | Role::LikelyLock);
     let locks = waits.iter().any(|(_, _, protocol)| is_lock(protocol.role));
-    // A program may park all its threads until a signal ends it; one that waits for a semaphore or a condition wants it to come.
-    let wants = waits
+    // An idle pool waits at one semaphore or condition variable while main joins it: that is no stall. Semaphores used as locks are
+    // several, or the only thing that the only thread waits for.
+    let semaphores: Vec<LockId> = waits
         .iter()
-        .any(|(_, _, protocol)| matches!(protocol.kind, Kind::Semaphore | Kind::Condvar));
+        .filter(|(_, _, protocol)| protocol.kind == Kind::Semaphore)
+        .map(|(thread, open, _)| look.tables.id(key_of(thread, open)))
+        .collect();
+    let distinct: BTreeSet<&LockId> = semaphores.iter().collect();
+    let wants = distinct.len() > 1 || (threads.len() == 1 && !semaphores.is_empty());
     let by_signal = threads
         .iter()
         .any(|thread| look.snapshot.memory.may_handle_signals(thread.pid));
@@ -163,7 +168,7 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
         let in_question = if locks {
             is_lock(protocol.role)
         } else {
-            protocol.role != Role::Idle || protocol.kind != Kind::Parker
+            protocol.kind == Kind::Semaphore
         };
         if in_question {
             stall.waits.push(stalled(look, thread, open, protocol.kind));

@@ -114,9 +114,10 @@ impl<'a> ThreadIndex<'a> {
     /// Of several mutexes that its stack points to, it is the one of another thread that waits in turn for a mutex of this one: that
     /// circle is what the kernel refuses.
     fn refused_by(&self, thread: &Thread, open: &OpenWait) -> Option<Owner<'a>> {
-        let found = self.snapshot.memory.endless.get(&thread.id)?;
+        let found = self.snapshot.memory.endless.get(&thread.id);
+        let found = found.map_or(&[][..], Vec::as_slice);
         let owner = |tid| self.owner(thread, key_of(thread, open), tid);
-        if let [(_, tid)] = found.as_slice() {
+        if let [(_, tid)] = found {
             return Some(owner(*tid));
         }
         let waits_for_us = |other: &Thread| {
@@ -124,6 +125,15 @@ impl<'a> ThreadIndex<'a> {
             let tid = protocol_of(other, open).owner?;
             Some(open.wait.op == op::LOCK_PI && tid == thread.inner_tid())
         };
+        if found.is_empty() {
+            // Nothing is left of it in registers or on the stack. If one thread waits for this one, at a priority-inheriting mutex, what was
+            // refused would have closed the circle with it.
+            let threads = self.tables().by_tid.values().copied();
+            let own = |other: &&Thread| other.space == thread.space && waits_for_us(other) == Some(true);
+            let mut waiters = threads.filter(own);
+            let one = waiters.next().filter(|_| waiters.next().is_none())?;
+            return Some(Owner::Live(one));
+        }
         let mut circle = found
             .iter()
             .map(|(_, tid)| owner(*tid))

@@ -45,18 +45,24 @@ fn rust(wait: Wait<'_>) -> Protocol {
     match value {
         2 if !timed => unowned("mutex", Kind::Mutex, Role::LikelyLock),
         _ if !timed && RUST_ONCE.contains(&value) => unowned("once", Kind::Mutex, Role::LikelyLock),
+        _ if !timed && is_writer(wait) => unowned("readers-writer lock", Kind::Rwlock, Role::Lock),
         _ => unowned("condition variable", Kind::Condvar, Role::ByBehaviour),
     }
 }
 
+/// Writers of a readers-writer lock wait at a count behind its state, which says that a writer waits, and how many have it.
+fn is_writer(wait: Wait<'_>) -> bool {
+    const WRITE_LOCKED: u32 = 0x3fff_ffff;
+    const MOST_READERS: u32 = 0xffff;
+    let state = wait.around(-1).unwrap_or(0);
+    let holders = state & WRITE_LOCKED;
+    let held = holders == WRITE_LOCKED || (1..=MOST_READERS).contains(&holders);
+    state & HAS_WAITERS != 0 && held && wait.call.address & 7 == 4
+}
+
 fn others(wait: Wait<'_>) -> Protocol {
-    let value = wait.call.value;
-    if value == GUARD_WAITING {
+    if wait.call.value == GUARD_WAITING {
         return unowned("initialiser of a static variable", Kind::Mutex, Role::Lock);
-    }
-    let untimed = !wait.flag(flag::TIMED);
-    if untimed && (value == 2 || value & HAS_WAITERS != 0 && value != u32::MAX) {
-        return unowned("futex", Kind::Unknown, Role::ByBehaviour);
     }
     unowned("futex", Kind::Unknown, Role::ByBehaviour)
 }

@@ -97,6 +97,8 @@ fn common(wait: Wait<'_>) -> Protocol {
         return mutex(wait);
     }
     match value {
+        // A 32-bit program's semaphore: bit 0 says that there are waiters, the value is above it.
+        1 if wait.flag(flag::COMPAT) && !timed => unowned("semaphore", Kind::Semaphore, Role::ByBehaviour),
         // __wrphase_futex and __writers_futex: PTHREAD_RWLOCK_FUTEX_USED is 2.
         2 | 3 => rwlock(wait),
         // __readers: writers go first, there are readers, and others wait (bits 1 and 2).
@@ -142,7 +144,8 @@ fn is_barrier(wait: Wait<'_>) -> bool {
     come != 0 && come < needed && needed <= TID_LIMIT
 }
 
-/// `struct __pthread_rwlock_arch_t`: `__readers`, `__writers`, `__wrphase_futex` (8), `__writers_futex` (12), two pads, `__cur_writer` (24).
+/// `struct __pthread_rwlock_arch_t`: `__readers`, `__writers`, `__wrphase_futex` (8), `__writers_futex` (12), two pads, `__cur_writer` (24; in
+/// 32-bit programs 28).
 fn rwlock(wait: Wait<'_>) -> Protocol {
     // Waits are at offset 0 (readers in line), 8 (for the phase) or 12 (writers).
     let at = match (wait.call.value & 7 == 6, wait.call.address & 7) {
@@ -150,9 +153,8 @@ fn rwlock(wait: Wait<'_>) -> Protocol {
         (false, 0) => 4,
         (false, _) => 3,
     };
-    let writer = wait
-        .around(at)
-        .filter(|&tid| is_tid(tid) && !wait.flag(flag::COMPAT));
+    let at = at + isize::from(wait.flag(flag::COMPAT));
+    let writer = wait.around(at).filter(|&tid| is_tid(tid));
     // A writer that asks again gets EDEADLK.
     owned("readers-writer lock", Kind::Rwlock, writer, false)
 }

@@ -7,6 +7,7 @@
 //! | internal lock (`__lock`) | the same | `INT_MIN` and the number of threads |
 //! | readers-writer lock | the same | the number of readers with bit 31, all bits if a writer has it |
 //! | semaphore | the same | all bits (from 1.2.4 on bit 31 alone) |
+//! | once | the same | 3 |
 //! | condition variable | the same | 2, on the waiter's own stack |
 //! | join | the same | 2 (`DT_JOINABLE`), 8 bytes behind the thread's tid |
 
@@ -28,6 +29,7 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
     }
     match wait.call.value {
         2 => unowned("condition variable", Kind::Condvar, Role::Idle),
+        3 => unowned("once", Kind::Mutex, Role::LikelyLock),
         u32::MAX | HAS_WAITERS => unowned("semaphore", Kind::Semaphore, Role::ByBehaviour),
         value if value & HAS_WAITERS != 0 => flagged(wait),
         _ => unowned("futex", Kind::Unknown, Role::ByBehaviour),
@@ -51,8 +53,11 @@ fn flagged(wait: Wait<'_>) -> Protocol {
             let owner = (now & TID_MASK == low && now & 0x4000_0000 == 0).then_some(low);
             owned("mutex", Kind::Mutex, owner, kind & 3 == 0)
         }
-        Some(0) | None => unowned("readers-writer lock", Kind::Rwlock, Role::Lock),
-        Some(_) => unowned("lock", Kind::Mutex, Role::Lock),
+        // The number of its waiters stands behind a readers-writer lock, nothing in particular behind an internal one.
+        Some(_) if (1..=0xffff).contains(&wait.words()[1]) => {
+            unowned("readers-writer lock", Kind::Rwlock, Role::Lock)
+        }
+        _ => unowned("lock", Kind::Mutex, Role::Lock),
     }
 }
 
