@@ -62,7 +62,8 @@ elif scene == "ticks":
     one, other = lock("either"), lock("either")
     start("dcross", lambda: cross(one, other))
     start("dcross", lambda: cross(other, one))
-    print("expect stall")
+    # Main goes on, and might be the one that holds both, for all that can be known.
+    print("expect maybe")
 else:
     empty = lock("either")
     empty.acquire()

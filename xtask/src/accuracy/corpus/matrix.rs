@@ -174,7 +174,9 @@ impl Cell {
             Load::Idle => true,
             Load::Busy => everywhere && self.place == Place::Host && SHIFTING.contains(&self.scene),
         };
-        placed && loaded && (self.build.whole || FEW.contains(&self.protocol))
+        // Without any symbol there is nothing that tells an initialiser from a thread that is parked.
+        let visible = self.protocol != "once" || !self.build.name.ends_with("static-stripped");
+        visible && placed && loaded && (self.build.whole || FEW.contains(&self.protocol))
     }
 }
 
