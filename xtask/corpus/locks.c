@@ -1,10 +1,14 @@
 /* Scenes at locks whose truth is known, of which this program tells: `locks PROTOCOL SCENE [crowd]`.
  *
- * It says on stdout, a line each: `object KIND[|KIND] ADDRESS SIZE contended|idle|either` (what is waited at; the kind `any`
- * is not judged, size 0 is anywhere),
- * `expect none|maybe|stall|deadlock`, `dead TID` (a holder that has ended), and `ready` when the scene stands; or `without WHY`, if this
- * library has no such thing. Threads have names by their part: h may hold, w waits and never holds, d is in a deadlock, x has nothing to
- * do with it. It ends by itself. */
+ * It says on stdout, a line each:
+ *   object KIND[|KIND] ADDRESS SIZE contended|idle|either   what is waited at; `any`: not judged, 0: anywhere
+ *   expect none|maybe|stall|deadlock
+ *   dead TID                                                a holder that has ended
+ *   ready                                                   the scene stands
+ *   without WHY                                             this library has no such thing
+ *
+ * Threads have names by their part: h may hold, w waits and never holds, d is in a deadlock, x has nothing to
+ * do with it; xfailed says that the scene is not what was said. It ends by itself. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
@@ -89,8 +93,9 @@ static int owned(void) {
     if (is("sem")) return 0;
     return GLIBC || !(is("mutex") || is("adaptive") || is("rwlock"));
 }
-/* Of what does not get on. Where no memory names holders, one that sleeps might be the one: then there is nothing to be known. Of PI
- * mutexes the kernel refuses the wait that would close the circle, and the library sleeps elsewhere instead, for ever. */
+/* Of what does not get on. Where no memory names holders, one that sleeps might be the one: then there is
+ * nothing to be known. Of PI mutexes the kernel refuses the wait that would close the circle, and the library
+ * sleeps elsewhere instead, for ever. */
 static const char *deadlock(void) {
     if (is("pi")) return "stall";
     if (owned()) return "deadlock";
@@ -147,7 +152,11 @@ static void take(int i) {
     else if (is("rwlock")) failed = pthread_rwlock_wrlock(&locks[i].rwlock);
     else failed = pthread_mutex_lock(&locks[i].mutex);
     /* Nobody would wait any more: the scene is not what was said. */
-    if (failed) { name("xfailed"); fprintf(stderr, "%s %s: taking failed with %d\n", protocol, scene, failed); stay(); }
+    if (failed) {
+        name("xfailed");
+        fprintf(stderr, "%s %s: taking failed with %d\n", protocol, scene, failed);
+        stay();
+    }
 }
 static void give(int i) {
     if (is("sem")) sem_post(&locks[i].semaphore);
@@ -349,11 +358,13 @@ static void onces(void) {
     expect(plays("behind") ? "none" : "stall");
 }
 
-/* In `ticks` somebody else goes on; in the others nobody does, so that it can be known even where no memory names holders. */
+/* In `ticks` somebody else goes on; in the others nobody does, so that it can be known even where no memory
+ * names holders. */
 static int deadlocks(void) {
     int self = plays("self");
     make(-1);
-    if (self && !(is("mutex") || is("adaptive") || is("robust") || is("sem") || is("pi"))) without("a way to wait for oneself");
+    int waits_for_oneself = is("mutex") || is("adaptive") || is("robust") || is("sem") || is("pi");
+    if (self && !waits_for_oneself) without("a way to wait for oneself");
     ring[0] = start(self ? twice : cross, 0);
     if (!self) ring[1] = start(cross, (void *)1);
     lock_object(0, "either");
@@ -389,6 +400,8 @@ static void forked(void) {
 
 static void child_holds(int stopped) {
     if (fork()) return;
+    /* One that is stopped gets no alarm. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     alarm(LIFE_S);
     name("holder");
     take(0);
@@ -457,7 +470,7 @@ int main(int count, char **values) {
     if (count < 3) return 2;
     protocol = values[1];
     scene = values[2];
-    /* A handler, because the first process of a namespace does not die of a signal that it does not handle. */
+    /* A handler: the first process of a namespace does not die of a signal that it does not handle. */
     signal(SIGALRM, end);
     alarm(LIFE_S);
     name("xmain");

@@ -1,5 +1,5 @@
-// Scenes at what C++20 and its static initialisers wait at: `locks PROTOCOL SCENE [crowd]`. What it says, and how its threads are
-// named, is as in locks.c.
+// Scenes at what C++20 and its static initialisers wait at: `locks PROTOCOL SCENE [crowd]`. What it says, and
+// how its threads are named, is as in locks.c.
 #include <atomic>
 #include <barrier>
 #include <chrono>
@@ -119,7 +119,8 @@ static const char *idle() {
         start("xproducer", [] { for (;;) { ms(50); nothing.release(); } });
     } else if (protocol == "barrier") {
         object("barrier|unknown|parker", nullptr, 0, "idle");
-        for (int i = 0; i < 4; i++) start("worker", [=] { for (;;) { ms(i ? 5 : 60); meeting.arrive_and_wait(); } });
+        for (int i = 0; i < 4; i++)
+            start("worker", [=] { for (;;) { ms(i ? 5 : 60); meeting.arrive_and_wait(); } });
     } else {
         object("barrier|unknown|parker", &gate, sizeof gate, "idle");
         start(4, "worker", [] { gate.wait(); });

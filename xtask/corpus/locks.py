@@ -1,4 +1,5 @@
-# Scenes at CPython's locks: `locks.py PROTOCOL SCENE [crowd]`. What it says, and how its threads are named, is as in locks.c.
+# Scenes at CPython's locks: `locks.py PROTOCOL SCENE [crowd]`. What it says, and how its threads are named,
+# is as in locks.c.
 import ctypes
 import sys
 import threading

@@ -1,5 +1,5 @@
-//! Scenes at what Rust's standard library waits at: `locks PROTOCOL SCENE [crowd]`. What it says, and how its threads are named, is
-//! as in locks.c.
+//! Scenes at what Rust's standard library waits at: `locks PROTOCOL SCENE [crowd]`. What it says, and how its
+//! threads are named, is as in locks.c.
 
 use std::{
     env, hint, process,
@@ -110,8 +110,8 @@ fn rwlock(scene: &'static str) {
     }
 }
 
-/// Two threads, each with what the other one waits for. Main waits for them, or goes on: then it might be the one that holds both,
-/// for all that can be known, and so might any other thread.
+/// Two threads, each with what the other one waits for. Main waits for them, or goes on: then it might be the
+/// one that holds both, for all that can be known, and so might any other thread.
 fn cross(known: bool) -> [JoinHandle<()>; 2] {
     let locks: &'static [Mutex<u64>; 2] = Box::leak(Box::new([Mutex::new(0), Mutex::new(0)]));
     object("mutex", locks, "either");

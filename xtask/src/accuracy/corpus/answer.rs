@@ -110,7 +110,8 @@ mod tests {
     fn the_part_about_a_process() {
         let json = r#"{"locks":[{"pid":1,"address":"0x10","kind":"mutex","holder":null,"histogram":[]},
             {"pid":2,"address":"0x20","kind":"mutex","holder":null}],"not_contention":[],
-            "deadlocks":[{"kind":"self","threads":[{"pid":1,"tid":1,"comm":"a"}],"dead_owner":null}],"stalls":[]}"#;
+            "deadlocks":[{"kind":"self","threads":[{"pid":1,"tid":1,"comm":"a"}],"dead_owner":null}],
+            "stalls":[]}"#;
         let said = Said::read(json).unwrap();
         assert_eq!(said.answer.locks[0].address(), Some(16));
         let about = said.about(&HashSet::from([1]));

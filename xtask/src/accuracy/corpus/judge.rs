@@ -1,6 +1,7 @@
 //! One answer held against one truth. Pure: what was said, what is true, which processes are meant.
 //!
-//! Threads of a scene have names by their part: h may hold, w waits and never holds, d is in a deadlock, x has nothing to do with it.
+//! Threads of a scene have names by their part: h may hold, w waits and never holds, d is in a deadlock, x
+//! has nothing to do with it.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -17,7 +18,8 @@ pub const NOTHING: &str = "nothing";
 pub struct Judgement {
     /// The true kind, the told kind, and whether that is right.
     pub kinds: Vec<(String, String, bool)>,
-    /// Of each object that is contended, whether that was found; of each that is not, whether it was told all the same.
+    /// Of each object that is contended, whether that was found; of each that is not, whether it was told all
+    /// the same.
     pub contended: Vec<bool>,
     pub idle: Vec<bool>,
     /// Whether what had to be told was, if there is anything to tell.
@@ -95,7 +97,8 @@ fn of_object(object: &Object, entries: &[&Entry<'_>], judgement: &mut Judgement)
     }
 }
 
-/// Whoever is named as a holder has to be one that may hold, or has ended with it: then it has a number alone.
+/// Whoever is named as a holder has to be one that may hold, or has ended with it: then it has a number
+/// alone.
 fn holders(truth: &Truth, answer: &Answer, pids: &HashSet<u32>, judgement: &mut Judgement) {
     let locks = answer.locks.iter().filter(|lock| pids.contains(&lock.pid));
     let named = locks.filter_map(|lock| {

@@ -1,4 +1,5 @@
-//! A scene that is played: the program, what it says of itself, its processes; and what else keeps the machine busy.
+//! A scene that is played: the program, what it says of itself, its processes; and what else keeps the
+//! machine busy.
 
 use std::{
     collections::HashSet,

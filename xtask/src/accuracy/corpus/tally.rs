@@ -1,4 +1,5 @@
-//! All judgements together: who was taken for what, the four numbers with their bounds, and the cells that fail.
+//! All judgements together: who was taken for what, the four numbers with their bounds, and the cells that
+//! fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
