@@ -19,3 +19,8 @@ pub fn run(workspace: &Workspace, what: &Accuracy) -> Result<()> {
         Accuracy::Corpus(options) => corpus::run(workspace, options),
     }
 }
+
+/// What the test verb runs of it: some of the cells, one look at each, half a minute.
+pub fn short(workspace: &Workspace) -> Result<()> {
+    corpus::short(workspace)
+}

@@ -1,8 +1,8 @@
-//! `cargo xtask accuracy corpus`: `procprobe locks` against generated programs of which it is known what they wait at, who may hold it,
-//! and whether they ever get on.
+//! `cargo xtask accuracy corpus`: `procprobe locks` against generated programs of which it is known what they
+//! wait at, who may hold it, and whether they ever get on.
 //!
-//! The binary is a black box: what it says of the whole host in JSON is judged for every program that runs at that moment. Programs
-//! that sleep play at the same time; one that takes the CPU plays alone.
+//! The binary is a black box: what it says of the whole host in JSON is judged for every program that runs at
+//! that moment. Programs that sleep play at the same time; one that takes the CPU plays alone.
 
 mod answer;
 mod judge;
@@ -52,7 +52,8 @@ const SETTLE_HOT: Duration = Duration::from_millis(100);
 #[derive(Args)]
 pub struct Options {
     /// Looks at each cell
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=40))]
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=40))]
     looks: u32,
     /// Only cells with that in their name, such as `musl/mutex` or `namespace`
     #[arg(long, value_name = "SUBSTRING")]
@@ -92,7 +93,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         "the corpus loads eBPF programs: run it as root"
     );
     let binary = options.examined.binary(workspace)?;
-    let tally = play(workspace, &binary, &cells, options.looks)?;
+    let interrupted = on_interrupt()?;
+    let tally = play(workspace, &binary, &cells, options.looks, &interrupted)?;
     print!("{}", tally.text());
     if options.record {
         let command = format!("cargo xtask accuracy corpus --looks {}", options.looks);
@@ -111,9 +113,34 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Some of the cells, one look each, for the test verb.
+pub fn short(workspace: &Workspace) -> Result<()> {
+    let mut cells = cells();
+    cells.retain(Cell::is_short);
+    // Whoever interrupts the tests ends all of them; the scenes end by themselves.
+    let tally = play(
+        workspace,
+        &workspace.procprobe(),
+        &cells,
+        1,
+        &AtomicBool::new(false),
+    )?;
+    eprint!("{}", tally.text());
+    ensure!(
+        tally.is_good(),
+        "`procprobe locks` says something wrong of a program whose truth is known: see the table"
+    );
+    Ok(())
+}
+
 /// Plays all cells, and looks at them.
-fn play(workspace: &Workspace, binary: &Path, cells: &[Cell], looks: u32) -> Result<Tally> {
-    let interrupted = on_interrupt()?;
+fn play(
+    workspace: &Workspace,
+    binary: &Path,
+    cells: &[Cell],
+    looks: u32,
+    interrupted: &AtomicBool,
+) -> Result<Tally> {
     let programs = Programs::new(workspace)?;
     let mut theatre = Theatre {
         binary: binary.to_owned(),
@@ -121,7 +148,7 @@ fn play(workspace: &Workspace, binary: &Path, cells: &[Cell], looks: u32) -> Res
         looks,
         tally: Tally::default(),
         said: BTreeMap::new(),
-        interrupted: &interrupted,
+        interrupted,
     };
     for cell in cells {
         theatre.programs.make(cell.build)?;
