@@ -71,6 +71,16 @@ pub struct Options {
     record: bool,
 }
 
+impl Options {
+    /// How to do the same again.
+    fn command(&self) -> String {
+        let only = self.only.as_ref().map(|only| format!(" --only {only}"));
+        let short = if self.short { " --short" } else { "" };
+        let only = only.unwrap_or_default();
+        format!("cargo xtask accuracy corpus --looks {}{short}{only}", self.looks)
+    }
+}
+
 /// The verb.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut cells = cells();
@@ -97,14 +107,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let tally = play(workspace, &binary, &cells, options.looks, &interrupted)?;
     print!("{}", tally.text());
     if options.record {
-        let command = format!("cargo xtask accuracy corpus --looks {}", options.looks);
-        record::put(
-            workspace,
-            record::VERIFICATION,
-            "corpus",
-            &command,
-            &tally.markdown(),
-        )?;
+        let (command, text) = (options.command(), tally.markdown());
+        record::put(workspace, record::VERIFICATION, "corpus", &command, &text)?;
     }
     ensure!(
         tally.is_good(),
