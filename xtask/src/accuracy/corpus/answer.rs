@@ -45,7 +45,10 @@ pub struct Edge {
 pub struct Deadlock {
     pub kind: String,
     pub threads: Vec<Thread>,
+    /// The thread that the lock's memory names and that cannot give it back.
     pub dead_owner: Option<u32>,
+    /// That it has not ended, but is of the process from which this one was forked.
+    pub forked_from: Option<Thread>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -167,10 +167,18 @@ fn wrong(truth: &Truth, told: &Deadlock, pids: &HashSet<u32>) -> Option<String> 
         let dead = told.dead_owner.map(|tid| format!(", thread {tid} has ended"));
         return Some(format!("deadlock ({kind}{})", dead.unwrap_or_default()));
     }
-    if told.dead_owner.is_some() && told.dead_owner != truth.dead {
+    let is_other = |thread: &Thread| !is_one_of(thread, pids, &['h']);
+    if let Some(stranger) = told.forked_from.as_ref().filter(|thread| is_other(thread)) {
+        return Some(format!(
+            "deadlock ({kind}): held by {} at the fork",
+            shown(stranger)
+        ));
+    }
+    let has_ended = told.dead_owner.filter(|_| told.forked_from.is_none());
+    if has_ended.is_some() && has_ended != truth.dead {
         return Some(format!("deadlock ({kind}): a thread has ended that has not"));
     }
-    if truth.dead.is_some() && told.dead_owner.is_none() {
+    if truth.dead.is_some() && has_ended.is_none() {
         return Some(format!("deadlock ({kind}): its holder has ended"));
     }
     let mut members = told.threads.iter();

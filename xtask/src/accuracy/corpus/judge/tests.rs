@@ -107,4 +107,9 @@ fn the_dead_have_to_be_dead() {
     let wrong = look(&forked, &answer("", "", dead, ""));
     assert_eq!(wrong.told, Some(true));
     assert_eq!(wrong.false_words.len(), 1);
+    let parents = r#""dead_owner":7,"forked_from":{"pid":5,"tid":70,"comm":"holder"}"#;
+    let dead = dead.replace(r#""dead_owner":7"#, parents);
+    assert!(look(&forked, &answer("", "", &dead, "")).is_right());
+    assert!(!look(&forked, &answer("", "", &dead.replace("holder", "xmain"), "")).is_right());
+    assert!(!look(&right, &answer("", "", &dead, "")).is_right());
 }
