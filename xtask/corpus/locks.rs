@@ -166,10 +166,11 @@ fn barrier() {
 
 fn channel() {
     let (sender, receiver) = mpsc::channel::<u64>();
-    anywhere("parker", "idle");
+    // Whoever is woken takes a mutex of the channel, which the one that sends holds while it wakes.
+    anywhere("parker|mutex", "either");
     println!("expect none");
-    start("worker", move || while receiver.recv().is_ok() {});
-    start("xproducer", move || {
+    start("hworker", move || while receiver.recv().is_ok() {});
+    start("hproducer", move || {
         loop {
             ms(50);
             if sender.send(1).is_err() {
