@@ -3,6 +3,7 @@
 //! The verbs are plain programs on top of cargo so that a fresh machine needs nothing but a Rust toolchain to start:
 //! whatever else is missing, `setup` installs. All chatter goes to stderr; stdout belongs to what a verb runs.
 
+mod accuracy;
 mod agent;
 mod bench;
 mod build;
@@ -63,6 +64,9 @@ enum Verb {
     Soak(soak::Options),
     /// Compare procprobe with the kernel's own counts and with libbpf-tools, all at once under real load
     Truth(truth::Options),
+    /// Hold what is said against programs whose truth is known
+    #[command(subcommand)]
+    Accuracy(accuracy::Accuracy),
     /// Make the table of all that was recorded, and fail if anything is not as it should be
     Verify,
     /// Run the agent on other kernels
@@ -95,6 +99,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Dashboards => dashboards::run(&workspace),
         Verb::Soak(options) => soak::run(&workspace, &options),
         Verb::Truth(options) => truth::run(&workspace, &options),
+        Verb::Accuracy(what) => accuracy::run(&workspace, &what),
         Verb::Verify => verify::run(&workspace),
         Verb::Vm(vm) => vm::run(&workspace, vm),
         Verb::Dist(options) => dist::run(&workspace, options),

@@ -27,12 +27,14 @@ const COMPILER_SETS: [[&str; 3]; 2] = [
 ];
 
 /// What the tests start: load, the kernel's view of our programs, workloads, a renderer of graphs.
-const TEST_NEEDS: [Need; 14] = [
+const TEST_NEEDS: [Need; 16] = [
     Need::program("linux-perf", "perf"),
     Need::program("bpftool", "bpftool"),
     Need::program("python3", "python3"),
     Need::program("gcc", "gcc"),
     Need::file("libc6-dev", "/usr/include/stdio.h"),
+    Need::program("g++", "g++"),
+    Need::program("musl-tools", "musl-gcc"),
     Need::program("procps", "ps"),
     Need::program("util-linux", "setpriv"),
     Need::program("curl", "curl"),
@@ -43,6 +45,9 @@ const TEST_NEEDS: [Need; 14] = [
     Need::program("strace", "strace"),
     Need::program("faketime", "faketime"),
 ];
+
+/// For programs of 32 bits, where the machine runs them.
+const MULTILIB: Need = Need::file("gcc-multilib", "/usr/include/asm");
 
 /// Grafana's published types, and the compiler that holds our dashboards against them.
 const GRAFANA_TYPES: [(&str, &str); 2] = [("@grafana/schema", "13.2.3"), ("typescript", "5.9.3")];
@@ -98,6 +103,9 @@ pub fn toolchain() -> Result<Toolchain> {
 /// What the tests need beyond the build.
 pub fn tests(workspace: &Workspace) -> Result<()> {
     packages::ensure(&TEST_NEEDS)?;
+    if cfg!(target_arch = "x86_64") {
+        packages::ensure(&[MULTILIB])?;
+    }
     prometheus(workspace)?;
     grafana(workspace)
 }

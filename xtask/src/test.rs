@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every test that this machine can run, and a failure for those it should have run and could not.
 //!
-//! After the tests on this host the agent is checked on other kernels, in QEMU, with the core of the live tests
-//! (`vm/plan.rs`): on a host that cannot load eBPF they stand in for the live tests.
+//! After the tests on this host what `procprobe locks` says is held against the corpus (`accuracy/`), and the
+//! agent is checked on other kernels, in QEMU, with the core of the live tests (`vm/plan.rs`): on a host that
+//! cannot load eBPF they stand in for the live tests.
 
 use std::{
     env,
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    build, environment,
+    accuracy, build, environment,
     process::{self, say},
     setup, vm,
     workspace::Workspace,
@@ -52,6 +53,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let mut cargo = command(workspace, obstacle.is_none())?;
     process::run(cargo.args(&options.arguments)).context("testing")?;
+    if obstacle.is_none() {
+        words_about_locks(workspace, options)?;
+    }
     let on_other_kernels = other_kernels(workspace, options)?;
     match obstacle {
         Some(why) if on_other_kernels => {
@@ -71,6 +75,21 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Looks at programs whose locks are known, once each.
+fn words_about_locks(workspace: &Workspace, options: &Options) -> Result<()> {
+    let why_not = if !options.arguments.is_empty() {
+        "only some tests were asked for"
+    } else if !process::is_root() {
+        "xtask is not root (as root: `cargo xtask accuracy corpus --short`)"
+    } else {
+        return accuracy::short(workspace).context("looking at programs whose locks are known");
+    };
+    say(&format!(
+        "what is said of locks was not held against the corpus: {why_not}"
+    ));
+    Ok(())
 }
 
 /// Checks the agent in QEMU; false if it was told not to.

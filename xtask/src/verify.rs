@@ -26,7 +26,7 @@ struct Section {
     read: fn(&str) -> Vec<Outcome>,
 }
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     section(
         VERIFICATION,
         "vm",
@@ -43,6 +43,12 @@ const SECTIONS: [Section; 9] = [
         VERIFICATION,
         "truth",
         "beside the kernel's counts and libbpf-tools",
+        read::agreement,
+    ),
+    section(
+        VERIFICATION,
+        "corpus",
+        "words about locks against programs whose truth is known",
         read::agreement,
     ),
     section(VERIFICATION, "soak", "churn", read::sentence),
