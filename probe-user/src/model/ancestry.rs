@@ -92,6 +92,7 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
         ns_tids: SmallVec::new(),
         cgroup_id: life.cgroup_id,
         condition: Condition::Dead,
+        frozen: None,
         condition_ns: death.map(|death| now_ns.saturating_sub(death.at_ns)),
         is_lower_bound: false,
         blocked_on: None,

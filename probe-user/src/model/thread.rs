@@ -203,6 +203,8 @@ pub struct Thread {
     pub cgroup_id: u64,
     /// What it does now.
     pub condition: Condition,
+    /// Whether the freezer of its cgroup holds it; `None` if unknown: /proc does not say.
+    pub frozen: Option<bool>,
     /// How long it has been doing that, in nanoseconds; `None` if unknown.
     pub condition_ns: Option<u64>,
     /// Whether the truth may be longer than [`Self::condition_ns`].
@@ -243,6 +245,20 @@ impl Thread {
     /// Its tid as its own pid namespace has it.
     pub fn inner_tid(&self) -> u32 {
         self.ns_tids.last().copied().unwrap_or(self.id.tid)
+    }
+
+    /// The letter for its state: `ps` has none for frozen threads.
+    pub fn letter(&self) -> char {
+        if self.is_frozen() {
+            'F'
+        } else {
+            self.condition.letter()
+        }
+    }
+
+    /// Whether the freezer of its cgroup is known to hold it.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen == Some(true) && matches!(self.condition, Condition::Alive(_))
     }
 
     /// Whether it is its process's first thread, which carries the process's identity.

@@ -52,6 +52,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         ns_tids: smallvec::SmallVec::new(),
         cgroup_id: 0,
         condition: Condition::Alive(State::Sleeping),
+        frozen: Some(false),
         condition_ns: Some(0),
         is_lower_bound: false,
         blocked_on: None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::snapshot::Snapshot;
-use super::thread::Thread;
+use super::thread::{Condition, Thread};
 
 /// One process.
 pub struct Process<'a> {
@@ -17,6 +17,15 @@ impl Process<'_> {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.leader.pid
+    }
+
+    /// Whether the freezer of its cgroup holds all its living threads; `None` if that is unknown.
+    pub fn frozen(&self) -> Option<bool> {
+        let alive = |thread: &&&Thread| matches!(thread.condition, Condition::Alive(_));
+        let mut living = self.threads.iter().filter(alive).peekable();
+        let is_alive = living.peek().is_some();
+        let all = living.try_fold(true, |all, thread| Some(all && thread.frozen?));
+        all.map(|all| all && is_alive)
     }
 }
 

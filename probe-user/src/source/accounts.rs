@@ -1,7 +1,7 @@
 //! A thread's account: the turns that its ledger has booked, and what the turn under way has brought.
 
 use probe_ebpf::ledger::Ledger;
-use probe_ebpf::record::TaskRecord;
+use probe_ebpf::record::{FROZEN, TaskRecord};
 use probe_ebpf::state::{STATES, State};
 use probe_ebpf::waiting::CLASSES;
 
@@ -140,6 +140,13 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
     };
     let Condition::Alive(state) = condition else {
         return account;
+    };
+    let state = if record.flags & FROZEN == 0 {
+        state
+    } else {
+        // As the kernel side will book it: see `open_ledger()`.
+        let found = task.ledger.and_then(|ledger| ledger.found_state.checked_sub(1));
+        found.and_then(State::from_byte).unwrap_or(State::Stopped)
     };
     let woken = task
         .ledger

@@ -204,6 +204,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
             .collect(),
         cgroup_id: 0,
         condition: condition(stat.state),
+        frozen: None,
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,

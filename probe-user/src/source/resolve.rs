@@ -8,7 +8,7 @@
 //! - it has not switched at all since accounting began: its state since then is what the kernel says now.
 
 use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
-use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
+use probe_ebpf::record::{FROZEN, Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
 use probe_ebpf::waiting::{Class, op};
 use smallvec::SmallVec;
@@ -58,6 +58,11 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
     let last_wait_ns = task.ledger.map(|ledger| ledger.last_wait_ns);
     thread.last_wait_ns = last_wait_ns.filter(|&ns| ns != 0);
     thread.account = account;
+    thread.frozen = Some(record.flags & FROZEN != 0);
+    if thread.frozen == Some(true) && blocked {
+        // Whatever it waited for before: it would not go on if that came. The kernel has it asleep, or in D.
+        thread.condition = Condition::Alive(State::Stopped);
+    }
     thread.space = record.space;
     thread
 }
@@ -120,6 +125,7 @@ fn describe(facts: &Facts) -> Thread {
         ns_tids: SmallVec::from_slice(ns_tids(facts)),
         cgroup_id: facts.cgroup_id,
         condition: Condition::Dead,
+        frozen: None,
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,

@@ -148,7 +148,7 @@ fn row(
     };
     vec![
         thread.id.tid.to_string(),
-        thread.condition.letter().to_string(),
+        thread.letter().to_string(),
         at_least(thread.condition_ns, thread.is_lower_bound),
         cpu,
         waiting_on(thread, Some(people)),

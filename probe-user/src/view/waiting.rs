@@ -15,6 +15,7 @@ use crate::model::thread::{Condition, OpenWait, Thread};
 pub fn waiting_on(thread: &Thread, people: Option<&People<'_>>) -> String {
     let at_futex = thread.futex.as_ref().zip(people);
     match thread.condition {
+        _ if thread.is_frozen() => "its freezer (frozen)".to_owned(),
         Condition::Alive(State::Running) | Condition::Dead => UNKNOWN.to_owned(),
         Condition::Alive(State::Runnable) => "a CPU (runnable)".to_owned(),
         Condition::Alive(State::Stopped) => "SIGCONT".to_owned(),

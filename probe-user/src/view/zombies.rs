@@ -107,6 +107,7 @@ fn doing(culprit: &Culprit<'_>) -> String {
 
 fn state(thread: &Thread) -> String {
     let (what, place) = match thread.condition {
+        _ if thread.is_frozen() => ("frozen with its cgroup", None),
         Condition::Alive(State::Running) => ("running", None),
         Condition::Alive(State::Runnable) => ("runnable, waiting for a CPU,", None),
         Condition::Alive(State::Sleeping) => ("asleep", Some(waiting_on(thread, None))),

@@ -31,6 +31,7 @@ mod exact;
 #[path = "../dashboards/expressions.rs"]
 mod expressions;
 mod faults;
+mod frozen;
 mod futex_doors;
 mod graphs;
 mod holders;
