@@ -215,7 +215,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         exit_status: stat
             .exit_code
             .map(i32::unsigned_abs)
-            .filter(|_| condition(stat.state) == Condition::Zombie),
+            .filter(|_| condition(stat.state) == Condition::Zombie && live_threads(stat) == 0),
         live_threads: live_threads(stat),
         sid: stat.session.unsigned_abs(),
         pgid: stat.pgrp.unsigned_abs(),

@@ -133,7 +133,7 @@ fn describe(facts: &Facts) -> Thread {
         futex: None,
         space: 0,
         pid_namespace: facts.pid_namespace,
-        exit_status: (facts.exit_state != 0).then(|| wait_status(facts)),
+        exit_status: is_over(facts).then(|| wait_status(facts)),
         live_threads: facts.live_threads,
         sid: facts.sid,
         pgid: facts.pgid,
@@ -144,6 +144,11 @@ fn describe(facts: &Facts) -> Thread {
         account: None,
         read_from: ReadFrom::Iterator,
     }
+}
+
+/// Whether how it ended is settled: what a first thread that ended before the others says is not what `wait(2)` will.
+fn is_over(facts: &Facts) -> bool {
+    facts.exit_state != 0 && (facts.tid != facts.pid || facts.live_threads == 0)
 }
 
 /// The tid in namespaces below the host's, the innermost last.

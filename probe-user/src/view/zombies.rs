@@ -5,7 +5,7 @@ use super::table::{Align, Table};
 use super::waiting::{ended, waiting_on};
 use crate::model::thread::{Condition, Thread};
 use crate::model::tracker::Units;
-use crate::model::zombies::{Culprit, Kind, Report};
+use crate::model::zombies::{Culprit, Kind, Report, Zombie};
 use probe_ebpf::state::State;
 
 /// Zombies to list one by one at most.
@@ -146,7 +146,7 @@ fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
             duration(thread.condition_ns),
             thread.ppid.to_string(),
             zombie.kind.name().to_owned(),
-            format!("({}) {}", thread.comm, ended(thread.exit_status)),
+            format!("({}) {}", thread.comm, end(zombie)),
         ]);
     }
     let mut lines = table.lines(width);
@@ -154,6 +154,14 @@ fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
         lines.push(format!("… and {rest} more (-o json lists all)"));
     }
     lines
+}
+
+/// What has ended, and how.
+fn end(zombie: &Zombie<'_>) -> String {
+    match zombie.kind {
+        Kind::LeaderExited => "lives on without its first thread".to_owned(),
+        _ => ended(zombie.thread.exit_status),
+    }
 }
 
 fn pids(report: &Report<'_>) -> String {

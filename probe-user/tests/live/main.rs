@@ -34,6 +34,7 @@ mod faults;
 mod frozen;
 mod futex_doors;
 mod graphs;
+mod held;
 mod holders;
 mod hostile;
 mod http;

@@ -121,7 +121,7 @@ fn process(
             .collect(),
         cgroup: cgroup.map(|path| path.to_string()),
         unit: (!unit.is_empty()).then(|| unit.to_string()),
-        state: leader.condition.name(),
+        state: process.face().condition.name(),
         frozen: process.frozen(),
         nice: leader.nice,
         policy: policy_name(leader.policy),
