@@ -205,12 +205,17 @@ pub struct Thread {
     pub condition: Condition,
     /// Whether the freezer of its cgroup holds it; `None` if unknown: /proc does not say.
     pub frozen: Option<bool>,
+    /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by `exit_group(2)`. `None` if
+    /// it was not, or unknown: /proc does not say.
+    pub ends_with: Option<u32>,
     /// How long it has been doing that, in nanoseconds; `None` if unknown.
     pub condition_ns: Option<u64>,
     /// Whether the truth may be longer than [`Self::condition_ns`].
     pub is_lower_bound: bool,
     /// What it waits in, if it is blocked in a system call.
     pub blocked_on: Option<BlockedOn>,
+    /// Whether it waits outside of any system call, which is for a page.
+    pub page_fault: bool,
     /// The descriptor that its latest read or write was about, if that was what it last waited in.
     pub descriptor: Option<u64>,
     /// The futex it waits at, if that is what it does.
@@ -223,6 +228,8 @@ pub struct Thread {
     pub exit_status: Option<u32>,
     /// Threads of the process that have not begun to exit.
     pub live_threads: u32,
+    /// Threads of the process that are not released: those that are ending, and its first even when that has ended.
+    pub threads: u32,
     /// Session leader's pid, alive or not; 0 if unknown.
     pub sid: u32,
     /// Process group leader's pid, alive or not; 0 if unknown.

@@ -52,6 +52,8 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
     thread.condition_ns = since.ns.map(|ns| record.now_ns.saturating_sub(ns));
     thread.is_lower_bound = since.is_lower_bound;
     thread.blocked_on = (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on);
+    let class = ledger.map_or(record.futex.class, |ledger| ledger.futex.class);
+    thread.page_fault = blocked && class == Class::PageFault as u8;
     thread.descriptor = descriptor(record, ledger);
     thread.futex = open_wait(task, ledger, since, clocks);
     thread.lifetime_running_ns = Some(record.lifetime_running_ns);
@@ -126,15 +128,18 @@ fn describe(facts: &Facts) -> Thread {
         cgroup_id: facts.cgroup_id,
         condition: Condition::Dead,
         frozen: None,
+        ends_with: (facts.group_exit != 0).then_some(facts.group_exit_code),
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        page_fault: false,
         descriptor: None,
         futex: None,
         space: 0,
         pid_namespace: facts.pid_namespace,
         exit_status: is_over(facts).then(|| wait_status(facts)),
         live_threads: facts.live_threads,
+        threads: facts.threads,
         sid: facts.sid,
         pgid: facts.pgid,
         subreaper: Some(facts.subreaper != 0),

@@ -49,6 +49,9 @@ pub fn lines(
             continue;
         }
         let mut command = command(leader, face, descriptions.get(&leader.pid));
+        if let (Some(status), Condition::Alive(_)) = (leader.ends_with, face.condition) {
+            command.push_str(&format!("   dying ({})", ended(Some(status))));
+        }
         if let Some(orphan) = orphans.get(&leader.pid) {
             command.push_str(&lost(orphan));
         }

@@ -31,6 +31,7 @@ pub fn waiting_on(thread: &Thread, people: Option<&People<'_>>) -> String {
         Condition::Alive(State::Sleeping) if at_futex.is_some() => {
             at_futex.map_or_else(String::new, |(open, people)| at_a_futex(thread, open, people))
         }
+        Condition::Alive(_) if thread.page_fault => "a page (fault)".to_owned(),
         Condition::Alive(_) => thread
             .blocked_on
             .as_ref()

@@ -3,7 +3,7 @@
 use crate::common::agent::Agent;
 use crate::common::json::{entry, list, number, process, text};
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually};
+use crate::common::{Live, eventually, skipped};
 
 #[test]
 fn a_process_works_on_without_its_first_thread() {
@@ -65,4 +65,51 @@ fn a_process_without_its_first_thread_is_no_zombie_in_metrics() {
     assert!(after < before + 2.5, "{before} zombies, then {after}");
     drop(scenes);
     agent.stop();
+}
+
+#[test]
+fn who_is_killed_and_cannot_end_is_dying() {
+    let Some(live) = Live::begin("dying") else { return };
+    let scene = Workload::start(&["dying-init"]);
+    let (init, left) = (scene.fact("init"), scene.fact("left"));
+    eventually("the dying", || {
+        let answer = live.json(&["zombies"]);
+        let Some(zombie) = entry(&answer, "zombies", init) else {
+            return false;
+        };
+        assert_eq!(
+            (text(zombie, "kind"), &zombie["at_fault"]),
+            ("dying", &serde_json::Value::Null)
+        );
+        assert_eq!(number(&zombie["exit"], "signal"), 9, "{zombie}");
+        assert_eq!(
+            zombie["held_up_by"],
+            serde_json::json!({"pid": left, "tid": left, "state": "zombie"})
+        );
+        let holder = entry(&answer, "zombies", left).expect("what is left in there");
+        assert_eq!(text(holder, "kind"), "unreaped", "{holder}");
+        true
+    });
+    let shown = live.text(&["zombies"]);
+    assert!(
+        shown.contains(&format!("killed by SIGKILL, held up by pp-left {left}")),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_wait_for_a_page_is_said_to_be_one() {
+    let Some(live) = Live::begin("page fault") else {
+        return;
+    };
+    let scene = Workload::start(&["faulting"]);
+    let tid = scene.fact("tid");
+    if tid == 0 {
+        return skipped("page fault", "the kernel has no such system call");
+    }
+    let shown = live.text(&["tree", "--threads", &scene.pid.to_string()]);
+    let row = shown
+        .lines()
+        .find(|line| line.trim_start().starts_with(&format!("{tid} ")));
+    assert!(row.is_some_and(|row| row.contains("a page (fault)")), "{shown}");
 }

@@ -97,6 +97,8 @@ fn main() {
         "holder-on-disk" => holders::on_disk(text()),
         "frozen" => held::napper_and_spinner(),
         "headless-busy" => held::headless_and_busy(),
+        "dying-init" => held::init_that_cannot_end(),
+        "faulting" => held::faulting(),
         "futex-doors" => odd::doors(),
         other => {
             eprintln!("probe-workload: no scene called {other:?}");
