@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::patience::{stuck, within};
+use crate::kernel::preflight::in_initial_pid_namespace;
 use crate::model::escape;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Snapshot, SourceKind};
 use crate::model::thread::Condition;
 
 /// How long to wait for all of them together.
@@ -38,6 +39,10 @@ pub fn describe_some(
     snapshot: &Snapshot,
     wanted: impl Fn(u32) -> bool,
 ) -> HashMap<u32, Description> {
+    if snapshot.source == SourceKind::Bpf && !in_initial_pid_namespace() {
+        // Under the same number /proc has somebody else.
+        return HashMap::new();
+    }
     let stuck = stuck(snapshot);
     let mut tids: BTreeMap<u32, u32> = BTreeMap::new();
     for thread in snapshot.threads.iter().filter(|thread| !thread.kernel) {
