@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(syscall_name(&blocked_on).unwrap(), "futex");
         assert_eq!(futex(&blocked_on).unwrap().address, 0x1000);
         let lock = BlockedOn {
-            syscall: COMPAT | 143,
+            syscall: COMPAT | 0x8f,
             args: [3, 2],
         };
         assert_eq!(syscall_name(&lock).unwrap(), "flock");

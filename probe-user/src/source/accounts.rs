@@ -121,6 +121,15 @@ fn add_open(account: &mut Account, record: &TaskRecord, ledger: &Ledger, clocks:
     }
 }
 
+/// The state that the kernel side will book the time of an unwritten account to (see `open_ledger()`).
+fn booked_as(state: State, task: &RawTask<'_>) -> State {
+    if task.record.flags & FROZEN == 0 {
+        return state;
+    }
+    let found = task.ledger.and_then(|ledger| ledger.found_state.checked_sub(1));
+    found.and_then(State::from_byte).unwrap_or(State::Stopped)
+}
+
 /// The account of a thread that has not switched since accounting began: it has been in one state all along, or was
 /// woken and has not got a CPU yet.
 fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Account {
@@ -141,13 +150,7 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
     let Condition::Alive(state) = condition else {
         return account;
     };
-    let state = if record.flags & FROZEN == 0 {
-        state
-    } else {
-        // As the kernel side will book it: see `open_ledger()`.
-        let found = task.ledger.and_then(|ledger| ledger.found_state.checked_sub(1));
-        found.and_then(State::from_byte).unwrap_or(State::Stopped)
-    };
+    let state = booked_as(state, task);
     let woken = task
         .ledger
         .map(|ledger| ledger.wake)

@@ -50,7 +50,7 @@ pub fn lines(
         }
         let mut command = command(leader, face, descriptions.get(&leader.pid));
         if let (Some(status), Condition::Alive(_)) = (leader.ends_with, face.condition) {
-            command.push_str(&format!("   dying ({})", ended(Some(status))));
+            command = format!("{command}   dying ({})", ended(Some(status)));
         }
         if let Some(orphan) = orphans.get(&leader.pid) {
             command.push_str(&lost(orphan));

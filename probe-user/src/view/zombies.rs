@@ -49,7 +49,7 @@ fn headline(report: &Report<'_>) -> String {
     for (kind, what) in others {
         let count = of_kind(kind);
         if count > 0 {
-            line.push_str(&format!("; {} {what}", plural(count, "process")));
+            line = format!("{line}; {} {what}", plural(count, "process"));
         }
     }
     line
