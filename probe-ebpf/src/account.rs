@@ -22,7 +22,7 @@ use core::ptr;
 use probe_ebpf::histogram::{BUCKETS, bucket_of};
 use probe_ebpf::ledger::{COMMON_STATES, HAS_RARE, Ledger, RARE_STATES};
 use probe_ebpf::state::{STATES, State};
-use probe_ebpf::waiting::CLASSES;
+use probe_ebpf::waiting::{CLASSES, Class};
 
 use crate::maps::{self, LEDGERS, RARE};
 use crate::task::Task;
@@ -106,6 +106,17 @@ pub fn begin_turn(ledger: &mut Ledger, state: State, now_ns: u64) {
     ledger.turn_ns = now_ns;
     ledger.since_ns = now_ns;
     ledger.woken_ns = 0;
+}
+
+/// A thread that leaves the CPU outside of any system call waits for a page, or the freezer of its cgroup holds it: then it
+/// is stopped, whatever state the kernel has it in. Out of line, and not asked of threads in system calls, which most are.
+#[inline(never)]
+pub fn hold_if_frozen(ledger: &mut Ledger, task: Task) {
+    if task.is_frozen() {
+        ledger.state = State::Stopped as u8;
+        ledger.off_state = State::Stopped as u8;
+        ledger.futex.class = Class::Other as u8;
+    }
 }
 
 /// The thread gets a CPU.

@@ -14,6 +14,7 @@ use probe_ebpf::waiting::{
     SyscallTable, TABLE_SPAN, flag, futex_flags, futex_op, op,
 };
 
+use crate::account::hold_if_frozen;
 use crate::kernel::has_read_user;
 use crate::lock_tables::{add_to_edge, add_to_lock};
 use crate::maps;
@@ -49,6 +50,9 @@ pub fn begin(ledger: &mut Ledger, task: Task, state: State) {
         ledger.blocked_on = blocked_on;
     }
     ledger.futex.class = settle(class, state, flags);
+    if blocked_on.syscall < 0 {
+        hold_if_frozen(ledger, task);
+    }
     if class == Class::Futex as u8 && state as u8 == State::Sleeping as u8 {
         begin_wait(ledger, task);
     }

@@ -132,8 +132,7 @@ pub struct Ledger {
     pub histogram: [[u32; BUCKETS]; COMMON_STATES],
 }
 
-/// Who sent a process the last signal that may be its death: in a storage of its own on the process's first thread, made
-/// when such a signal is sent.
+/// Who sent a process a signal that may be its death.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Killer {
@@ -151,8 +150,26 @@ pub struct Killer {
     pub comm: [u8; 16],
 }
 
-/// [`Killer::flags`]: the out-of-memory killer chose the process.
+/// [`Killer::flags`], [`Killers::flags`]: the out-of-memory killer chose the process.
 pub const OOM_VICTIM: u32 = 1;
+/// [`Killers::flags`]: `SIGKILL` was sent; nothing that comes later ends the process.
+pub const KILLED: u32 = 2;
+
+/// Signal numbers whose senders are kept: a power of two.
+pub const KILLERS_KEPT: usize = 4;
+
+/// Who sent a process signals that may be its death, by signal: one may be blocked for long, and others come and be handled
+/// meanwhile. In a storage of its own on the process's first thread, made when such a signal is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Killers {
+    /// Filled from the first on.
+    pub kept: [Killer; KILLERS_KEPT],
+    /// [`OOM_VICTIM`], [`KILLED`].
+    pub flags: u32,
+    /// Whose place the next one takes when all are taken.
+    pub next: u32,
+}
 
 /// Histograms of the states that few threads ever enter, in a storage of their own that is made on first use.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::ledger::{Killer, Ledger, RareLedger};
+use probe_ebpf::ledger::{Killers, Ledger, RareLedger};
 use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 use probe_ebpf::record::Scratch;
 use probe_ebpf::totals::{Control, Totals};
@@ -22,7 +22,7 @@ pub static RARE: TaskStorage<RareLedger> = TaskStorage::new();
 
 /// Senders of signals that may kill, on the first thread of the process they were sent to.
 #[btf_map]
-pub static KILLERS: TaskStorage<Killer> = TaskStorage::new();
+pub static KILLERS: TaskStorage<Killers> = TaskStorage::new();
 
 /// The tid of the thread that ended a process, on its first thread: a claim that one thread wins.
 #[btf_map]

@@ -18,8 +18,8 @@ fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     }
     let victim = Task::new(ctx.arg(0)).leader();
     // SAFETY: null or a valid storage element.
-    if let Some(killer) = unsafe { KILLERS.get_or_create(victim).as_mut() } {
-        killer.flags |= OOM_VICTIM;
+    if let Some(killers) = unsafe { KILLERS.get_or_create(victim).as_mut() } {
+        killers.flags |= OOM_VICTIM;
     }
     0
 }

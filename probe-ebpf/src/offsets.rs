@@ -167,6 +167,12 @@ offsets! {
     has_read_user,
     /// 1 if `sched_switch` passes `prev_state` as its fourth argument (5.18 and newer), else 0.
     switch_has_prev_state,
+    /// The byte of `task_struct` that holds the bit `frozen` (optional: `CONFIG_CGROUPS`)
+    task_frozen_byte,
+    /// That bit.
+    task_frozen_mask,
+    /// `task_struct.jobctl` (with the one above)
+    task_jobctl,
 }
 
 #[cfg(test)]

@@ -86,6 +86,8 @@ pub const TORN: u32 = 8;
 pub const LIVE_FUTEX: u32 = 32;
 /// [`TaskRecord::flags`]: the thread is on a CPU.
 pub const ON_CPU: u32 = 16;
+/// [`TaskRecord::flags`]: the freezer of a cgroup holds the thread.
+pub const FROZEN: u32 = 64;
 
 /// Attempts to read a ledger that is being written before it is given up as [`TORN`].
 pub const READ_ATTEMPTS: u32 = 8;

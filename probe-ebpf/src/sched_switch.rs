@@ -126,13 +126,30 @@ fn died(task: Task, ledger: &mut Ledger, now_ns: u64) {
     } else {
         copy_words(rare, &mut record.rare);
     }
-    let killer = KILLERS.get(task.leader());
-    if killer.is_null() {
-        zero_words(&mut record.killer);
-    } else {
-        copy_words(killer, &mut record.killer);
-    }
+    tell_killer(task, record);
     entry.submit(emit::NO_WAKEUP);
+}
+
+/// Says who sent the signal that the thread dies of.
+#[inline(always)]
+fn tell_killer(task: Task, record: &mut ExitRecord) {
+    zero_words(&mut record.killer);
+    let facts = &record.event.facts;
+    let status = if facts.group_exit == 0 {
+        facts.exit_code
+    } else {
+        facts.group_exit_code
+    };
+    // SAFETY: null or a valid storage element.
+    let Some(killers) = (unsafe { KILLERS.get(task.leader()).as_ref() }) else {
+        return;
+    };
+    for killer in &killers.kept {
+        if killer.signal != 0 && killer.signal == status & 0x7f {
+            copy_words(killer, &mut record.killer);
+            record.killer.flags = killers.flags;
+        }
+    }
 }
 
 /// Whether this death is the death of the process.

@@ -12,10 +12,12 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
 use probe_ebpf::lock::{FutexWait, LiveFutex};
 use probe_ebpf::record::{
-    HISTOGRAMS, LEDGER, LIVE_FUTEX, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
+    FROZEN, HISTOGRAMS, LEDGER, LIVE_FUTEX, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN,
+    TaskRecord,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
+use probe_ebpf::waiting::Class;
 
 use crate::futex::{class_of, settle};
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
@@ -90,6 +92,9 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.last_queued_ns = task.last_queued_ns();
     record.lifetime_running_ns = task.lifetime_running_ns();
     record.lifetime_runnable_ns = task.lifetime_runnable_ns();
+    if task.is_frozen() {
+        record.flags |= FROZEN;
+    }
     task.read_facts(&mut record.facts);
     record.blocked_on = task.blocked_on(record.facts.task_flags);
     record.futex = FutexWait::default();
@@ -109,6 +114,9 @@ fn read_task(task: Task, record: &mut TaskRecord) {
 /// What the thread waits in, or did until it was woken just now.
 #[inline(always)]
 fn class_now(record: &TaskRecord) -> u8 {
+    if record.flags & FROZEN != 0 && record.blocked_on.syscall < 0 {
+        return Class::Other as u8;
+    }
     let state = match State::from_blocked_bits(record.facts.state_bits) {
         Some(state) => state,
         None => State::Sleeping,
@@ -151,6 +159,8 @@ fn open_ledger(task: Task, record: &TaskRecord) -> *mut Ledger {
         ledger.found_runnable_ns = record.lifetime_runnable_ns;
         let state = if record.flags & ON_CPU != 0 {
             State::Running
+        } else if record.flags & FROZEN != 0 {
+            State::Stopped
         } else {
             match State::from_blocked_bits(record.facts.state_bits) {
                 Some(state) => state,

@@ -6,6 +6,7 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use probe_ebpf::offsets::ABSENT;
 use probe_ebpf::record::{COMM_LEN, Facts, NS_LEVELS};
+use probe_ebpf::state::{JOBCTL_TRAP_FREEZE, PF_FROZEN, PF_KTHREAD, TASK_FROZEN};
 
 use crate::kernel::{load, offset};
 
@@ -96,6 +97,23 @@ impl Task {
         } else {
             load(self.0.cast(), offset!(task_run_delay))
         }
+    }
+
+    /// Whether the freezer of its cgroup holds it.
+    ///
+    /// Version 2 sets `frozen` on every thread that stops, is traced or calls `vfork`, so that its cgroup need not wait for
+    /// it; `jobctl` says whether the cgroup is frozen at all. Version 1 has a state of its own, before 6.1 a flag.
+    #[inline(always)]
+    pub fn is_frozen(self) -> bool {
+        let task: *const c_void = self.0.cast();
+        if offset!(task_frozen_byte) != ABSENT && offset!(task_jobctl) != ABSENT {
+            let bits: u8 = load(task, offset!(task_frozen_byte));
+            let jobctl: u64 = load(task, offset!(task_jobctl));
+            if u32::from(bits) & offset!(task_frozen_mask) != 0 && jobctl & JOBCTL_TRAP_FREEZE != 0 {
+                return true;
+            }
+        }
+        self.state_bits() & TASK_FROZEN != 0 || self.flags() & (PF_FROZEN | PF_KTHREAD) == PF_FROZEN
     }
 
     /// Its address space, by a number that no other has or will have; 0 for a kernel thread.

@@ -101,8 +101,8 @@ Examples:
   procprobe zombies -o json | jq '.parents[0]'
 
 Zombies younger than 100 ms are on their way and not shown. RATE is how many came to stay over the last ten minutes. KIND is
-unreaped (its parent does not wait), traced (its tracer does not) or leader_exited (its first thread ended before the
-others: it is not dead, and nobody is at fault).";
+unreaped (its parent does not wait), traced (its tracer does not), leader_exited (its first thread ended before the
+others: it is not dead, and nobody is at fault) or dying (told to end, and held up by a thread that no signal wakes).";
 
 const ORPHANS_HELP: &str = "\
 Examples:

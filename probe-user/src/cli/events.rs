@@ -90,8 +90,8 @@ impl<W: Write> Printer<W> {
         if !matches!(event.kind, EventKind::Reap) {
             let at = clock.at(event.at_ns);
             let line = match self.output {
-                Format::Table => Ok(view::events::line(event, at)),
-                Format::Json => view::events::json(event, at),
+                Format::Table => Ok(view::events::line(event, at, clock.ahead_ns)),
+                Format::Json => view::events::json(event, at, clock.ahead_ns),
             };
             self.print(line);
         }
@@ -126,13 +126,17 @@ const POLL: Duration = Duration::from_millis(20);
 struct WallClock {
     now: SystemTime,
     now_ns: u64,
+    /// How far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC: all the time that the machine was asleep.
+    ahead_ns: u64,
 }
 
 impl WallClock {
     fn now() -> Self {
+        let now_ns = clock::monotonic_ns();
         Self {
             now: SystemTime::now(),
-            now_ns: clock::monotonic_ns(),
+            now_ns,
+            ahead_ns: clock::boottime_ns().saturating_sub(now_ns),
         }
     }
 

@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &LocksArgs) -> anyhow::Result<()> {
     let (mut report, snapshot, losses) = runtime()?.block_on(window(&mut source, args, global.bpf_log))?;
     symbols::name(&mut report, &snapshot);
     match global.output {
-        Output::Table => output::lines(&view::locks::lines(&report, &losses, look(args))),
+        Output::Table => output::answer(&view::locks::lines(&report, &losses, look(args))),
         Output::Dot => output::lines(&view::graph::dot(&report)),
         Output::Mermaid => output::lines(&view::graph::mermaid(&report)),
         Output::Json => {

@@ -17,7 +17,7 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
     let snapshot = source.snapshot(Detail::default())?;
     let found = orphans::report(&snapshot, None);
     match global.format() {
-        Format::Table => output::lines(&view::orphans::lines(&found, terminal_width())),
+        Format::Table => output::answer(&view::orphans::lines(&found, terminal_width())),
         Format::Json => output::json(&view::json::Answer::new(
             &snapshot,
             0,

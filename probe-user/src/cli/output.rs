@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::kernel::preflight::foreign_view;
+
 /// Prints lines. Colours are stripped unless the output is a terminal that takes them (`NO_COLOR` is honoured).
 ///
 /// # Errors
@@ -14,6 +16,16 @@ pub fn lines(lines: &[String]) -> anyhow::Result<()> {
         writeln!(out, "{line}")?;
     }
     Ok(out.flush()?)
+}
+
+/// Prints the lines of an answer about the host, and below them from where it was seen, if that was not the host itself.
+///
+/// # Errors
+/// The stream's; see [`is_broken_pipe`].
+pub fn answer(lines: &[String]) -> anyhow::Result<()> {
+    let mut lines = lines.to_vec();
+    lines.extend(foreign_view());
+    self::lines(&lines)
 }
 
 /// Prints one JSON object and a line end.

@@ -32,7 +32,7 @@ pub fn run(global: &Global, args: &StatesArgs) -> anyhow::Result<()> {
     match global.format() {
         Format::Table => {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            output::lines(&view::states::lines(&report, cpus, &losses, look(args)))
+            output::answer(&view::states::lines(&report, cpus, &losses, look(args)))
         }
         Format::Json => {
             let payload = view::json::states(&report, true);
@@ -89,7 +89,7 @@ fn current(global: &Global, args: &StatesArgs) -> anyhow::Result<()> {
     let by: By = args.by.into();
     let report = Window::begin(&snapshot, by, args.pid).end(&snapshot, &mut source.cgroups);
     match global.format() {
-        Format::Table => output::lines(&view::states::current_lines(&report, look(args))),
+        Format::Table => output::answer(&view::states::current_lines(&report, look(args))),
         Format::Json => {
             let payload = view::json::states(&report, false);
             output::json(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))

@@ -38,7 +38,7 @@ pub fn run(global: &Global, args: &TreeArgs) -> anyhow::Result<()> {
                 kernel: args.kernel || args.pid.is_some(),
                 width: terminal_width(),
             };
-            output::lines(&view::tree::lines(
+            output::answer(&view::tree::lines(
                 &snapshot,
                 &nodes,
                 &orphans::report(&snapshot, None),

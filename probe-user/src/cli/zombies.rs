@@ -18,9 +18,10 @@ use crate::view::table::terminal_width;
 pub fn run(global: &Global) -> anyhow::Result<()> {
     let mut source = open_source(global)?;
     let snapshot = source.snapshot(Detail::default())?;
-    let report = zombies::report(&snapshot, None, pid_limit(Path::new("/proc")));
+    let mut report = zombies::report(&snapshot, None, pid_limit(Path::new("/proc")));
+    report.limit_units(|cgroup_id| source.cgroups().pids(cgroup_id));
     match global.format() {
-        Format::Table => output::lines(&view::zombies::lines(&report, source.cgroups(), terminal_width())),
+        Format::Table => output::answer(&view::zombies::lines(&report, source.cgroups(), terminal_width())),
         Format::Json => {
             let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
             let descriptions = describe_some(Path::new("/proc"), &snapshot, is_culprit);

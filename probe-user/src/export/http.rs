@@ -214,11 +214,12 @@ async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> R
 async fn zombies_report(State(shared): State<Shared>) -> Response {
     blocking(move || {
         let snapshot = shared.engine().refresh()?;
-        let report = zombies::report(
+        let mut report = zombies::report(
             &snapshot,
             Some(shared.engine().lives()),
             pid_limit(Path::new(PROC)),
         );
+        report.limit_units(|cgroup_id| shared.engine().source.cgroups.pids(cgroup_id));
         let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
         // Takes up to a second when a process is stuck: nobody else should wait for that.
         let descriptions = describe_some(Path::new(PROC), &snapshot, is_culprit);

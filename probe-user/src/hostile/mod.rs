@@ -105,8 +105,8 @@ fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event]
         for (_, window) in &mut windows {
             window.event(event, &mut cgroups);
         }
-        check_lines(&[view::events::line(event, first.taken_at)]);
-        check_json_line(&view::events::json(event, first.taken_at).expect("JSON"));
+        check_lines(&[view::events::line(event, first.taken_at, 7)]);
+        check_json_line(&view::events::json(event, first.taken_at, 7).expect("JSON"));
     }
     books.snapshot(last, &mut cgroups, &mut crate::model::waits::NoFiles);
     happened.extend(lives.snapshot(last));

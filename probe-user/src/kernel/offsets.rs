@@ -70,6 +70,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         let (member, shift) = REGISTERS[index];
         Ok::<u32, BtfError>(btf.offset_of("pt_regs", member)? + shift * 8)
     };
+    let frozen_bit = btf.bit_of("task_struct", "frozen").ok();
     let subreaper_bit = btf.bit_of("signal_struct", "is_child_subreaper")?;
     Ok(Offsets {
         // 2f064a59a11f renamed state to __state in 5.14; distributions backported it, so ask for both.
@@ -147,5 +148,8 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
                 .is_ok_and(|(count, _)| count == 2),
         ),
         switch_has_prev_state: u32::from(matches!(btf.tracepoint_arguments("sched_switch")?, (4, true))),
+        task_frozen_byte: frozen_bit.map_or(ABSENT, |bit| bit / 8),
+        task_frozen_mask: frozen_bit.map_or(0, |bit| 1 << (bit % 8)),
+        task_jobctl: optional(task("jobctl")),
     })
 }

@@ -101,6 +101,7 @@ pub fn items() -> Vec<Item> {
         held(),
         lockdown(),
         pid_namespace(),
+        time_namespace(),
         hidepid(),
         bpf_stats(),
     ]
@@ -225,6 +226,28 @@ pub fn in_initial_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == Path::new(INITIAL_PID_NAMESPACE))
 }
 
+/// Inode of the initial time namespace: `PROC_TIME_INIT_INO` there.
+const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
+
+/// What whoever reads an answer has to know about where it was asked; `None` on the host itself.
+pub fn foreign_view() -> Option<String> {
+    let time = fs::read_link("/proc/self/ns/time").ok();
+    let foreign_time = time.is_some_and(|link| link != Path::new(INITIAL_TIME_NAMESPACE));
+    foreign(!in_initial_pid_namespace(), foreign_time)
+}
+
+fn foreign(pids: bool, time: bool) -> Option<String> {
+    let what = match (pids, time) {
+        (false, false) => return None,
+        (true, false) => "pid namespace: its processes alone, by the host's pids; no command lines",
+        (false, true) => "time namespace: ages and times are by the host's clocks",
+        (true, true) => {
+            "pid and time namespace: its processes alone, by the host's pids and clocks; no command lines"
+        }
+    };
+    Some(format!("seen from another {what} (procprobe doctor says more)"))
+}
+
 fn pid_namespace() -> Item {
     if in_initial_pid_namespace() {
         return Item::new("pid namespace", Verdict::Ok, "the host's", "");
@@ -235,6 +258,16 @@ fn pid_namespace() -> Item {
         "not the host's: /proc shows other ids than the kernel's records",
         "run it on the host, or with hostPID: true (Kubernetes), --pid=host (docker)",
     )
+}
+
+fn time_namespace() -> Item {
+    let link = fs::read_link("/proc/self/ns/time").ok();
+    let found = match link {
+        None => "the host's: this kernel has no others",
+        Some(link) if link == Path::new(INITIAL_TIME_NAMESPACE) => "the host's",
+        Some(_) => "not the host's; ages and times are by the host's clocks all the same",
+    };
+    Item::new("time namespace", Verdict::Ok, found, "")
 }
 
 fn hidepid() -> Item {
@@ -288,6 +321,19 @@ fn bpf_stats() -> Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_foreign_view_says_so_in_one_line() {
+        assert_eq!(foreign(false, false), None);
+        for (pids, time) in [(true, false), (false, true), (true, true)] {
+            let line = foreign(pids, time).unwrap();
+            assert!(
+                !line.contains('\n') && line.contains("pid namespace") == (pids && !time),
+                "{line}"
+            );
+            assert_eq!(line.contains("time namespace"), time, "{line}");
+        }
+    }
 
     #[test]
     fn every_failure_names_its_remedy() {

@@ -29,7 +29,7 @@ pub fn syscall_name(blocked_on: &BlockedOn) -> Option<String> {
         return None;
     }
     if let Some(number) = compat(blocked_on) {
-        let known = compat_call(number).map(|(name, _)| name.to_owned());
+        let known = compat_call(number).map(|sysno| sysno.name().to_owned());
         return Some(known.unwrap_or_else(|| format!("i386_syscall_{number}")));
     }
     Some(syscall(blocked_on).map_or_else(
@@ -95,9 +95,9 @@ pub fn syscall_table() -> SyscallTable {
             *entry = class_of(sysno.name());
         }
     }
-    for &(number, name) in COMPAT_CALLS {
-        if let Some(entry) = compat.get_mut(number) {
-            *entry = class_of(name);
+    for sysno in syscalls::x86::Sysno::iter() {
+        if let Some(entry) = compat.get_mut(sysno.id().unsigned_abs() as usize) {
+            *entry = class_of(sysno.name());
         }
     }
     table
@@ -105,97 +105,44 @@ pub fn syscall_table() -> SyscallTable {
 
 /// The class of a system call by name. Calls that never block for long have none.
 fn class_of(name: &str) -> u8 {
-    let class = match name {
-        "exit" | "exit_group" => return EXIT,
-        "restart_syscall" => return RESTART,
-        "futex" | "futex_time64" | "futex_wait" | "futex_waitv" | "futex_wake" | "futex_requeue" => {
-            Class::Futex
-        }
-        "poll" | "ppoll" | "select" | "pselect6" | "_newselect" | "epoll_wait" | "epoll_pwait"
-        | "epoll_pwait2" | "epoll_wait_old" | "io_uring_enter" | "io_getevents" | "io_pgetevents" => {
-            Class::Poll
-        }
-        "read" | "readv" | "pread64" | "preadv" | "preadv2" | "getrandom" | "msgrcv" | "mq_timedreceive" => {
-            Class::Read
-        }
-        "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" | "splice" | "tee" | "vmsplice"
-        | "sendfile" | "sendfile64" | "msgsnd" | "mq_timedsend" => Class::Write,
-        "open" | "openat" | "openat2" | "creat" | "close" | "stat" | "fstat" | "lstat" | "newfstatat"
-        | "statx" | "statfs" | "fstatfs" | "access" | "faccessat" | "faccessat2" | "getdents"
-        | "getdents64" | "unlink" | "unlinkat" | "rename" | "renameat" | "renameat2" | "mkdir"
-        | "mkdirat" | "rmdir" | "link" | "linkat" | "symlink" | "symlinkat" | "readlink" | "readlinkat"
-        | "chmod" | "fchmod" | "fchmodat" | "chown" | "fchown" | "fchownat" | "truncate" | "ftruncate"
-        | "fallocate" | "copy_file_range" | "readahead" | "mount" | "umount2" | "execve" | "execveat"
-        | "getxattr" | "setxattr" | "utimensat" | "flock" | "fcntl" | "ioctl" => Class::File,
-        "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Sync,
-        "nanosleep"
-        | "clock_nanosleep"
-        | "clock_nanosleep_time64"
-        | "pause"
-        | "rt_sigsuspend"
-        | "rt_sigtimedwait"
-        | "sigsuspend" => Class::Sleep,
-        "wait4" | "waitid" | "waitpid" | "vfork" | "clone" | "clone3" => Class::Wait,
-        "recvfrom" | "recvmsg" | "recvmmsg" | "sendto" | "sendmsg" | "sendmmsg" | "accept" | "accept4"
-        | "connect" | "socketcall" | "shutdown" => Class::Socket,
-        _ => Class::Other,
-    };
+    // 32-bit programs have some calls a second time, for times after 2038.
+    let class =
+        match name.strip_suffix("_time64").unwrap_or(name) {
+            "exit" | "exit_group" => return EXIT,
+            "restart_syscall" => return RESTART,
+            "futex" | "futex_wait" | "futex_waitv" | "futex_wake" | "futex_requeue" => Class::Futex,
+            "poll" | "ppoll" | "select" | "pselect6" | "_newselect" | "epoll_wait" | "epoll_pwait"
+            | "epoll_pwait2" | "epoll_wait_old" | "io_uring_enter" | "io_getevents" | "io_pgetevents" => {
+                Class::Poll
+            }
+            "read" | "readv" | "pread64" | "preadv" | "preadv2" | "getrandom" | "msgrcv"
+            | "mq_timedreceive" => Class::Read,
+            "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" | "splice" | "tee" | "vmsplice"
+            | "sendfile" | "sendfile64" | "msgsnd" | "mq_timedsend" => Class::Write,
+            "open" | "openat" | "openat2" | "creat" | "close" | "stat" | "fstat" | "lstat" | "newfstatat"
+            | "statx" | "statfs" | "fstatfs" | "access" | "faccessat" | "faccessat2" | "getdents"
+            | "getdents64" | "unlink" | "unlinkat" | "rename" | "renameat" | "renameat2" | "mkdir"
+            | "mkdirat" | "rmdir" | "link" | "linkat" | "symlink" | "symlinkat" | "readlink"
+            | "readlinkat" | "chmod" | "fchmod" | "fchmodat" | "chown" | "fchown" | "fchownat"
+            | "truncate" | "ftruncate" | "fallocate" | "copy_file_range" | "readahead" | "mount"
+            | "umount2" | "execve" | "execveat" | "getxattr" | "setxattr" | "utimensat" | "flock"
+            | "fcntl" | "ioctl" | "stat64" | "lstat64" | "fstat64" | "fstatat64" | "statfs64"
+            | "fstatfs64" | "truncate64" | "ftruncate64" | "fcntl64" => Class::File,
+            "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Sync,
+            "nanosleep" | "clock_nanosleep" | "pause" | "rt_sigsuspend" | "rt_sigtimedwait"
+            | "sigsuspend" => Class::Sleep,
+            "wait4" | "waitid" | "waitpid" | "vfork" | "clone" | "clone3" => Class::Wait,
+            "recvfrom" | "recvmsg" | "recvmmsg" | "sendto" | "sendmsg" | "sendmmsg" | "accept"
+            | "accept4" | "connect" | "socketcall" | "shutdown" => Class::Socket,
+            _ => Class::Other,
+        };
     class as u8
 }
 
-fn compat_call(number: i64) -> Option<(&'static str, u8)> {
-    let number = usize::try_from(number).ok()?;
-    let mut calls = COMPAT_CALLS.iter();
-    calls
-        .find(|(known, _)| *known == number)
-        .map(|&(_, name)| (name, class_of(name)))
+/// A call of 32-bit x86 programs.
+fn compat_call(number: i64) -> Option<syscalls::x86::Sysno> {
+    usize::try_from(number).ok().and_then(syscalls::x86::Sysno::new)
 }
-
-/// Calls of 32-bit x86 programs in which threads wait (`arch/x86/entry/syscalls/syscall_32.tbl`).
-const COMPAT_CALLS: &[(usize, &str)] = &[
-    (0, "restart_syscall"),
-    (1, "exit"),
-    (3, "read"),
-    (4, "write"),
-    (5, "open"),
-    (7, "waitpid"),
-    (29, "pause"),
-    (82, "select"),
-    (102, "socketcall"),
-    (114, "wait4"),
-    (118, "fsync"),
-    (142, "_newselect"),
-    (145, "readv"),
-    (146, "writev"),
-    (148, "fdatasync"),
-    (162, "nanosleep"),
-    (168, "poll"),
-    (179, "rt_sigsuspend"),
-    (180, "pread64"),
-    (181, "pwrite64"),
-    (190, "vfork"),
-    (240, "futex"),
-    (252, "exit_group"),
-    (256, "epoll_wait"),
-    (267, "clock_nanosleep"),
-    (284, "waitid"),
-    (295, "openat"),
-    (309, "ppoll"),
-    (319, "epoll_pwait"),
-    (362, "connect"),
-    (364, "accept4"),
-    (369, "sendto"),
-    (370, "sendmsg"),
-    (371, "recvfrom"),
-    (372, "recvmsg"),
-    (407, "clock_nanosleep_time64"),
-    (414, "ppoll"),
-    (422, "futex_time64"),
-    (449, "futex_waitv"),
-    (454, "futex_wake"),
-    (455, "futex_wait"),
-    (456, "futex_requeue"),
-];
 
 #[cfg(test)]
 mod tests {
@@ -251,6 +198,11 @@ mod tests {
         };
         assert_eq!(syscall_name(&blocked_on).unwrap(), "futex");
         assert_eq!(futex(&blocked_on).unwrap().address, 0x1000);
+        let lock = BlockedOn {
+            syscall: COMPAT | 0x8f,
+            args: [3, 2],
+        };
+        assert_eq!(syscall_name(&lock).unwrap(), "flock");
         let unknown = BlockedOn {
             syscall: COMPAT | 0x1f4,
             args: [0; 2],
@@ -271,6 +223,10 @@ mod tests {
         );
         assert_eq!(table[TABLE_SPAN + 240], Class::Futex as u8);
         assert_eq!(table[TABLE_SPAN + 3], Class::Read as u8);
+        // flock, ppoll_time64, futex_time64
+        assert_eq!(table[TABLE_SPAN + 143], Class::File as u8);
+        assert_eq!(table[TABLE_SPAN + 414], Class::Poll as u8);
+        assert_eq!(table[TABLE_SPAN + 422], Class::Futex as u8);
         assert_eq!(table[usize::try_from(Sysno::exit.id()).unwrap()], EXIT);
     }
 }

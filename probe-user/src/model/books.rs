@@ -21,6 +21,7 @@ use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches};
 use super::together::Together;
 use super::tracker::{ProcessName, Tracker, Units};
+use super::tree::headless;
 use super::waits::{Files, Waits};
 
 /// Name of the group that takes what exceeds the bound.
@@ -153,14 +154,16 @@ impl Books {
     /// Counts who is in which condition. Threads of a process mostly stand together: one look at their group for all of them.
     fn recount(&mut self, snapshot: &Snapshot, tracker: &Tracker, units: &mut dyn Units) {
         let mut together: Option<(ProcessName, [u64; 10])> = None;
+        let headless = headless(snapshot);
+        let position_of = |wanted| Condition::ALL.iter().position(|&condition| condition == wanted);
         for (thread, name) in tracker.named(snapshot) {
-            let position = Condition::ALL
-                .iter()
-                .position(|&condition| condition == thread.condition);
-            let Some(position) = position else { continue };
+            let Some(position) = position_of(thread.condition) else {
+                continue;
+            };
             self.host.threads[position] += 1;
             if thread.is_leader() {
-                self.host.processes[position] += 1;
+                let face = headless.get(&thread.pid).and_then(|&face| position_of(face));
+                self.host.processes[face.unwrap_or(position)] += 1;
             }
             if together.as_ref().is_none_or(|(of, _)| *of != name)
                 && let Some((of, counts)) = together.replace((name, [0; 10]))

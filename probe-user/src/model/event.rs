@@ -48,6 +48,31 @@ pub enum EventKind {
     Reap,
 }
 
+impl Event {
+    /// How long the thread lived, if it is dead: from its birth, seen or not. `ahead_ns` is how far CLOCK_BOOTTIME, which births
+    /// are noted in, is ahead of CLOCK_MONOTONIC.
+    pub fn age_ns(&self, ahead_ns: u64) -> Option<u64> {
+        let lived_ns = self
+            .at_ns
+            .saturating_add(ahead_ns)
+            .saturating_sub(self.id.start_ns);
+        (matches!(self.kind, EventKind::Exit(_)) && self.id.start_ns != 0).then_some(lived_ns)
+    }
+
+    /// Whether a dead thread is older than its account: then that has less than its life.
+    pub fn is_older_than_account(&self, ahead_ns: u64) -> bool {
+        // A fork is booked within microseconds of the birth.
+        const APART_NS: u64 = 1_000_000;
+        let EventKind::Exit(exit) = &self.kind else {
+            return false;
+        };
+        exit.account.as_ref().is_some_and(|account| {
+            let birth_ns = account.id.birth_ns.saturating_add(ahead_ns);
+            self.id.start_ns.saturating_add(APART_NS) < birth_ns
+        })
+    }
+}
+
 /// Who sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {

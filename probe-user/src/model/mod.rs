@@ -25,6 +25,7 @@ pub mod account;
 pub mod ancestry;
 pub mod blocked;
 pub mod books;
+pub mod dying;
 pub mod event;
 pub mod gone;
 pub mod label_map;

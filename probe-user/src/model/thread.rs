@@ -207,12 +207,19 @@ pub struct Thread {
     pub cgroup_id: u64,
     /// What it does now.
     pub condition: Condition,
+    /// Whether the freezer of its cgroup holds it; `None` if unknown: /proc does not say.
+    pub frozen: Option<bool>,
+    /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by `exit_group(2)`. `None` if
+    /// it was not, or unknown: /proc does not say.
+    pub ends_with: Option<u32>,
     /// How long it has been doing that, in nanoseconds; `None` if unknown.
     pub condition_ns: Option<u64>,
     /// Whether the truth may be longer than [`Self::condition_ns`].
     pub is_lower_bound: bool,
     /// What it waits in, if it is blocked in a system call.
     pub blocked_on: Option<BlockedOn>,
+    /// Whether it waits outside of any system call, which is for a page.
+    pub page_fault: bool,
     /// The descriptor that its latest read or write was about, if that was what it last waited in.
     pub descriptor: Option<u64>,
     /// The futex it waits at, if that is what it does.
@@ -229,6 +236,8 @@ pub struct Thread {
     pub exit_status: Option<u32>,
     /// Threads of the process that have not begun to exit.
     pub live_threads: u32,
+    /// Threads of the process that are not released: those that are ending, and its first even when that has ended.
+    pub threads: u32,
     /// Session leader's pid, alive or not; 0 if unknown.
     pub sid: u32,
     /// Process group leader's pid, alive or not; 0 if unknown.
@@ -251,6 +260,20 @@ impl Thread {
     /// Its tid as its own pid namespace has it.
     pub fn inner_tid(&self) -> u32 {
         self.ns_tids.last().copied().unwrap_or(self.id.tid)
+    }
+
+    /// The letter for its state: `ps` has none for frozen threads.
+    pub fn letter(&self) -> char {
+        if self.is_frozen() {
+            'F'
+        } else {
+            self.condition.letter()
+        }
+    }
+
+    /// Whether the freezer of its cgroup is known to hold it.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen == Some(true) && matches!(self.condition, Condition::Alive(_))
     }
 
     /// Whether it is its process's first thread, which carries the process's identity.

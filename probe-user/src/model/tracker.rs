@@ -198,14 +198,18 @@ impl Tracker {
                 self.learn_name(event);
                 None
             }
-            EventKind::Reap => None,
+            EventKind::Reap => {
+                // Not at the death of the last thread: others that ended with it may come behind it in the stream.
+                let known = self.processes.get(&event.pid);
+                if known.is_some_and(|name| name.start_ns == event.id.start_ns) {
+                    self.processes.remove(&event.pid);
+                }
+                None
+            }
             EventKind::Exit(exit) => {
                 let name = self.process_of(event);
                 if event.id.tid == event.pid {
                     self.processes.insert(event.pid, name);
-                }
-                if exit.last {
-                    self.processes.remove(&event.pid);
                 }
                 let account = exit.account.as_ref()?;
                 if let Some((followed, _)) = self.missing.remove(&account.id) {

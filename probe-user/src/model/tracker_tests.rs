@@ -53,9 +53,12 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         ns_tids: smallvec::SmallVec::new(),
         cgroup_id: 0,
         condition: Condition::Alive(State::Sleeping),
+        frozen: Some(false),
+        ends_with: None,
         condition_ns: Some(0),
         is_lower_bound: false,
         blocked_on: None,
+        page_fault: false,
         descriptor: None,
         futex: None,
         space: 0,
@@ -64,6 +67,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         pid_namespace: 0,
         exit_status: None,
         live_threads: 1,
+        threads: 1,
         sid: 0,
         pgid: 0,
         subreaper: Some(false),
@@ -333,4 +337,31 @@ fn a_process_that_the_kernel_hides_does_not_keep_the_dead() {
     }
     tracker.advance(&snapshot(200, vec![hidden]), |_, _, _| {});
     assert!(tracker.ended.is_empty(), "{} kept", tracker.ended.len());
+}
+
+#[test]
+fn threads_that_end_behind_the_last_belong_to_their_process_too() {
+    let mut tracker = Tracker::default();
+    tracker.begin(&snapshot(
+        100,
+        vec![
+            thread(7, 7, "process", Some(account(7, 100, 10, 1)), 0),
+            thread(7, 8, "worker", Some(account(8, 100, 10, 1)), 0),
+        ],
+    ));
+    let first = exit(7, 200, account(7, 200, 20, 2), 1);
+    let mut second = exit(8, 201, account(8, 201, 30, 3), 1);
+    (second.pid, second.comm) = (7, Comm::new("worker"));
+    if let EventKind::Exit(exit) = &mut second.kind {
+        exit.last = false;
+    }
+    tracker.event(&first);
+    let (name, growth) = tracker.event(&second).expect("it has grown");
+    assert_eq!((name.pid, name.comm), (7, first.comm));
+    assert_eq!(growth.usage.time_ns[State::Running.index()], 20);
+    tracker.event(&Event {
+        kind: EventKind::Reap,
+        ..first
+    });
+    assert_eq!(tracker.process(7), None, "its pid may be another's from here on");
 }

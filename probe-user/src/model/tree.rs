@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use probe_ebpf::state::State;
+
 use super::snapshot::Snapshot;
-use super::thread::Thread;
+use super::thread::{Condition, Thread};
 
 /// One process.
 pub struct Process<'a> {
@@ -18,6 +20,62 @@ impl Process<'_> {
     pub fn pid(&self) -> u32 {
         self.leader.pid
     }
+
+    /// The thread whose state is the process's: its first, or if that has ended before the others, the one of them that
+    /// does most.
+    pub fn face(&self) -> &Thread {
+        let lives_on = self.leader.condition == Condition::Zombie && self.leader.live_threads > 0;
+        let others = self.threads.iter().copied().filter(|_| lives_on);
+        busiest(others).unwrap_or(self.leader)
+    }
+
+    /// Whether the freezer of its cgroup holds all its living threads; `None` if that is unknown.
+    pub fn frozen(&self) -> Option<bool> {
+        let alive = |thread: &&&Thread| matches!(thread.condition, Condition::Alive(_));
+        let mut living = self.threads.iter().filter(alive).peekable();
+        let is_alive = living.peek().is_some();
+        let all = living.try_fold(true, |all, thread| Some(all && thread.frozen?));
+        all.map(|all| all && is_alive)
+    }
+}
+
+/// The living thread that does most; of several the one with the lowest tid.
+pub fn busiest<'a>(threads: impl Iterator<Item = &'a Thread>) -> Option<&'a Thread> {
+    let rank = |thread: &Thread| match thread.condition {
+        Condition::Alive(State::Running) => Some(0),
+        Condition::Alive(State::Runnable) => Some(1),
+        Condition::Alive(State::Uninterruptible) => Some(2),
+        Condition::Alive(State::Sleeping) => Some(3),
+        Condition::Alive(_) => Some(4),
+        Condition::Zombie | Condition::Dead => None,
+    };
+    let ranked = threads.filter_map(|thread| Some((rank(thread)?, thread.id.tid, thread)));
+    ranked
+        .min_by_key(|&(rank, tid, _)| (rank, tid))
+        .map(|(_, _, thread)| thread)
+}
+
+/// Processes that live on although their first thread has ended, with the condition of [`Process::face`].
+pub fn headless(snapshot: &Snapshot) -> HashMap<u32, Condition> {
+    let lives_on = |thread: &&Thread| {
+        thread.is_leader() && thread.condition == Condition::Zombie && thread.live_threads > 0
+    };
+    let mut faces: HashMap<u32, Vec<&Thread>> = HashMap::new();
+    for leader in snapshot.threads.iter().filter(lives_on) {
+        faces.insert(leader.pid, Vec::new());
+    }
+    if faces.is_empty() {
+        return HashMap::new();
+    }
+    for thread in &snapshot.threads {
+        if let Some(threads) = faces.get_mut(&thread.pid) {
+            threads.push(thread);
+        }
+    }
+    let faces = faces.into_iter();
+    faces
+        .filter_map(|(pid, threads)| Some((pid, busiest(threads.into_iter())?.condition)))
+        .collect()
 }
 
 /// A process's place in the tree.

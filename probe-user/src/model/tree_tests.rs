@@ -107,3 +107,24 @@ fn threads_come_under_their_process_with_the_first_one_first() {
     let tids: Vec<u32> = node.process.threads.iter().map(|thread| thread.id.tid).collect();
     assert_eq!((node.process.pid(), tids), (7, vec![7, 8, 9]));
 }
+
+#[test]
+fn a_process_without_its_first_thread_is_what_the_others_do() {
+    let mut first = thread(7, 7, "first", None, 0);
+    (first.condition, first.live_threads) = (Condition::Zombie, 2);
+    let mut asleep = thread(7, 8, "asleep", None, 0);
+    asleep.lifetime_running_ns = Some(5);
+    let mut busy = thread(7, 9, "busy", None, 0);
+    busy.condition = Condition::Alive(State::Running);
+    let mut dead = thread(10, 10, "dead", None, 0);
+    (dead.condition, dead.live_threads) = (Condition::Zombie, 0);
+    let snapshot = snapshot(1, vec![first, asleep, busy, dead]);
+    let processes = processes(&snapshot);
+    assert_eq!(processes[&7].face().id.tid, 9);
+    assert_eq!(processes[&10].face().id.tid, 10);
+    assert_eq!(processes[&7].leader.id.tid, 7);
+    assert_eq!(
+        headless(&snapshot),
+        HashMap::from([(7, Condition::Alive(State::Running))])
+    );
+}

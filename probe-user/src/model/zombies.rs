@@ -1,12 +1,15 @@
 //! Zombies, and the parent at fault for each.
 //!
-//! A zombie is dead and waits to be reaped. Which of three kinds it is decides who is at fault:
+//! A zombie is dead and waits to be reaped. Which kind it is decides who is at fault:
 //! - `unreaped`: all its threads are dead; its parent has to call `wait(2)`.
 //! - `leader_exited`: its first thread ended before the others. It is not dead; nobody is at fault.
+//! - `dying`: it was told to end, by a signal or by itself, and something holds it up: a thread of its own that waits and no
+//!   signal wakes, or, of the first process of a pid namespace, another process in there. No parent can reap it yet.
 //! - `traced`: all its threads are dead and it is traced; the tracer comes first, then the parent.
 
 use std::collections::HashMap;
 
+use super::dying::Holders;
 use super::life::{ProcessId, id_of};
 use super::lives::Lives;
 use super::snapshot::Snapshot;
@@ -26,6 +29,8 @@ pub enum Kind {
     LeaderExited,
     /// Its tracer does not wait.
     Traced,
+    /// It was told to end and cannot.
+    Dying,
 }
 
 impl Kind {
@@ -35,6 +40,7 @@ impl Kind {
             Self::Unreaped => "unreaped",
             Self::LeaderExited => "leader_exited",
             Self::Traced => "traced",
+            Self::Dying => "dying",
         }
     }
 }
@@ -48,6 +54,16 @@ pub struct Zombie<'a> {
     pub kind: Kind,
     /// Pid of the process that has to reap it; `None` if none has to.
     pub at_fault: Option<u32>,
+    /// The thread that a dying one waits for.
+    pub held_up_by: Option<&'a Thread>,
+}
+
+impl Zombie<'_> {
+    /// How it ended, or will, as `wait(2)` has it.
+    pub fn status(&self) -> Option<u32> {
+        let ending = self.thread.ends_with.filter(|_| self.kind == Kind::Dying);
+        self.thread.exit_status.or(ending)
+    }
 }
 
 /// A parent that does not reap.
@@ -67,6 +83,10 @@ pub struct Culprit<'a> {
     pub last_wait_ns: Option<u64>,
     /// Children it has reaped since we look; `None` if we have not been looking.
     pub reaped: Option<u64>,
+    /// Pids of its cgroup, or of the one above whose limit is nearest; `None` if none has a limit, or it is not known.
+    pub unit_pids: Option<Pids>,
+    /// Nanoseconds until it can have no more children at this rate, by the host's limit or its cgroup's.
+    pub full_in_ns: Option<u64>,
 }
 
 /// How many pids there are and may be.
@@ -91,9 +111,32 @@ pub struct Report<'a> {
     pub full_in_ns: Option<u64>,
 }
 
+impl Report<'_> {
+    /// Adds the limits of the parents' cgroups, which are often reached long before the host's. `pids_of` says what a cgroup
+    /// has; it is outside of the model, since it needs the file system.
+    pub fn limit_units(&mut self, mut pids_of: impl FnMut(u64) -> Option<Pids>) {
+        let mut rates: HashMap<u64, f64> = HashMap::new();
+        let cgroup_of = |culprit: &Culprit<'_>| culprit.thread.map_or(0, |thread| thread.cgroup_id);
+        for culprit in &self.culprits {
+            *rates.entry(cgroup_of(culprit)).or_default() += culprit.per_second.unwrap_or(0.0);
+        }
+        for culprit in &mut self.culprits {
+            let cgroup_id = cgroup_of(culprit);
+            culprit.unit_pids = pids_of(cgroup_id).filter(|_| cgroup_id != 0);
+            let of_unit = culprit
+                .unit_pids
+                .and_then(|pids| lasts_ns(pids, rates[&cgroup_id]));
+            let of_host = self.full_in_ns.filter(|_| culprit.per_second.is_some());
+            culprit.full_in_ns = [of_unit, of_host].into_iter().flatten().min();
+        }
+    }
+}
+
 /// Draws the report. With `lives` it also knows what parents reaped since we look.
 pub fn report<'a>(snapshot: &'a Snapshot, lives: Option<&Lives>, limit: Option<u64>) -> Report<'a> {
-    let mut zombies: Vec<Zombie<'a>> = snapshot.threads.iter().filter_map(zombie).collect();
+    let holders = Holders::new(snapshot);
+    let leaders = snapshot.threads.iter().filter(|thread| thread.is_leader());
+    let mut zombies: Vec<Zombie<'a>> = leaders.filter_map(|leader| zombie(leader, &holders)).collect();
     zombies.sort_by_key(|zombie| (std::cmp::Reverse(zombie.thread.condition_ns), zombie.thread.pid));
     let mut by_parent: HashMap<u32, Vec<&Zombie<'a>>> = HashMap::new();
     for zombie in &zombies {
@@ -119,23 +162,28 @@ pub fn report<'a>(snapshot: &'a Snapshot, lives: Option<&Lives>, limit: Option<u
     }
 }
 
-fn zombie(thread: &Thread) -> Option<Zombie<'_>> {
-    if thread.condition != Condition::Zombie || !thread.is_leader() {
-        return None;
-    }
-    if thread.condition_ns.is_some_and(|age_ns| age_ns < GRACE_NS) {
-        return None;
-    }
-    let (kind, at_fault) = match thread.tracer {
-        _ if thread.live_threads > 0 => (Kind::LeaderExited, None),
-        Some(tracer) if tracer != thread.ppid => (Kind::Traced, Some(tracer)),
-        _ => (Kind::Unreaped, Some(thread.ppid)),
+fn zombie<'a>(leader: &'a Thread, holders: &Holders<'a>) -> Option<Zombie<'a>> {
+    let kind_of = |kind, at_fault, held_up_by| {
+        Some(Zombie {
+            thread: leader,
+            kind,
+            at_fault,
+            held_up_by,
+        })
     };
-    Some(Zombie {
-        thread,
-        kind,
-        at_fault,
-    })
+    let held_up_by = holders.of(leader);
+    if leader.condition != Condition::Zombie {
+        return held_up_by.and_then(|holder| kind_of(Kind::Dying, None, Some(holder)));
+    }
+    if leader.condition_ns.is_some_and(|age_ns| age_ns < GRACE_NS) {
+        return None;
+    }
+    match leader.tracer {
+        _ if held_up_by.is_some() => kind_of(Kind::Dying, None, held_up_by),
+        _ if leader.live_threads > 0 => kind_of(Kind::LeaderExited, None, None),
+        Some(tracer) if tracer != leader.ppid => kind_of(Kind::Traced, Some(tracer), None),
+        _ => kind_of(Kind::Unreaped, Some(leader.ppid), None),
+    }
 }
 
 fn culprit<'a>(
@@ -162,6 +210,8 @@ fn culprit<'a>(
             let id: ProcessId = id_of(thread?);
             Some(lives.get(id)?.children_reaped)
         }),
+        unit_pids: None,
+        full_in_ns: None,
     }
 }
 
@@ -176,12 +226,19 @@ fn per_second(ages_ns: &[u64]) -> Option<f64> {
 }
 
 fn full_in_ns(pids: Pids, culprits: &[Culprit<'_>]) -> Option<u64> {
-    let rate: f64 = culprits.iter().filter_map(|culprit| culprit.per_second).sum();
+    lasts_ns(
+        pids,
+        culprits.iter().filter_map(|culprit| culprit.per_second).sum(),
+    )
+}
+
+/// How long the pids that are left last.
+fn lasts_ns(pids: Pids, per_second: f64) -> Option<u64> {
     let left = pids.limit?.saturating_sub(pids.used);
-    if rate <= 0.0 {
+    if per_second <= 0.0 {
         return None;
     }
-    let seconds = left as f64 / rate;
+    let seconds = left as f64 / per_second;
     // More than ten years is never.
     (seconds < 3.2e8)
         .then(|| std::time::Duration::from_secs_f64(seconds).as_nanos())
@@ -189,64 +246,5 @@ fn full_in_ns(pids: Pids, culprits: &[Culprit<'_>]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::tracker::tests::{snapshot, thread};
-
-    fn dead(pid: u32, ppid: u32, age_ns: u64) -> Thread {
-        let mut thread = thread(pid, pid, "dead", None, 0);
-        thread.ppid = ppid;
-        thread.condition = Condition::Zombie;
-        thread.condition_ns = Some(age_ns);
-        thread.live_threads = 0;
-        thread
-    }
-
-    #[test]
-    fn the_one_who_has_to_wait_is_at_fault() {
-        let mut traced = dead(11, 2, 5_000_000_000);
-        traced.tracer = Some(3);
-        let mut leader = dead(12, 2, 5_000_000_000);
-        leader.live_threads = 2;
-        let young = dead(13, 2, GRACE_NS - 1);
-        let threads = vec![
-            thread(2, 2, "parent", None, 0),
-            dead(10, 2, 6_000_000_000),
-            traced,
-            leader,
-            young,
-        ];
-        let snapshot = snapshot(100, threads);
-        let report = report(&snapshot, None, Some(100));
-        let kinds: Vec<_> = report
-            .zombies
-            .iter()
-            .map(|z| (z.thread.pid, z.kind, z.at_fault))
-            .collect();
-        assert_eq!(
-            kinds,
-            [
-                (10, Kind::Unreaped, Some(2)),
-                (11, Kind::Traced, Some(3)),
-                (12, Kind::LeaderExited, None)
-            ]
-        );
-        let culprits: Vec<_> = report
-            .culprits
-            .iter()
-            .map(|c| (c.pid, c.count, c.thread.is_some()))
-            .collect();
-        assert_eq!(culprits, [(2, 1, true), (3, 1, false)]);
-    }
-
-    #[test]
-    fn the_rate_tells_when_the_pids_run_out() {
-        let mut threads = vec![thread(2, 2, "parent", None, 0)];
-        threads.extend((0..60).map(|n| dead(100 + n, 2, u64::from(n + 1) * 1_000_000_000)));
-        let snapshot = snapshot(100, threads);
-        let report = report(&snapshot, None, Some(1061));
-        assert_eq!(report.culprits[0].count, 60);
-        assert!((report.culprits[0].per_second.unwrap() - 1.0).abs() < 0.01);
-        assert_eq!(report.full_in_ns.unwrap() / 1_000_000_000, 1000);
-    }
-}
+#[path = "zombies_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! A thread's account: the turns that its ledger has booked, and what the turn under way has brought.
 
 use probe_ebpf::ledger::Ledger;
-use probe_ebpf::record::TaskRecord;
+use probe_ebpf::record::{FROZEN, TaskRecord};
 use probe_ebpf::state::{STATES, State};
 use probe_ebpf::waiting::CLASSES;
 
@@ -121,6 +121,15 @@ fn add_open(account: &mut Account, record: &TaskRecord, ledger: &Ledger, clocks:
     }
 }
 
+/// The state that the kernel side will book the time of an unwritten account to (see `open_ledger()`).
+fn booked_as(state: State, task: &RawTask<'_>) -> State {
+    if task.record.flags & FROZEN == 0 {
+        return state;
+    }
+    let found = task.ledger.and_then(|ledger| ledger.found_state.checked_sub(1));
+    found.and_then(State::from_byte).unwrap_or(State::Stopped)
+}
+
 /// The account of a thread that has not switched since accounting began: it has been in one state all along, or was
 /// woken and has not got a CPU yet.
 fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Account {
@@ -141,6 +150,7 @@ fn unwritten(task: &RawTask<'_>, condition: Condition, clocks: Clocks) -> Accoun
     let Condition::Alive(state) = condition else {
         return account;
     };
+    let state = booked_as(state, task);
     let woken = task
         .ledger
         .map(|ledger| ledger.wake)

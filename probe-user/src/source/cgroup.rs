@@ -14,6 +14,7 @@ use crate::kernel::hierarchy::Hierarchy;
 use crate::model::label_map::LabelMap;
 use crate::model::tracker::Units;
 use crate::model::unit::unit_of;
+use crate::model::zombies::Pids;
 
 /// How often the hierarchy is walked at most.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -25,6 +26,7 @@ const MAX_DEPTH: usize = 32;
 /// What a cgroup is called.
 #[derive(Clone, Debug)]
 struct Named {
+    directory: PathBuf,
     path: Arc<str>,
     unit: Arc<str>,
 }
@@ -64,6 +66,27 @@ impl Cgroups {
         self.named(id).map(|named| named.path.clone())
     }
 
+    /// Pids of a cgroup and how many it may have; of it and those above it, the one that is full soonest. `None` if none of
+    /// them has a limit.
+    pub fn pids(&mut self, id: u64) -> Option<Pids> {
+        let directory = self.named(id)?.directory.clone();
+        let root = self.root.as_ref()?;
+        let read = |directory: &Path, file| -> Option<u64> {
+            fs::read_to_string(directory.join(file)).ok()?.trim().parse().ok()
+        };
+        let upwards = directory.ancestors().take_while(|path| path.starts_with(root));
+        let limited = upwards.filter_map(|path| {
+            // "max" is no number, and no limit.
+            let limit = read(path, "pids.max")?;
+            let used = read(path, "pids.current")?;
+            Some(Pids {
+                used,
+                limit: Some(limit),
+            })
+        });
+        limited.min_by_key(|pids| pids.limit.map(|limit| limit.saturating_sub(pids.used)))
+    }
+
     fn named(&mut self, id: u64) -> Option<&Named> {
         if id == 0 {
             return None;
@@ -91,6 +114,7 @@ impl Cgroups {
             self.known.insert(
                 metadata.ino(),
                 Named {
+                    directory: directory.clone(),
                     path: path.into(),
                     unit,
                 },
@@ -147,6 +171,19 @@ mod tests {
         assert_eq!(cgroups.path(id).as_deref(), Some("/system.slice/a\\nb.service"));
         assert_eq!(&*cgroups.unit(id), "a\\nb.service");
         assert_eq!(cgroups.path(1), None);
+        assert_eq!(cgroups.pids(id), None);
+        for (directory, used, limit) in [
+            ("cg/system.slice", "50", "60"),
+            ("cg/system.slice/a\nb.service", "5", "max"),
+        ] {
+            fs::write(dir.path().join(directory).join("pids.current"), used).unwrap();
+            fs::write(dir.path().join(directory).join("pids.max"), limit).unwrap();
+        }
+        let above = Pids {
+            used: 50,
+            limit: Some(60),
+        };
+        assert_eq!(cgroups.pids(id), Some(above), "the limit above it counts too");
         assert_eq!(&*cgroups.unit(0), "");
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Read with [`super::patience`]: a process that is stuck must not make us wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::patience::{stuck, within};
+use crate::kernel::preflight::in_initial_pid_namespace;
 use crate::model::escape;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Snapshot, SourceKind};
 use crate::model::thread::Condition;
 
 /// How long to wait for all of them together.
@@ -38,18 +39,25 @@ pub fn describe_some(
     snapshot: &Snapshot,
     wanted: impl Fn(u32) -> bool,
 ) -> HashMap<u32, Description> {
+    if snapshot.source == SourceKind::Bpf && !in_initial_pid_namespace() {
+        // Under the same number /proc has somebody else.
+        return HashMap::new();
+    }
     let stuck = stuck(snapshot);
-    let pids: Vec<u32> = snapshot
-        .threads
-        .iter()
-        .filter(|thread| thread.is_leader() && !thread.kernel && thread.condition != Condition::Zombie)
-        .map(|thread| thread.pid)
-        .filter(|pid| !stuck.contains(pid) && wanted(*pid))
-        .collect();
+    let mut tids: BTreeMap<u32, u32> = BTreeMap::new();
+    for thread in snapshot.threads.iter().filter(|thread| !thread.kernel) {
+        // A first thread that has ended has nothing to say any more; the others still have it.
+        if matches!(thread.condition, Condition::Alive(_))
+            && (thread.is_leader() || !tids.contains_key(&thread.pid))
+        {
+            tids.insert(thread.pid, thread.id.tid);
+        }
+    }
+    tids.retain(|pid, _| !stuck.contains(pid) && wanted(*pid));
     let root: PathBuf = root.to_owned();
     let found = within("describe", DEADLINE, move |sender| {
-        for pid in pids {
-            if sender.send((pid, read(&root, pid))).is_err() {
+        for (pid, tid) in tids {
+            if sender.send((pid, read(&root, pid, tid))).is_err() {
                 return;
             }
         }
@@ -57,8 +65,11 @@ pub fn describe_some(
     found.into_iter().collect()
 }
 
-fn read(root: &Path, pid: u32) -> Description {
-    let directory = root.join(pid.to_string());
+fn read(root: &Path, pid: u32, tid: u32) -> Description {
+    let mut directory = root.join(pid.to_string());
+    if tid != pid {
+        directory = directory.join("task").join(tid.to_string());
+    }
     let mut cmdline = fs::read(directory.join("cmdline")).unwrap_or_default();
     cmdline.truncate(MAX_CMDLINE);
     let exe = fs::read_link(directory.join("exe")).ok();

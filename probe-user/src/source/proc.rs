@@ -206,9 +206,12 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
             .collect(),
         cgroup_id: 0,
         condition: condition(stat.state),
+        frozen: None,
+        ends_with: None,
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        page_fault: false,
         descriptor: None,
         futex: None,
         space: 0,
@@ -218,8 +221,9 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         exit_status: stat
             .exit_code
             .map(i32::unsigned_abs)
-            .filter(|_| condition(stat.state) == Condition::Zombie),
+            .filter(|_| condition(stat.state) == Condition::Zombie && live_threads(stat) == 0),
         live_threads: live_threads(stat),
+        threads: u32::try_from(stat.num_threads).unwrap_or(0),
         sid: stat.session.unsigned_abs(),
         pgid: stat.pgrp.unsigned_abs(),
         subreaper: None,

@@ -10,7 +10,7 @@
 use std::sync::{Arc, LazyLock};
 
 use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
-use probe_ebpf::record::{Facts, NS_LEVELS, ON_CPU, TaskRecord};
+use probe_ebpf::record::{FROZEN, Facts, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
 use probe_ebpf::waiting::{Class, op};
 use smallvec::SmallVec;
@@ -58,12 +58,19 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
     thread.condition_ns = since.ns.map(|ns| record.now_ns.saturating_sub(ns));
     thread.is_lower_bound = since.is_lower_bound;
     thread.blocked_on = (blocked && blocked_on.syscall != NO_SYSCALL).then_some(blocked_on);
+    let class = ledger.map_or(record.futex.class, |ledger| ledger.futex.class);
+    thread.page_fault = blocked && class == Class::PageFault as u8;
     thread.descriptor = descriptor(record, ledger);
     thread.futex = open_wait(task, ledger, since, clocks);
     thread.lifetime_running_ns = Some(record.lifetime_running_ns);
     let last_wait_ns = task.ledger.map(|ledger| ledger.last_wait_ns);
     thread.last_wait_ns = last_wait_ns.filter(|&ns| ns != 0);
     thread.account = account;
+    thread.frozen = Some(record.flags & FROZEN != 0);
+    if thread.frozen == Some(true) && blocked {
+        // Whatever it waited for before: it would not go on if that came. The kernel has it asleep, or in D.
+        thread.condition = Condition::Alive(State::Stopped);
+    }
     thread.space = record.space;
     thread.sp = record.sp;
     thread.clear_child_tid = record.clear_child_tid;
@@ -129,17 +136,21 @@ fn describe(facts: &Facts) -> Thread {
         ns_tids: SmallVec::from_slice(ns_tids(facts)),
         cgroup_id: facts.cgroup_id,
         condition: Condition::Dead,
+        frozen: None,
+        ends_with: (facts.group_exit != 0).then_some(facts.group_exit_code),
         condition_ns: None,
         is_lower_bound: false,
         blocked_on: None,
+        page_fault: false,
         descriptor: None,
         futex: None,
         space: 0,
         sp: 0,
         clear_child_tid: 0,
         pid_namespace: facts.pid_namespace,
-        exit_status: (facts.exit_state != 0).then(|| wait_status(facts)),
+        exit_status: is_over(facts).then(|| wait_status(facts)),
         live_threads: facts.live_threads,
+        threads: facts.threads,
         sid: facts.sid,
         pgid: facts.pgid,
         subreaper: Some(facts.subreaper != 0),
@@ -149,6 +160,11 @@ fn describe(facts: &Facts) -> Thread {
         account: None,
         read_from: ReadFrom::Iterator,
     }
+}
+
+/// Whether how it ended is settled: what a first thread that ended before the others says is not what `wait(2)` will.
+fn is_over(facts: &Facts) -> bool {
+    facts.exit_state != 0 && (facts.tid != facts.pid || facts.live_threads == 0)
 }
 
 /// The tid in namespaces below the host's, the innermost last.

@@ -66,6 +66,42 @@ fn an_open_wait_counts_until_now() {
 }
 
 #[test]
+fn a_wait_outside_of_system_calls_is_for_a_page() {
+    let mut wait = ledger(State::Sleeping, LIVE + 100, 0);
+    wait.futex.class = Class::PageFault as u8;
+    wait.blocked_on.syscall = NO_SYSCALL;
+    let thread = resolve(&record(LIVE + 900, 0x2001), Some(&wait));
+    assert!(thread.page_fault);
+    assert_eq!(crate::view::waiting::waiting_on(&thread, None), "a page (fault)");
+    let woken = resolve(
+        &record(LIVE + 900, 0),
+        Some(&ledger(State::Sleeping, LIVE + 100, LIVE + 600)),
+    );
+    assert!(!woken.page_fault);
+}
+
+#[test]
+fn what_the_freezer_holds_does_not_sleep() {
+    let mut frozen = record(LIVE + 900, 0x2001);
+    frozen.flags = FROZEN;
+    let thread = resolve(&frozen, Some(&ledger(State::Sleeping, LIVE + 100, 0)));
+    assert_eq!(thread.condition, Condition::Alive(State::Stopped));
+    assert_eq!(
+        (thread.frozen, thread.letter(), thread.condition_ns),
+        (Some(true), 'F', Some(800))
+    );
+    assert!(resolve(&record(LIVE + 900, 0x2001), None).frozen == Some(false));
+    // Not switched since accounting began: booked as the kernel side will when it does.
+    let unwritten = resolve(&frozen, None);
+    assert_eq!(times(&unwritten), [(State::Stopped, 900)]);
+    let mut found = Ledger::zeroed();
+    found.found_state = State::Sleeping as u8 + 1;
+    let unwritten = resolve(&frozen, Some(&found));
+    assert_eq!(unwritten.condition, Condition::Alive(State::Stopped));
+    assert_eq!(times(&unwritten), [(State::Sleeping, 900)]);
+}
+
+#[test]
 fn a_noted_wake_up_makes_it_runnable() {
     let thread = resolve(
         &record(LIVE + 900, 0),

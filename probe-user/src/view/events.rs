@@ -8,7 +8,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::json::Named;
-use super::number::duration;
+use super::number::{at_least, duration};
 use super::waiting::ended;
 use crate::model::event::{Event, EventKind, exit_code, exit_signal};
 use crate::model::life::Happening;
@@ -35,7 +35,11 @@ struct ExitJson {
     reason: &'static str,
     killed_by: Option<Named>,
     last_thread: bool,
+    /// From birth to death.
+    age_ns: Option<u64>,
     times_ns: Option<BTreeMap<&'static str, u64>>,
+    /// Whether the times begin later than its life: it is older than the watch.
+    times_ns_are_lower_bounds: bool,
 }
 
 fn name(event: &Event) -> &'static str {
@@ -47,11 +51,11 @@ fn name(event: &Event) -> &'static str {
     }
 }
 
-/// One line of JSON, without the line end.
+/// One line of JSON, without the line end. `ahead_ns` as in [`Event::age_ns`].
 ///
 /// # Errors
 /// serde's, which cannot happen with these types.
-pub fn json(event: &Event, at: SystemTime) -> serde_json::Result<String> {
+pub fn json(event: &Event, at: SystemTime, ahead_ns: u64) -> serde_json::Result<String> {
     let mut value = serde_json::to_value(EventJson {
         event: name(event),
         at: humantime::format_rfc3339_nanos(at).to_string(),
@@ -59,7 +63,7 @@ pub fn json(event: &Event, at: SystemTime) -> serde_json::Result<String> {
         tid: event.id.tid,
         ppid: event.ppid,
         comm: event.comm.to_string(),
-        exit: exit(event),
+        exit: exit(event, ahead_ns),
     })?;
     if let Some(object) = value.as_object_mut()
         && let Some(serde_json::Value::Object(exit)) = object.remove("exit")
@@ -69,7 +73,7 @@ pub fn json(event: &Event, at: SystemTime) -> serde_json::Result<String> {
     serde_json::to_string(&value)
 }
 
-fn exit(event: &Event) -> Option<ExitJson> {
+fn exit(event: &Event, ahead_ns: u64) -> Option<ExitJson> {
     let EventKind::Exit(exit) = &event.kind else {
         return None;
     };
@@ -87,7 +91,9 @@ fn exit(event: &Event) -> Option<ExitJson> {
             .killer
             .map(|killer| Named::new(killer.pid, Some(killer.comm))),
         last_thread: exit.last,
+        age_ns: event.age_ns(ahead_ns),
         times_ns: times,
+        times_ns_are_lower_bounds: event.is_older_than_account(ahead_ns),
     })
 }
 
@@ -172,8 +178,8 @@ const COMM: usize = 15;
 pub const HEADING: &str =
     "TIME                         EVENT      PID     TID    PPID  COMM             WHAT";
 
-/// One line of text.
-pub fn line(event: &Event, at: SystemTime) -> String {
+/// One line of text. `ahead_ns` as in [`Event::age_ns`].
+pub fn line(event: &Event, at: SystemTime, ahead_ns: u64) -> String {
     let what = match &event.kind {
         EventKind::Fork { .. } if event.id.tid != event.pid => "a thread".to_owned(),
         EventKind::Fork { .. } => "a process".to_owned(),
@@ -181,12 +187,11 @@ pub fn line(event: &Event, at: SystemTime) -> String {
         EventKind::Exec { .. } | EventKind::Reap => String::new(),
         EventKind::Exit(exit) => {
             let lived = exit.account.as_ref().map(|account| {
-                let total: u64 = account.time_ns.iter().sum();
-                let running = account.time_ns[State::Running.index()];
+                let running_ns = account.time_ns[State::Running.index()];
                 format!(
                     " after {}, {} of it running",
-                    duration(Some(total)),
-                    duration(Some(running))
+                    duration(event.age_ns(ahead_ns)),
+                    at_least(Some(running_ns), event.is_older_than_account(ahead_ns))
                 )
             });
             let whose = if exit.last { "" } else { "a thread " };

@@ -43,11 +43,15 @@ pub fn lines(
     let mut hidden = Vec::new();
     for (position, node) in nodes.iter().enumerate() {
         let leader = node.process.leader;
+        let face = node.process.face();
         if leader.kernel && !look.kernel && !is_worth_showing(leader) {
             hidden.push(leader);
             continue;
         }
-        let mut command = command(leader, descriptions.get(&leader.pid));
+        let mut command = command(leader, face, descriptions.get(&leader.pid));
+        if let (Some(status), Condition::Alive(_)) = (leader.ends_with, face.condition) {
+            command = format!("{command}   dying ({})", ended(Some(status)));
+        }
         if let Some(orphan) = orphans.get(&leader.pid) {
             command.push_str(&lost(orphan));
         }
@@ -92,7 +96,8 @@ impl<'a> Drawing<'a> {
     fn process(&mut self, node: &Node<'_>, command: &str) {
         let prefix = self.branches.prefix(node);
         self.row(
-            node.process.leader,
+            node.process.pid(),
+            node.process.face(),
             &node.process.threads,
             format!("{prefix}{command}"),
         );
@@ -105,14 +110,19 @@ impl<'a> Drawing<'a> {
         for (number, thread) in threads.iter().enumerate() {
             let is_last = number + 1 == threads.len() && !has_children;
             let prefix = self.branches.thread_prefix(node.depth, is_last);
-            self.row(thread, &[thread], format!("{prefix}{{{}}}", thread.comm));
+            self.row(
+                thread.id.tid,
+                thread,
+                &[thread],
+                format!("{prefix}{{{}}}", thread.comm),
+            );
         }
     }
 
-    /// A thread, with the share of a CPU that `all` have.
-    fn row(&mut self, thread: &Thread, all: &[&Thread], command: String) {
+    /// What goes by `id` and is in the state of `thread`, with the share of a CPU that `all` have.
+    fn row(&mut self, id: u32, thread: &Thread, all: &[&Thread], command: String) {
         self.table
-            .row(row(self.snapshot, &self.index, thread, all, command));
+            .row(row(self.snapshot, &self.index, id, thread, all, command));
         self.styles.push(style(thread.condition));
     }
 
@@ -136,19 +146,21 @@ fn is_worth_showing(thread: &Thread) -> bool {
 fn row(
     snapshot: &Snapshot,
     index: &ThreadIndex<'_>,
+    id: u32,
     thread: &Thread,
     all: &[&Thread],
     command: String,
 ) -> Vec<String> {
-    let age_ns = snapshot.boottime_ns.saturating_sub(thread.id.start_ns);
+    let began_ns = all.iter().map(|thread| thread.id.start_ns).min();
+    let age_ns = snapshot.boottime_ns.saturating_sub(began_ns.unwrap_or(0));
     let cpu_ns: Option<u64> = all.iter().map(|thread| thread.lifetime_running_ns).sum();
     let cpu = match thread.condition {
         Condition::Zombie | Condition::Dead => UNKNOWN.to_owned(),
         Condition::Alive(_) => cpu_ns.map_or_else(|| UNKNOWN.to_owned(), |cpu_ns| percent(cpu_ns, age_ns)),
     };
     vec![
-        thread.id.tid.to_string(),
-        thread.condition.letter().to_string(),
+        id.to_string(),
+        thread.letter().to_string(),
         at_least(thread.condition_ns, thread.is_lower_bound),
         cpu,
         waiting_on(thread, Some(index)),
@@ -157,9 +169,9 @@ fn row(
 }
 
 /// What a process runs, as `ps` writes it: its arguments, `[name]` for a kernel thread, `(name)` for a dead one.
-fn command(leader: &Thread, description: Option<&Description>) -> String {
+fn command(leader: &Thread, face: &Thread, description: Option<&Description>) -> String {
     let comm = leader.comm;
-    match leader.condition {
+    match face.condition {
         Condition::Zombie | Condition::Dead => format!("({comm}) {}", ended(leader.exit_status)),
         _ if leader.kernel => format!("[{comm}]"),
         Condition::Alive(_) => {

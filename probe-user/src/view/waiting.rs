@@ -14,6 +14,7 @@ use crate::model::thread::{Condition, OpenWait, Thread};
 pub fn waiting_on(thread: &Thread, index: Option<&ThreadIndex<'_>>) -> String {
     let at_futex = thread.futex.as_ref().zip(index);
     match thread.condition {
+        _ if thread.is_frozen() => "its freezer (frozen)".to_owned(),
         Condition::Alive(State::Running) | Condition::Dead => UNKNOWN.to_owned(),
         Condition::Alive(State::Runnable) => "a CPU (runnable)".to_owned(),
         Condition::Alive(State::Stopped) => "SIGCONT".to_owned(),
@@ -29,6 +30,7 @@ pub fn waiting_on(thread: &Thread, index: Option<&ThreadIndex<'_>>) -> String {
         Condition::Alive(State::Sleeping) if at_futex.is_some() => {
             at_futex.map_or_else(String::new, |(open, index)| at_a_futex(thread, open, index))
         }
+        Condition::Alive(_) if thread.page_fault => "a page (fault)".to_owned(),
         Condition::Alive(_) => thread
             .blocked_on
             .as_ref()

@@ -5,7 +5,7 @@ use super::table::{Align, Table};
 use super::waiting::{ended, waiting_on};
 use crate::model::thread::{Condition, Thread};
 use crate::model::tracker::Units;
-use crate::model::zombies::{Culprit, Kind, Report};
+use crate::model::zombies::{Culprit, Kind, Pids, Report, Zombie};
 use probe_ebpf::state::State;
 
 /// Zombies to list one by one at most.
@@ -23,18 +23,14 @@ pub fn lines(report: &Report<'_>, units: &mut dyn Units, width: Option<usize>) -
         lines.extend(oldest(report, width));
     }
     lines.push(String::new());
+    lines.extend(unit_pids(report, units));
     lines.push(pids(report));
     lines
 }
 
 fn headline(report: &Report<'_>) -> String {
     let dead: u64 = report.culprits.iter().map(|culprit| culprit.count).sum();
-    let leaders = report
-        .zombies
-        .iter()
-        .filter(|zombie| zombie.kind == Kind::LeaderExited)
-        .count() as u64;
-    let line = match report.culprits.as_slice() {
+    let mut line = match report.culprits.as_slice() {
         [] => "no zombies".to_owned(),
         [_] => format!("{}, all of one parent that does not reap", plural(dead, "zombie")),
         [worst, ..] => {
@@ -45,13 +41,18 @@ fn headline(report: &Report<'_>) -> String {
             )
         }
     };
-    if leaders == 0 {
-        return line;
+    let of_kind = |kind| report.zombies.iter().filter(|zombie| zombie.kind == kind).count() as u64;
+    let others = [
+        (Kind::LeaderExited, "alive without a first thread"),
+        (Kind::Dying, "told to end and held up"),
+    ];
+    for (kind, what) in others {
+        let count = of_kind(kind);
+        if count > 0 {
+            line = format!("{line}; {} {what}", plural(count, "process"));
+        }
     }
-    format!(
-        "{line}; {} alive without a first thread",
-        plural(leaders, "process")
-    )
+    line
 }
 
 fn culprits(report: &Report<'_>, units: &mut dyn Units, width: Option<usize>) -> Vec<String> {
@@ -107,6 +108,7 @@ fn doing(culprit: &Culprit<'_>) -> String {
 
 fn state(thread: &Thread) -> String {
     let (what, place) = match thread.condition {
+        _ if thread.is_frozen() => ("frozen with its cgroup", None),
         Condition::Alive(State::Running) => ("running", None),
         Condition::Alive(State::Runnable) => ("runnable, waiting for a CPU,", None),
         Condition::Alive(State::Sleeping) => ("asleep", Some(waiting_on(thread, None))),
@@ -145,7 +147,7 @@ fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
             duration(thread.condition_ns),
             thread.ppid.to_string(),
             zombie.kind.name().to_owned(),
-            format!("({}) {}", thread.comm, ended(thread.exit_status)),
+            format!("({}) {}", thread.comm, end(zombie)),
         ]);
     }
     let mut lines = table.lines(width);
@@ -155,13 +157,58 @@ fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
     lines
 }
 
+/// What has ended, and how.
+fn end(zombie: &Zombie<'_>) -> String {
+    match zombie.kind {
+        Kind::LeaderExited => "lives on without its first thread".to_owned(),
+        Kind::Dying => {
+            let by = zombie.held_up_by.map(held_up_by).unwrap_or_default();
+            format!("{}{by}", ended(zombie.status()))
+        }
+        _ => ended(zombie.thread.exit_status),
+    }
+}
+
+fn held_up_by(thread: &Thread) -> String {
+    let name = format!(", held up by {} {}", thread.comm, thread.id.tid);
+    match thread.condition {
+        Condition::Zombie => format!("{name}, which its parent {} does not reap", thread.ppid),
+        _ => format!("{name}: {}", state(thread)),
+    }
+}
+
+/// Units of parents at fault that may have so many pids only.
+fn unit_pids(report: &Report<'_>, units: &mut dyn Units) -> Vec<String> {
+    let mut lines = Vec::new();
+    for culprit in &report.culprits {
+        let (Some(thread), Some(used)) = (culprit.thread, culprit.unit_pids) else {
+            continue;
+        };
+        let unit = units.unit(thread.cgroup_id);
+        let of = if unit.is_empty() {
+            format!("the cgroup of {}", thread.comm)
+        } else {
+            unit.to_string()
+        };
+        let line = format!("pids of {of}: {}", usage(used, culprit.full_in_ns));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
 fn pids(report: &Report<'_>) -> String {
-    let limit = report
-        .pids
+    format!("pids: {}", usage(report.pids, report.full_in_ns))
+}
+
+/// "45 of 60 in use; full in 3.0 s at this rate".
+fn usage(pids: Pids, full_in_ns: Option<u64>) -> String {
+    let limit = pids
         .limit
         .map_or_else(String::new, |limit| format!(" of {}", count(limit)));
-    let full = report.full_in_ns.map_or_else(String::new, |ns| {
+    let full = full_in_ns.map_or_else(String::new, |ns| {
         format!("; full in {} at this rate", duration(Some(ns)))
     });
-    format!("pids: {}{limit} in use{full}", count(report.pids.used))
+    format!("{}{limit} in use{full}", count(pids.used))
 }

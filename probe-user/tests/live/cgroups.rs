@@ -14,11 +14,11 @@ use crate::common::{Live, eventually, note, procfs, skipped};
 use crate::faults::lost;
 
 /// A cgroup of a controller that only exists for the test.
-struct Cgroup(PathBuf);
+pub struct Cgroup(pub PathBuf);
 
 impl Cgroup {
     /// Below the first of the mounts that is there, which the test's own process may well be in.
-    fn new(mounts: &[&str], name: &str) -> Option<Self> {
+    pub fn new(mounts: &[&str], name: &str) -> Option<Self> {
         let mount = mounts
             .iter()
             .map(PathBuf::from)
@@ -28,7 +28,7 @@ impl Cgroup {
         Some(Self(path))
     }
 
-    fn write(&self, file: &str, value: &str) -> bool {
+    pub fn write(&self, file: &str, value: &str) -> bool {
         fs::write(self.0.join(file), value).is_ok()
     }
 
@@ -53,7 +53,7 @@ impl Drop for Cgroup {
 }
 
 /// The hierarchies that name units, the one that counts first: where the pids controller is of version 1, that is it.
-const NAMING: [&str; 3] = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+pub const NAMING: [&str; 3] = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
 #[test]
 fn a_cgroup_that_is_removed_under_a_process_keeps_its_name() {

@@ -77,6 +77,13 @@ fn a_death_comes_with_its_reason_and_its_killer() {
         (&end["signal"], killer(&end)),
         (&Value::from(9), (scene, "pp-deaths"))
     );
+    // Another signal, or the same once more, came while the first was blocked.
+    for how in ["pending", "pending-twice"] {
+        let (end, done) = theatre.play(how);
+        assert_eq!(end["signal"], 15, "{end}");
+        let first = u32::try_from(done["killer"]).expect("a pid");
+        assert_eq!(killer(&end), (first, "pp-first"), "{how}");
+    }
     let (end, done) = theatre.play("stranger");
     let stranger = u32::try_from(done["killer"]).expect("a pid");
     assert_eq!(

@@ -67,6 +67,34 @@ fn children_are_born_and_die_in_order_with_code_and_signal() {
 }
 
 #[test]
+fn who_is_older_than_the_watch_has_its_whole_age() {
+    let Some(live) = Live::begin("ages at death") else {
+        return;
+    };
+    let old = Workload::start(&["sleeper"]);
+    let pid = old.pid;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let stream = Stream::listening(&live);
+    drop(old);
+    let end = stream.expect("the death of the old", |event| {
+        text(event, "event") == "exit" && id(event, "pid") == pid
+    });
+    let age_ns = number(&end, "age_ns");
+    let times = end["times_ns"].as_object().expect("the times on record");
+    let watched_ns: u64 = times.values().filter_map(Value::as_u64).sum();
+    assert!(age_ns >= 2_000_000_000 + watched_ns, "{end}");
+    assert_eq!(end["times_ns_are_lower_bounds"], true, "{end}");
+    let young = Workload::start(&["sleeper"]);
+    let pid = young.pid;
+    drop(young);
+    let end = stream.expect("the death of the young", |event| {
+        text(event, "event") == "exit" && id(event, "pid") == pid
+    });
+    assert_eq!(end["times_ns_are_lower_bounds"], false, "{end}");
+    assert!(stream.stop(), "it ends well when interrupted");
+}
+
+#[test]
 fn an_exec_by_another_thread_leaves_one_process_with_one_thread() {
     let Some(live) = Live::begin("exec by a thread") else {
         return;

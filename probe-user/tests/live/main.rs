@@ -31,8 +31,10 @@ mod exact;
 #[path = "../dashboards/expressions.rs"]
 mod expressions;
 mod faults;
+mod frozen;
 mod futex_doors;
 mod graphs;
+mod held;
 mod holders;
 mod hostile;
 mod http;

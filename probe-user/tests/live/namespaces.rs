@@ -155,3 +155,30 @@ fn a_proc_that_hides_hides_nothing_from_us() {
     assert_eq!(text(sleeper, "comm"), "pp-sleeper");
     assert!(sleeper["exe"].is_null(), "another user's: {sleeper}");
 }
+
+#[test]
+fn a_view_from_another_pid_namespace_says_so_and_mistakes_nobody() {
+    let Some(live) = Live::begin("pid namespace") else {
+        return;
+    };
+    let inside = |line| unshared(&live, &["--pid", "--mount-proc"], line);
+    let Some(shown) = inside("exec $0 tree") else {
+        return;
+    };
+    let notes = |outcome: &Outcome| outcome.stdout.matches("seen from another pid namespace").count();
+    assert!(shown.status.success() && notes(&shown) == 1, "{shown:?}");
+    let doctor = inside("exec $0 doctor").expect("it was there before");
+    assert!(doctor.stdout.contains("not the host's"), "{doctor:?}");
+    let tree = json(&inside("exec $0 tree -o json").expect("it was there before"));
+    let seen = list(&tree, "processes");
+    assert!(!seen.is_empty(), "at least the one that looks: {tree}");
+    assert!(
+        seen.iter()
+            .all(|process| process["exe"].is_null() && process["cmdline"].is_null()),
+        "under the same number /proc has somebody else: {tree}"
+    );
+    assert!(
+        !live.text(&["tree"]).contains("seen from another"),
+        "on the host itself"
+    );
+}

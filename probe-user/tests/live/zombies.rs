@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::cgroups::{Cgroup, NAMING};
 use crate::common::agent::Agent;
 use crate::common::json::{entry, id, list, number, text};
 use crate::common::probe::Running;
 use crate::common::stream::Stream;
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually, is_full, note, procfs, repeated};
+use crate::common::{Live, eventually, is_full, note, procfs, repeated, skipped};
 
 /// Younger ones are not shown.
 const GRACE: Duration = Duration::from_millis(100);
@@ -103,6 +105,42 @@ fn its_agent_says_the_same(live: &Live, scene: Workload, least_ns: u64) {
     });
     assert!(agent.metrics().sum("procprobe_zombies", &labels) < 0.5);
     agent.stop();
+}
+
+#[test]
+fn the_limit_of_a_cgroup_is_reached_before_that_of_the_host() {
+    let Some(live) = Live::begin("pids.max") else {
+        return;
+    };
+    // Version 2 gives a cgroup a controller when the one above says so.
+    for mount in NAMING {
+        let _ = std::fs::write(Path::new(mount).join("cgroup.subtree_control"), "+pids");
+    }
+    let Some(cgroup) = Cgroup::new(&NAMING, "pp-pids").filter(|cgroup| cgroup.write("pids.max", "60")) else {
+        return skipped("pids.max", "no pids cgroup that can be written to");
+    };
+    let mut scene = Workload::start(&["litter"]);
+    assert!(
+        cgroup.write("cgroup.procs", &scene.pid.to_string()),
+        "moving a process"
+    );
+    for _ in 0..4 {
+        scene.tell("10", "done");
+        std::thread::sleep(3 * GRACE);
+    }
+    let answer = live.json(&["zombies"]);
+    let parent = entry(&answer, "parents", scene.pid).expect("the parent is named");
+    assert_eq!(
+        parent["unit_pids"],
+        serde_json::json!({"used": 41, "limit": 60}),
+        "{parent}"
+    );
+    let full_in_ns = number(parent, "full_in_ns");
+    assert!(full_in_ns < number(&answer["pids"], "full_in_ns"), "{answer}");
+    assert!(full_in_ns < ns(Duration::from_secs(60)), "{parent}");
+    let shown = live.text(&["zombies"]);
+    assert!(shown.contains("41 of 60 in use; full in "), "{shown}");
+    drop(scene);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::view::events;
 
 fn life() -> Vec<Event> {
     let exited = |tid, status, last| {
-        let mut event = exit(tid, 0, account(tid, 0, 1_500_000, 3), 4);
+        let mut event = exit(tid, 1_500_001, account(tid, 0, 1_500_000, 3), 4);
         if let EventKind::Exit(exit) = &mut event.kind {
             **exit = Exit {
                 status,
@@ -27,6 +27,15 @@ fn life() -> Vec<Event> {
                 start_ns: 1,
                 comm: Comm::new("systemd"),
             });
+        }
+        event
+    };
+    let older_than_the_watch = |mut event: Event| {
+        event.at_ns = 20_000_000_000;
+        if let EventKind::Exit(exit) = &mut event.kind
+            && let Some(account) = &mut exit.account
+        {
+            account.id.birth_ns = 10_000_000_000;
         }
         event
     };
@@ -51,6 +60,7 @@ fn life() -> Vec<Event> {
         exited(4_711, 0x700, true),
         exited(4_711, 9, true),
         killed_by(exited(4_711, 9, true)),
+        older_than_the_watch(exited(4_711, 0, true)),
         Event {
             pid: 4_000,
             ..exited(4_711, 0, false)
@@ -96,13 +106,13 @@ fn happenings() -> Vec<Happening> {
 fn events_as_text_and_json() {
     let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
     let mut text = vec![events::HEADING.to_owned()];
-    text.extend(life().iter().map(|event| events::line(event, at)));
+    text.extend(life().iter().map(|event| events::line(event, at, 0)));
     text.extend(
         happenings()
             .iter()
             .map(|happening| events::happening_line(happening, at)),
     );
-    text.extend(life().iter().map(|event| events::json(event, at).unwrap()));
+    text.extend(life().iter().map(|event| events::json(event, at, 0).unwrap()));
     text.extend(
         happenings()
             .iter()

@@ -28,6 +28,14 @@ struct ZombieJson {
     kind: &'static str,
     at_fault: Option<u32>,
     exit: ExitStatusJson,
+    held_up_by: Option<HolderJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct HolderJson {
+    pid: u32,
+    tid: u32,
+    state: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,6 +58,14 @@ struct ParentJson {
     per_minute: Option<f64>,
     last_wait_ns: Option<u64>,
     reaped: Option<u64>,
+    unit_pids: Option<UnitPidsJson>,
+    full_in_ns: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct UnitPidsJson {
+    used: u64,
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,9 +89,14 @@ pub fn zombies(
         kind: zombie.kind.name(),
         at_fault: zombie.at_fault,
         exit: ExitStatusJson {
-            code: zombie.thread.exit_status.and_then(exit_code),
-            signal: zombie.thread.exit_status.and_then(exit_signal),
+            code: zombie.status().and_then(exit_code),
+            signal: zombie.status().and_then(exit_signal),
         },
+        held_up_by: zombie.held_up_by.map(|thread| HolderJson {
+            pid: thread.pid,
+            tid: thread.id.tid,
+            state: thread.condition.name(),
+        }),
     };
     Zombies {
         zombies: report.zombies.iter().map(zombie).collect(),
@@ -116,5 +137,10 @@ fn parent(
         per_minute: culprit.per_second.map(|rate| rate * 60.0),
         last_wait_ns: culprit.last_wait_ns,
         reaped: culprit.reaped,
+        unit_pids: culprit.unit_pids.map(|pids| UnitPidsJson {
+            used: pids.used,
+            limit: pids.limit,
+        }),
+        full_in_ns: culprit.full_in_ns,
     }
 }

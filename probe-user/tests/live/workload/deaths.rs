@@ -28,6 +28,16 @@ pub fn deaths() {
                 facts.push(("killer", i64::from(killer)));
                 victim
             }
+            "pending" | "pending-twice" => {
+                let second = if what == "pending" {
+                    libc::SIGHUP
+                } else {
+                    libc::SIGTERM
+                };
+                let (victim, killer) = by_the_first(second);
+                facts.push(("killer", i64::from(killer)));
+                victim
+            }
             "last-thread" => child(b"pp-last", || {
                 std::thread::spawn(|| {
                     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -75,6 +85,27 @@ fn by_a_stranger() -> (libc::pid_t, libc::pid_t) {
     let victim = victim();
     let killer = child(b"pp-killer", || sys::kill(victim, libc::SIGKILL));
     sys::wait_for(killer, 0);
+    (victim, killer)
+}
+
+/// A child that blocks SIGTERM, is sent it, then `second` by another, and takes SIGTERM after that: it dies of the first.
+fn by_the_first(second: c_int) -> (libc::pid_t, libc::pid_t) {
+    let (mut read, mut write) = std::io::pipe().expect("a pipe");
+    let (mut go, mut start) = std::io::pipe().expect("a pipe");
+    let victim = child(b"pp-pending", || {
+        sys::block(libc::SIGTERM);
+        sys::shrug_off(libc::SIGHUP);
+        write.write_all(b"x").expect("writing to the parent");
+        go.read_exact(&mut [0]).expect("a byte from the parent");
+        sys::unblock(libc::SIGTERM);
+        sys::pause();
+    });
+    read.read_exact(&mut [0]).expect("a byte from the child");
+    let killer = child(b"pp-first", || sys::kill(victim, libc::SIGTERM));
+    sys::wait_for(killer, 0);
+    let other = child(b"pp-second", || sys::kill(victim, second));
+    sys::wait_for(other, 0);
+    start.write_all(b"x").expect("writing to the child");
     (victim, killer)
 }
 

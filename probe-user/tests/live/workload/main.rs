@@ -14,6 +14,7 @@ mod arena;
 mod churn;
 mod deadlocks;
 mod deaths;
+mod held;
 mod holders;
 mod idle;
 mod kin;
@@ -94,6 +95,10 @@ fn main() {
         "holder-asleep" => holders::asleep(),
         "holder-starved" => holders::starved(),
         "holder-on-disk" => holders::on_disk(text()),
+        "frozen" => held::napper_and_spinner(),
+        "headless-busy" => held::headless_and_busy(),
+        "dying-init" => held::init_that_cannot_end(),
+        "faulting" => held::faulting(),
         "futex-doors" => odd::doors(),
         other => {
             eprintln!("probe-workload: no scene called {other:?}");

@@ -257,3 +257,30 @@ pub fn exec_scene(scene: &std::ffi::CStr) -> c_int {
     unsafe { libc::execv(c"/proc/self/exe".as_ptr(), arguments.as_ptr()) };
     127
 }
+
+/// Blocks a signal.
+pub fn block(signal: c_int) {
+    mask(libc::SIG_BLOCK, signal);
+}
+
+/// Unblocks a signal.
+pub fn unblock(signal: c_int) {
+    mask(libc::SIG_UNBLOCK, signal);
+}
+
+fn mask(how: c_int, signal: c_int) {
+    // SAFETY: all zeros is a valid set, and it is ours to write.
+    let outcome = unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigaddset(&raw mut set, signal);
+        libc::sigprocmask(how, &raw const set, ptr::null_mut())
+    };
+    assert_eq!(outcome, 0, "sigprocmask: {}", std::io::Error::last_os_error());
+}
+
+/// Takes a signal with a handler that does nothing.
+pub fn shrug_off(signal: c_int) {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: the handler does nothing.
+    unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
+}
