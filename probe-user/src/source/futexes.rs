@@ -9,7 +9,7 @@ use super::address_space::{AddressSpaces, Answer, Request};
 use super::patience::stuck;
 use crate::model::locks::memory::SharedMemory;
 use crate::model::locks::protocol::{self, glibc};
-use crate::model::locks::stall::STALL_AFTER_NS;
+use crate::model::locks::stall::{self, STALL_AFTER_NS};
 use crate::model::locks::thread_index::wait_of;
 use crate::model::locks::{LockId, is_shared, key_of};
 use crate::model::snapshot::Snapshot;
@@ -113,6 +113,7 @@ fn processes_that_wait(snapshot: &Snapshot) -> HashSet<u32> {
             .futex
             .as_ref()
             .is_some_and(|open| open.age_ns >= STALL_AFTER_NS && open.wait.flags & flag::TIMED == 0);
+        let long = long || stall::waits_for_signal(thread);
         *waits.entry(thread.pid).or_insert(true) &= long;
     }
     waits

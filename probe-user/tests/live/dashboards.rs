@@ -55,7 +55,7 @@ struct Load {
 
 impl Load {
     fn start() -> Self {
-        let standing: [&[&str]; 9] = [
+        let standing: [&[&str]; 10] = [
             &["hogs"],
             &["hogs"],
             &["hogs"],
@@ -64,6 +64,7 @@ impl Load {
             &["vfork"],
             &["stopped"],
             &["cycle", "3"],
+            &["cycle-without-owners"],
             &["idle", "pool"],
         ];
         Self {

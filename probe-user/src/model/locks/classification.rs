@@ -107,8 +107,10 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
         }
         _ => {
             let locked = evidence.waits_for(Expected::Two) + evidence.waits_for(Expected::Flagged);
-            let value = locked * 10 >= evidence.waits() * 9;
-            exclusive || (value && takes_turns(evidence, 1) && evidence.ended() >= SAME_VALUE)
+            let most = |waits: u64| waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE;
+            // A semaphore of atomics waits for zero; ping-pong over an atomic for one value and the other.
+            let zero = most(evidence.waits_for(Expected::Zero)) && takes_turns(evidence, 2);
+            exclusive || zero || (most(locked) && takes_turns(evidence, 1))
         }
     }
 }

@@ -23,6 +23,19 @@ pub struct ReportBuilder<'a, 'p> {
     pub tables: &'a Tables,
     /// Length of the window, nanoseconds.
     pub window_ns: u64,
+    /// Processes that waited at locks that several share.
+    pub sharers: BTreeMap<LockId, BTreeSet<u32>>,
+}
+
+/// Processes that waited at each of the locks that several share.
+pub fn sharers(tables: &Tables) -> BTreeMap<LockId, BTreeSet<u32>> {
+    let mut all: BTreeMap<LockId, BTreeSet<u32>> = BTreeMap::new();
+    for (key, stats) in &tables.locks {
+        if let Some(&lock) = tables.aliases.get(key) {
+            all.entry(lock).or_default().insert(stats.pid);
+        }
+    }
+    all
 }
 
 impl ReportBuilder<'_, '_> {
@@ -51,6 +64,9 @@ impl ReportBuilder<'_, '_> {
         if !has_owner {
             return None;
         }
+        if let LockId::Shared { .. } = lock {
+            return Some((self.owner_of_shared(lock, tid)?, Grade::Owner));
+        }
         let party = match self.index.get(key.waiter) {
             Some(waiter) => match self.index.owner(waiter, key.lock, tid) {
                 Owner::Live(owner) => Party::of(owner),
@@ -63,6 +79,22 @@ impl ReportBuilder<'_, '_> {
             None => self.ended(self.names.get(key.waiter)?.pid, tid, true)?,
         };
         Some((party, Grade::Owner))
+    }
+
+    /// The owner of a lock that several processes share, as memory named it when a wait began: a thread of one of those that waited there.
+    /// The tid is one of its own pid namespace.
+    fn owner_of_shared(&self, lock: LockId, tid: u32) -> Option<Party> {
+        let pids = self.sharers.get(&lock)?;
+        let mut living = self
+            .index
+            .named(tid)
+            .iter()
+            .filter(|thread| pids.contains(&thread.pid));
+        match (living.next(), living.next()) {
+            (Some(owner), None) => Some(Party::of(owner)),
+            (Some(_), Some(_)) => None,
+            (None, _) => self.names.get(tid).filter(|party| pids.contains(&party.pid)),
+        }
     }
 
     /// A thread of a process that has ended since.

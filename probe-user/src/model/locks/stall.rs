@@ -18,6 +18,7 @@ use super::deadlock::Deadlock;
 use super::protocol::Role;
 use super::thread_index::{ThreadIndex, protocol_of};
 use super::{Kind, LockId, Look, Party, key_of};
+use crate::model::blocked::syscall_name;
 use crate::model::thread::{Comm, Condition, OpenWait, Thread};
 
 /// Waits shorter than this are no stall.
@@ -127,9 +128,18 @@ fn is_long(open: &OpenWait) -> bool {
     open.age_ns >= STALL_AFTER_NS && open.wait.flags & flag::TIMED == 0
 }
 
-/// Whether a thread waits without a timeout at a futex that only its own address space knows.
+/// Whether a thread waits for a signal and for nothing else (`pause(2)`).
+pub fn waits_for_signal(thread: &Thread) -> bool {
+    let call = thread.blocked_on.as_ref().and_then(syscall_name);
+    call.is_some_and(|call| call == "pause" || call == "rt_sigsuspend")
+}
+
+/// Whether a thread waits without a timeout at a futex that only its own address space knows, or for a signal that would end it.
 fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
     let asleep = thread.condition == Condition::Alive(State::Sleeping);
+    if asleep && waits_for_signal(thread) {
+        return !look.snapshot.memory.may_handle_signals(thread.pid);
+    }
     let Some(open) = thread.futex.as_ref().filter(|open| asleep && is_long(open)) else {
         return false;
     };

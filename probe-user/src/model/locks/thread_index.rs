@@ -72,6 +72,11 @@ impl<'a> ThreadIndex<'a> {
         self.tables().by_tid.get(&tid).copied()
     }
 
+    /// Living threads that have a tid in their own pid namespaces.
+    pub fn named(&self, tid: u32) -> &[&'a Thread] {
+        self.tables().by_inner.get(&tid).map_or(&[], Vec::as_slice)
+    }
+
     /// The thread whose end a wait is for: one that clears the word where it waits, or (musl) whose tid stands before it.
     pub fn joined(&self, thread: &Thread, open: &OpenWait) -> Option<&'a Thread> {
         let tables = self.tables();

@@ -8,7 +8,7 @@ use super::delta::Baseline;
 use super::evidence::gather;
 use super::parallelism;
 use super::report::{Lock, Report};
-use super::report_builder::ReportBuilder;
+use super::report_builder::{ReportBuilder, sharers};
 use super::site::Runtime;
 use super::thread_index::{NameCache, ThreadIndex};
 use super::{Kind, LockId, Look, Tables, stall};
@@ -109,6 +109,7 @@ impl LockWindow {
             classes: &classes,
             tables: look.tables,
             window_ns: report.window_ns,
+            sharers: sharers(look.tables),
         };
         report.edges = builder.edges(look, gained, &contended);
         for (id, evidence) in &part {

@@ -67,7 +67,8 @@ fn is_watching(pid: u32) -> bool {
     }
     let before = ran_ns();
     std::thread::sleep(Duration::from_millis(300));
-    attached() && ran_ns() - before < 15_000_000
+    // Less than before if a thread has ended meanwhile: it has not settled.
+    attached() && ran_ns().checked_sub(before).is_some_and(|ns| ns < 15_000_000)
 }
 
 /// The entries of a list that belong to a process.

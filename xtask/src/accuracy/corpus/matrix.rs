@@ -126,7 +126,7 @@ const SHORT: [&str; 31] = [
     "c++20/static",
     "c++20/barrier",
     "c++20/binary/long",
-    "rust/rwlock/readers/host/idle",
+    "rust/mutex/long/host/idle",
     "rust/mutex/short/host/idle",
     "rust/once/self",
     "python/lock/long/host/idle",
