@@ -281,13 +281,13 @@ mod tests {
         assert_eq!(mutex_owner(op::WAIT, flag::PRIVATE, 2, &MUTEX), 4711);
         let timed = flag::PRIVATE | flag::TIMED;
         assert_eq!(mutex_owner(op::WAIT_BITSET, timed, 2, &MUTEX), 4711);
-        let robust = HAS_WAITERS | 42;
+        let robust = HAS_WAITERS | 0x2a;
         assert_eq!(mutex_owner(op::WAIT, 0, robust, &[robust, 0, 42, 1, 16]), 42);
         let protect = 7 << CEILING_SHIFT | 2;
         assert_eq!(mutex_owner(op::WAIT, 0, protect, &[protect, 0, 42, 1, 0x40]), 42);
         // A 32-bit program's: kind before users.
         assert_eq!(mutex_owner(op::WAIT, flag::COMPAT, 2, &[2, 0, 42, 0, 1]), 42);
-        let pi = HAS_WAITERS | 43;
+        let pi = HAS_WAITERS | 0x2b;
         assert_eq!(mutex_owner(op::LOCK_PI, flag::PRIVATE, 0, &[pi, 0, 0, 0, 0]), 43);
     }
 
@@ -299,7 +299,7 @@ mod tests {
             mutex_owner(op::WAIT, flag::PRIVATE, 2, &[2, 0, 4711, 1, 0xdead_0000]),
             0
         );
-        let musl = HAS_WAITERS | 16;
+        let musl = HAS_WAITERS | 0x10;
         assert_eq!(
             mutex_owner(op::WAIT, flag::PRIVATE, musl, &[musl, 1, 0, 0, 0]),
             0,
@@ -320,8 +320,8 @@ mod tests {
 
     #[test]
     fn expected_values_have_kinds() {
-        let kinds = [0, 1, 2, 3, HAS_WAITERS | 16, u32::MAX].map(Expected::of);
         use Expected::{AllOnes, Flagged, One, Other, Two, Zero};
+        let kinds = [0, 1, 2, 3, HAS_WAITERS | 0x10, u32::MAX].map(Expected::of);
         assert_eq!(kinds, [Zero, One, Two, Other, Flagged, AllOnes]);
     }
 }

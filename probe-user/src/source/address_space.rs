@@ -232,20 +232,26 @@ fn shared_place(maps: &[MemoryMap], address: u64) -> Option<LockId> {
     })
 }
 
-/// Whether a process has handlers for signals of its own, those that glibc's threads need excepted (32 to 34).
+/// Signals that glibc's threads need for themselves: 32 to 34.
+const OF_GLIBC: u64 = 0b111 << 31;
+/// Handlers of faults (Rust's for overflowing stacks) serve the thread that commits them: SIGILL, SIGBUS, SIGFPE, SIGSEGV.
+const FAULTS: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10;
+/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the interrupted thread itself.
+const OF_PYTHON: u64 = 1 << 1;
+
+/// Whether a process has handlers of its own that may wake a thread.
 fn handles_signals(directory: &Path) -> Option<bool> {
-    const OF_GLIBC: u64 = 0b111 << 31;
     let status = fs::read_to_string(directory.join("status")).ok()?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
-    // CPython's handler of SIGINT notes the signal and returns: KeyboardInterrupt is raised by the interrupted thread itself.
-    const SIGINT: u64 = 1 << 1;
     let program = fs::read_link(directory.join("exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default().as_encoded_bytes();
-    // Handlers of faults (Rust's for overflowing stacks) serve the thread that commits them: SIGILL, SIGBUS, SIGFPE, SIGSEGV.
-    const FAULTS: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10;
-    let harmless = FAULTS | if name.starts_with(b"python") { SIGINT } else { 0 };
-    Some(caught & !OF_GLIBC & !harmless != 0)
+    let harmless = if name.starts_with(b"python") {
+        OF_GLIBC | FAULTS | OF_PYTHON
+    } else {
+        OF_GLIBC | FAULTS
+    };
+    Some(caught & !harmless != 0)
 }
 
 /// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just above the stack pointer:

@@ -92,7 +92,7 @@ fn read(path: &Path) -> Option<FileCode> {
     }
     if metadata.len() <= LARGEST {
         let data = std::fs::read(path).ok()?;
-        return parse(data.as_slice(), |elf| code(elf), |elf| code(elf));
+        return parse(data.as_slice(), code, code);
     }
     let data = ReadCache::new(File::open(path).ok()?);
     let by_sections = |library| FileCode {

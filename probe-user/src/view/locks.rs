@@ -76,17 +76,7 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report, width: Option<usize>) ->
     let what = match deadlock.shape {
         Shape::Cycle => format!("{threads}, each waits for the next"),
         Shape::Itself => "a thread waits for itself".to_owned(),
-        Shape::DeadOwner => match deadlock.forked_from {
-            Some(holder) => format!(
-                "{threads} for a lock that {} of the parent {} held when it forked",
-                party(holder),
-                holder.pid
-            ),
-            None => {
-                let owner = deadlock.dead_owner.unwrap_or(0);
-                format!("{threads} for a lock whose holder, thread {owner}, has ended")
-            }
-        },
+        Shape::DeadOwner => format!("{threads} {}", absent_owner(deadlock)),
     };
     let mut lines = vec![format!("DEADLOCK in {process} for {age}: {what}")];
     let members = deadlock.members.len();
@@ -112,6 +102,16 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report, width: Option<usize>) ->
         lines.push(format!("  … and {} more", members - MEMBERS));
     }
     lines
+}
+
+/// For whose lock the threads of a deadlock wait whose owner is not there.
+fn absent_owner(deadlock: &Deadlock) -> String {
+    if let Some(holder) = deadlock.forked_from {
+        let (holder, pid) = (party(holder), holder.pid);
+        return format!("for a lock that {holder} of the parent {pid} held when it forked");
+    }
+    let owner = deadlock.dead_owner.unwrap_or(0);
+    format!("for a lock whose holder, thread {owner}, has ended")
 }
 
 fn stall_lines(stall: &Stall, report: &Report, width: Option<usize>) -> Vec<String> {

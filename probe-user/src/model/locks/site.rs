@@ -9,7 +9,7 @@
 pub enum Library {
     /// The GNU C library's own code, inlined or in functions of its own, not its exported `syscall()`.
     Glibc,
-    /// The exported `syscall()` of a C library: Rust's standard library, libstdc++, `parking_lot`, InnoDB.
+    /// The exported `syscall()` of a C library: Rust's standard library, libstdc++, `parking_lot`, `InnoDB`.
     Syscall,
     /// The musl C library.
     Musl,
@@ -47,7 +47,7 @@ impl Site {
 /// A language run-time that schedules its own threads at its own locks, which the kernel does not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Runtime {
-    /// A Java virtual machine (HotSpot).
+    /// A Java virtual machine (`HotSpot`).
     Java,
     /// Go.
     Go,

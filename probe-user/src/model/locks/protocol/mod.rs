@@ -107,8 +107,8 @@ impl Wait<'_> {
     /// A word before (negative) or behind the futex word as it is now.
     fn around(&self, at: isize) -> Option<u32> {
         let live = self.memory.filter(|live| live.valid as usize == 4 * LIVE_WORDS)?;
-        let index = (LIVE_BEFORE as isize / 4).checked_add(at)?;
-        live.words.get(usize::try_from(index).ok()?).copied()
+        let first = usize::try_from(LIVE_BEFORE / 4).ok()?;
+        live.words.get(first.checked_add_signed(at)?).copied()
     }
 
     /// Whether the word lies on the waiter's own stack, not far above where it waits.

@@ -55,7 +55,7 @@ fn mutexes_of_glibc_name_their_owner() {
     let owner =
         |value, kind| protocol(Library::Glibc, &call(op::WAIT, PRIVATE, value), &mutex(42, kind)).owner;
     assert_eq!(owner(2, 0), Some(42));
-    assert_eq!(owner(HAS_WAITERS | 42, 16), Some(42), "robust");
+    assert_eq!(owner(HAS_WAITERS | 0x2a, 16), Some(42), "robust");
     assert_eq!(owner(9 << 19 | 2, 0x40), Some(42), "with a priority ceiling");
     let normal = protocol(Library::Glibc, &call(op::WAIT, PRIVATE, 2), &mutex(42, 0));
     assert!(normal.can_own_itself);
@@ -90,14 +90,14 @@ fn other_code_has_no_owner_whatever_its_memory() {
 
 #[test]
 fn bit_31_is_not_always_a_tid() {
-    let plain = call(op::WAIT, PRIVATE, HAS_WAITERS | 16);
+    let plain = call(op::WAIT, PRIVATE, HAS_WAITERS | 0x10);
     let found = protocol(Library::Musl, &plain, &[(-1, 0)]);
     assert_eq!(
         (found.kind, found.role, found.owner),
         (Kind::Mutex, Role::Lock, None),
         "EBUSY"
     );
-    let typed = call(op::WAIT, PRIVATE, HAS_WAITERS | 42);
+    let typed = call(op::WAIT, PRIVATE, HAS_WAITERS | 0x2a);
     assert_eq!(
         protocol(Library::Musl, &typed, &[(-1, 1)]).owner,
         Some(42),
@@ -108,7 +108,7 @@ fn bit_31_is_not_always_a_tid() {
         None,
         "no mutex at all"
     );
-    let latch = call(op::WAIT, PRIVATE, HAS_WAITERS | 3);
+    let latch = call(op::WAIT, PRIVATE, HAS_WAITERS | 0x3);
     assert_eq!(
         protocol(Library::Syscall, &latch, &mutex(3, 16)).owner,
         None,
