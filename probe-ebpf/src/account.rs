@@ -108,8 +108,9 @@ pub fn begin_turn(ledger: &mut Ledger, state: State, now_ns: u64) {
     ledger.woken_ns = 0;
 }
 
-/// A thread that leaves the CPU outside of any system call waits for a page, or the freezer of its cgroup holds it: then it
-/// is stopped, whatever state the kernel has it in. Out of line, and not asked of threads in system calls, which most are.
+/// A thread that leaves the CPU outside of any system call waits for a page, or the freezer of its cgroup
+/// holds it: then it is stopped, whatever state the kernel has it in. Out of line, and not asked of threads
+/// in system calls, which most are.
 #[inline(never)]
 pub fn hold_if_frozen(ledger: &mut Ledger, task: Task) {
     if task.is_frozen() {

@@ -158,8 +158,9 @@ pub const KILLED: u32 = 2;
 /// Signal numbers whose senders are kept: a power of two.
 pub const KILLERS_KEPT: usize = 4;
 
-/// Who sent a process signals that may be its death, by signal: one may be blocked for long, and others come and be handled
-/// meanwhile. In a storage of its own on the process's first thread, made when such a signal is sent.
+/// Who sent a process signals that may be its death, by signal: one may be blocked for long, and others come
+/// and be handled meanwhile. In a storage of its own on the process's first thread, made when such a signal
+/// is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Killers {

@@ -14,7 +14,8 @@ use crate::waiting::{flag, op};
 pub struct FutexWait {
     /// User address of the futex word; of the first of several.
     pub address: u64,
-    /// Site: the user instruction after the system call. It lies in the code of the library whose protocol the word follows.
+    /// Site: the user instruction after the system call. It lies in the code of the library whose protocol
+    /// the word follows.
     pub ip: u64,
     /// The word, read when the wait began: with short holds it has changed by then.
     pub word: u32,
@@ -22,8 +23,8 @@ pub struct FutexWait {
     pub next: u32,
     /// The value that the caller expected to find.
     pub value: u32,
-    /// Tid that memory may name as the owner, in the pid namespace of whoever wrote it; 0 if it names none. Whether it is one is for
-    /// the agent to say, which knows the protocol of the site.
+    /// Tid that memory may name as the owner, in the pid namespace of whoever wrote it; 0 if it names none.
+    /// Whether it is one is for the agent to say, which knows the protocol of the site.
     pub owner: u32,
     /// [`crate::waiting::op`]; [`op::NONE`] if the thread is in no futex wait.
     pub op: u8,
@@ -37,8 +38,8 @@ pub struct FutexWait {
     pub padding: u32,
 }
 
-/// What kind of number a caller expects in the futex word. Unlike the word itself, which changes before it can be read, the
-/// expected value is the same in every wait of a protocol.
+/// What kind of number a caller expects in the futex word. Unlike the word itself, which changes before it
+/// can be read, the expected value is the same in every wait of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Expected {
@@ -102,7 +103,8 @@ pub const fn is_tid(word: u32) -> bool {
     word != 0 && word <= TID_LIMIT
 }
 
-/// The tid that memory names as the owner if the futex is a priority-inheriting one or a mutex of glibc; 0 if it names none.
+/// The tid that memory names as the owner if the futex is a priority-inheriting one or a mutex of glibc; 0 if
+/// it names none.
 ///
 /// `words` are the futex word and the four behind it. Layout of a mutex of glibc (`sysdeps/nptl/bits/struct_mutex.h`):
 /// `__lock`, `__count`, `__owner`, `__nusers`, `__kind`; the last two change places in 32-bit programs. Other protocols can

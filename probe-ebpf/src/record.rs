@@ -121,8 +121,8 @@ pub struct TaskRecord {
     pub space: u64,
     /// Stack pointer in user space; 0 for a kernel thread.
     pub sp: u64,
-    /// Address of the word that the kernel clears and wakes when the thread ends (`CLONE_CHILD_CLEARTID`), 0 if none: a thread
-    /// that waits there waits for its end.
+    /// Address of the word that the kernel clears and wakes when the thread ends (`CLONE_CHILD_CLEARTID`), 0
+    /// if none: a thread that waits there waits for its end.
     pub clear_child_tid: u64,
     /// What it is.
     pub facts: Facts,

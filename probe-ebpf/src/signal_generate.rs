@@ -1,9 +1,10 @@
 //! `signal_generate(int sig, kernel_siginfo info, task task, int group, int result)`: a signal is sent.
 //!
-//! Called in `__send_signal_locked()`. The sender is `current`, except for what timers and faults raise. Only signals that
-//! end a process by default are noted, the latest one of each number, on the first thread of the process: when that dies of
-//! the same signal, this is who did it. A signal that is ignored, or dropped because one of its number is pending already,
-//! ends nobody. Signals that are delivered all day (`SIGCHLD`, `SIGURG`, …) leave at the first branch.
+//! Called in `__send_signal_locked()`. The sender is `current`, except for what timers and faults raise. Only
+//! signals that end a process by default are noted, the latest one of each number, on the first thread of the
+//! process: when that dies of the same signal, this is who did it. A signal that is ignored, or dropped
+//! because one of its number is pending already, ends nobody. Signals that are delivered all day (`SIGCHLD`,
+//! `SIGURG`, …) leave at the first branch.
 //!
 //! `info` may be a small integer in place of a pointer. Verifiers that know so (7.3's, for one) let nobody follow it. For
 //! them there is [`signal_generate_opaque`], which tells the kernel's signals by other signs; the agent loads it where
@@ -95,7 +96,8 @@ fn place(killers: &mut Killers, signal: u32) -> &mut Killer {
     if !is_found {
         killers.next = killers.next.wrapping_add(1);
     }
-    // SAFETY: a valid reference, and below the number of places. Volatile, so that the mask is kept for the verifier.
+    // SAFETY: a valid reference, and below the number of places. Volatile, so that the mask is kept for the
+    // verifier.
     unsafe {
         let at = core::ptr::read_volatile(&raw const at) & (KILLERS_KEPT - 1);
         &mut *killers.kept.as_mut_ptr().add(at)

@@ -56,8 +56,8 @@ pub fn read(task: Task, ledger: *mut Ledger, wanted: u64, scratch: &mut Scratch)
     true
 }
 
-/// Whether memory may name an owner: those who wait for a lock that has one, and not the many that idle at a condition variable, a
-/// semaphore or a parker (0, 1, all ones), expect something else.
+/// Whether memory may name an owner: those who wait for a lock that has one, and not the many that idle at a
+/// condition variable, a semaphore or a parker (0, 1, all ones), expect something else.
 #[inline(always)]
 fn may_name_owner(futex: &FutexWait) -> bool {
     let idle = futex.expected == Expected::Zero as u8
@@ -66,8 +66,8 @@ fn may_name_owner(futex: &FutexWait) -> bool {
     futex.owner != 0 || futex.op == op::LOCK_PI || (!idle && futex.flags & flag::TIMED == 0)
 }
 
-/// Whether the word lies on the waiter's own stack: where `pthread_mutex_lock()` sleeps for ever after the kernel has refused a
-/// priority-inheriting mutex.
+/// Whether the word lies on the waiter's own stack: where `pthread_mutex_lock()` sleeps for ever after the
+/// kernel has refused a priority-inheriting mutex.
 #[inline(always)]
 fn is_on_own_stack(task: Task, futex: &FutexWait) -> bool {
     const NEAR: u64 = 4096;
@@ -102,8 +102,9 @@ fn find(task: Task, record: &mut TaskRecord) -> bool {
 
 /// Whether `restart_syscall(2)`, into which a stop turned a call with a timeout, goes on with a futex wait.
 ///
-/// The first arguments of the call are still in their registers. `restart_block` is a union with those of `poll` and `nanosleep`
-/// (include/linux/restart_block.h): address, value and the bitset, which `futex_wait()` sets to all ones, tell them apart.
+/// The first arguments of the call are still in their registers. `restart_block` is a union with those of
+/// `poll` and `nanosleep` (include/linux/restart_block.h): address, value and the bitset, which
+/// `futex_wait()` sets to all ones, tell them apart.
 #[inline(always)]
 fn is_futex_restart(task: Task) -> bool {
     if offset!(restart_futex_address) == ABSENT {

@@ -101,8 +101,9 @@ impl Task {
 
     /// Whether the freezer of its cgroup holds it.
     ///
-    /// Version 2 sets `frozen` on every thread that stops, is traced or calls `vfork`, so that its cgroup need not wait for
-    /// it; `jobctl` says whether the cgroup is frozen at all. Version 1 has a state of its own, before 6.1 a flag.
+    /// Version 2 sets `frozen` on every thread that stops, is traced or calls `vfork`, so that its cgroup
+    /// need not wait for it; `jobctl` says whether the cgroup is frozen at all. Version 1 has a state of its
+    /// own, before 6.1 a flag.
     #[inline(always)]
     pub fn is_frozen(self) -> bool {
         let task: *const c_void = self.0.cast();

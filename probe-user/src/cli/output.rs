@@ -18,7 +18,8 @@ pub fn lines(lines: &[String]) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Prints the lines of an answer about the host, and below them from where it was seen, if that was not the host itself.
+/// Prints the lines of an answer about the host, and below them from where it was seen, if that was not the
+/// host itself.
 ///
 /// # Errors
 /// The stream's; see [`is_broken_pipe`].

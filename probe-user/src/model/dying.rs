@@ -1,8 +1,9 @@
 //! What holds up processes that were told to end.
 //!
-//! A file of its own, since it is about living threads, where [`super::zombies`] is about dead ones. A process is over when
-//! its last thread is. A thread in uninterruptible sleep takes no signal, not even `SIGKILL`, and the first process of a pid
-//! namespace ends only after all others in there have (`zap_pid_ns_processes()` in the kernel).
+//! A file of its own, since it is about living threads, where [`super::zombies`] is about dead ones. A
+//! process is over when its last thread is. A thread in uninterruptible sleep takes no signal, not even
+//! `SIGKILL`, and the first process of a pid namespace ends only after all others in there have
+//! (`zap_pid_ns_processes()` in the kernel).
 
 use std::collections::HashMap;
 
@@ -45,7 +46,8 @@ impl<'a> Holders<'a> {
         Self { threads, namespaces }
     }
 
-    /// The thread that a process which was told to end waits for; `None` if it was not, or will be over in a moment.
+    /// The thread that a process which was told to end waits for; `None` if it was not, or will be over in a
+    /// moment.
     pub fn of(&self, leader: &Thread) -> Option<&'a Thread> {
         let threads = self.threads.get(&leader.pid)?;
         if is_leaving_namespace(leader) && is_waiting(leader) {

@@ -49,8 +49,8 @@ pub enum EventKind {
 }
 
 impl Event {
-    /// How long the thread lived, if it is dead: from its birth, seen or not. `ahead_ns` is how far CLOCK_BOOTTIME, which births
-    /// are noted in, is ahead of CLOCK_MONOTONIC.
+    /// How long the thread lived, if it is dead: from its birth, seen or not. `ahead_ns` is how far
+    /// CLOCK_BOOTTIME, which births are noted in, is ahead of CLOCK_MONOTONIC.
     pub fn age_ns(&self, ahead_ns: u64) -> Option<u64> {
         let lived_ns = self
             .at_ns

@@ -209,8 +209,8 @@ pub struct Thread {
     pub condition: Condition,
     /// Whether the freezer of its cgroup holds it; `None` if unknown: /proc does not say.
     pub frozen: Option<bool>,
-    /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by `exit_group(2)`. `None` if
-    /// it was not, or unknown: /proc does not say.
+    /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by
+    /// `exit_group(2)`. `None` if it was not, or unknown: /proc does not say.
     pub ends_with: Option<u32>,
     /// How long it has been doing that, in nanoseconds; `None` if unknown.
     pub condition_ns: Option<u64>,
@@ -236,7 +236,8 @@ pub struct Thread {
     pub exit_status: Option<u32>,
     /// Threads of the process that have not begun to exit.
     pub live_threads: u32,
-    /// Threads of the process that are not released: those that are ending, and its first even when that has ended.
+    /// Threads of the process that are not released: those that are ending, and its first even when that has
+    /// ended.
     pub threads: u32,
     /// Session leader's pid, alive or not; 0 if unknown.
     pub sid: u32,

@@ -199,7 +199,8 @@ impl Tracker {
                 None
             }
             EventKind::Reap => {
-                // Not at the death of the last thread: others that ended with it may come behind it in the stream.
+                // Not at the death of the last thread: others that ended with it may come behind it in the
+                // stream.
                 let known = self.processes.get(&event.pid);
                 if known.is_some_and(|name| name.start_ns == event.id.start_ns) {
                     self.processes.remove(&event.pid);

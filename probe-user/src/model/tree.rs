@@ -21,8 +21,8 @@ impl Process<'_> {
         self.leader.pid
     }
 
-    /// The thread whose state is the process's: its first, or if that has ended before the others, the one of them that
-    /// does most.
+    /// The thread whose state is the process's: its first, or if that has ended before the others, the one of
+    /// them that does most.
     pub fn face(&self) -> &Thread {
         let lives_on = self.leader.condition == Condition::Zombie && self.leader.live_threads > 0;
         let others = self.threads.iter().copied().filter(|_| lives_on);

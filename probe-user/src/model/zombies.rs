@@ -83,7 +83,8 @@ pub struct Culprit<'a> {
     pub last_wait_ns: Option<u64>,
     /// Children it has reaped since we look; `None` if we have not been looking.
     pub reaped: Option<u64>,
-    /// Pids of its cgroup, or of the one above whose limit is nearest; `None` if none has a limit, or it is not known.
+    /// Pids of its cgroup, or of the one above whose limit is nearest; `None` if none has a limit, or it is
+    /// not known.
     pub unit_pids: Option<Pids>,
     /// Nanoseconds until it can have no more children at this rate, by the host's limit or its cgroup's.
     pub full_in_ns: Option<u64>,
@@ -112,8 +113,8 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Adds the limits of the parents' cgroups, which are often reached long before the host's. `pids_of` says what a cgroup
-    /// has; it is outside of the model, since it needs the file system.
+    /// Adds the limits of the parents' cgroups, which are often reached long before the host's. `pids_of`
+    /// says what a cgroup has; it is outside of the model, since it needs the file system.
     pub fn limit_units(&mut self, mut pids_of: impl FnMut(u64) -> Option<Pids>) {
         let mut rates: HashMap<u64, f64> = HashMap::new();
         let cgroup_of = |culprit: &Culprit<'_>| culprit.thread.map_or(0, |thread| thread.cgroup_id);

@@ -1,5 +1,6 @@
-//! Other processes' address spaces, as far as their futex waits ask for it: whose code waits, which file a futex lies in, who else maps
-//! that file. All of it is read from /proc by a thread with a deadline, and remembered.
+//! Other processes' address spaces, as far as their futex waits ask for it: whose code waits, which file a
+//! futex lies in, who else maps that file. All of it is read from /proc by a thread with a deadline, and
+//! remembered.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -216,8 +217,8 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
 
 /// The file and byte behind an address; `None` if it is memory of the process's own.
 ///
-/// The kernel goes by the mapping, not by the flag (`get_futex_key()` in kernel/futex/core.c): in private memory a "shared"
-/// futex is known to one address space as well.
+/// The kernel goes by the mapping, not by the flag (`get_futex_key()` in kernel/futex/core.c): in private
+/// memory a "shared" futex is known to one address space as well.
 fn shared_place(maps: &[MemoryMap], address: u64) -> Option<LockId> {
     let map = mapping(maps, address)?;
     let shared = map.perms.contains(MMPermissions::SHARED);
@@ -234,9 +235,11 @@ fn shared_place(maps: &[MemoryMap], address: u64) -> Option<LockId> {
 
 /// Signals that glibc's threads need for themselves: 32 to 34.
 const OF_GLIBC: u64 = 0b111 << 31;
-/// Handlers of faults (Rust's for overflowing stacks) serve the thread that commits them: SIGILL, SIGBUS, SIGFPE, SIGSEGV.
+/// Handlers of faults (Rust's for overflowing stacks) serve the thread that commits them: SIGILL, SIGBUS,
+/// SIGFPE, SIGSEGV.
 const FAULTS: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10;
-/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the interrupted thread itself.
+/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the
+/// interrupted thread itself.
 const OF_PYTHON: u64 = 1 << 1;
 
 /// Whether a process has handlers of its own that may wake a thread.
@@ -254,8 +257,8 @@ fn handles_signals(directory: &Path) -> Option<bool> {
     Some(caught & !harmless != 0)
 }
 
-/// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just above the stack pointer:
-/// pointers there that lead to a priority-inheriting mutex of glibc with an owner.
+/// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just
+/// above the stack pointer: pointers there that lead to a priority-inheriting mutex of glibc with an owner.
 fn endless_mutexes(directory: &Path, sp: u64, saved: &[u64]) -> Option<Vec<(u64, u32)>> {
     let memory = File::open(directory.join("mem")).ok()?;
     let mut stack = vec![0; STACK];

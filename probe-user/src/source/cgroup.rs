@@ -66,8 +66,8 @@ impl Cgroups {
         self.named(id).map(|named| named.path.clone())
     }
 
-    /// Pids of a cgroup and how many it may have; of it and those above it, the one that is full soonest. `None` if none of
-    /// them has a limit.
+    /// Pids of a cgroup and how many it may have; of it and those above it, the one that is full soonest.
+    /// `None` if none of them has a limit.
     pub fn pids(&mut self, id: u64) -> Option<Pids> {
         let directory = self.named(id)?.directory.clone();
         let root = self.root.as_ref()?;

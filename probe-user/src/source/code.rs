@@ -1,4 +1,5 @@
-//! Whose code an address in a file is: by the symbols that say so for the C libraries and the runtimes that make system calls.
+//! Whose code an address in a file is: by the symbols that say so for the C libraries and the runtimes that
+//! make system calls.
 //!
 //! Read once for each file. The symbols of a C library survive stripping: it exports them.
 
@@ -12,7 +13,8 @@ use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind
 use crate::model::escape;
 use crate::model::locks::site::{Library, Site};
 
-/// Symbols of files larger than this are not read: a browser's with debug information has hundreds of megabytes.
+/// Symbols of files larger than this are not read: a browser's with debug information has hundreds of
+/// megabytes.
 const LARGEST: u64 = 64 << 20;
 /// Files that are remembered; beyond that all are forgotten and read again.
 const REMEMBERED: usize = 4_096;
@@ -82,8 +84,8 @@ const OF_LIBRARIES: [&str; 18] = [
 
 /// Reads a file's symbols; `None` if it cannot be read.
 ///
-/// Small files are read as a whole: a symbol table that is read name by name takes a hundred times as long. Of large ones (browsers,
-/// compilers) the sections' names have to do.
+/// Small files are read as a whole: a symbol table that is read name by name takes a hundred times as long.
+/// Of large ones (browsers, compilers) the sections' names have to do.
 fn read(path: &Path) -> Option<FileCode> {
     // A regular file: others may block, or do something when they are opened.
     let metadata = std::fs::metadata(path).ok()?;

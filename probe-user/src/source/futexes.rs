@@ -69,7 +69,8 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
     }
 }
 
-/// Where futexes lie that several processes may share, and those whose owner is not a thread of the waiter's own process.
+/// Where futexes lie that several processes may share, and those whose owner is not a thread of the waiter's
+/// own process.
 fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32, Request> {
     let own: FastSet<(u64, u32)> = snapshot
         .threads

@@ -122,7 +122,8 @@ impl BpfSource {
         })
     }
 
-    /// Looks up the code of waits that ended, and the files that futexes of several processes lie in; returns what those are called.
+    /// Looks up the code of waits that ended, and the files that futexes of several processes lie in; returns
+    /// what those are called.
     fn look_up(
         &mut self,
         snapshot: &Snapshot,

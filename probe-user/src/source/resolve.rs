@@ -162,7 +162,8 @@ fn describe(facts: &Facts) -> Thread {
     }
 }
 
-/// Whether how it ended is settled: what a first thread that ended before the others says is not what `wait(2)` will.
+/// Whether how it ended is settled: what a first thread that ended before the others says is not what
+/// `wait(2)` will.
 fn is_over(facts: &Facts) -> bool {
     facts.exit_state != 0 && (facts.tid != facts.pid || facts.live_threads == 0)
 }

@@ -140,7 +140,10 @@ fn oldest(report: &Report<'_>, width: Option<usize>) -> Vec<String> {
         ("KIND", Align::Left),
         ("COMMAND", Align::Left),
     ]);
-    for zombie in report.zombies.iter().take(LISTED) {
+    // Those that cannot end first: they are few, and the others are told by their parent already.
+    let mut shown: Vec<&Zombie<'_>> = report.zombies.iter().collect();
+    shown.sort_by_key(|zombie| zombie.kind != Kind::Dying);
+    for zombie in shown.into_iter().take(LISTED) {
         let thread = zombie.thread;
         table.row(vec![
             thread.pid.to_string(),

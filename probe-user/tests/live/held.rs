@@ -1,4 +1,5 @@
-//! Processes that neither run freely nor are dead: without their first thread, dying and held up, waiting for a page.
+//! Processes that neither run freely nor are dead: without their first thread, dying and held up, waiting for
+//! a page.
 
 use crate::common::agent::Agent;
 use crate::common::json::{entry, list, number, process, text};

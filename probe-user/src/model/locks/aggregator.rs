@@ -1,4 +1,5 @@
-//! What happened at locks since the last look, process by process: what the running totals of metrics are made of.
+//! What happened at locks since the last look, process by process: what the running totals of metrics are
+//! made of.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -52,7 +53,8 @@ impl LockAggregator {
         self.names.event(event);
     }
 
-    /// Whether a look shows a deadlock that no look before it has shown, so that another is needed to confirm it.
+    /// Whether a look shows a deadlock that no look before it has shown, so that another is needed to confirm
+    /// it.
     pub fn needs_second_look(&mut self, look: Look<'_>) -> bool {
         let now = deadlock::candidates(look, &ThreadIndex::new(look.snapshot));
         let confirmed = deadlock::confirmed(now.clone(), &self.suspects).len();

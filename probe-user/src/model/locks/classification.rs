@@ -1,8 +1,9 @@
 //! What each futex of a snapshot is, and whether waiting at it is contention.
 //!
-//! The protocol decides first. Where a futex is used either way (a semaphore as a lock, a condition variable around a flag), or its
-//! protocol is not known, behaviour that every lock shares decides: threads that wait there also wake others there, one at a time,
-//! and wait for one value. Threads that are only ever woken by others are idle.
+//! The protocol decides first. Where a futex is used either way (a semaphore as a lock, a condition variable
+//! around a flag), or its protocol is not known, behaviour that every lock shares decides: threads that wait
+//! there also wake others there, one at a time, and wait for one value. Threads that are only ever woken by
+//! others are idle.
 
 use std::collections::BTreeMap;
 
@@ -99,8 +100,8 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
     match evidence.kind() {
         // A semaphore whose waiters give it back is a lock, or a pool of some.
         Kind::Semaphore => takes_turns(evidence, 2) && evidence.timed * 2 <= evidence.waits(),
-        // An interpreter's lock is one: its waiters give up waiting now and then to ask for it (CPython's take_gil), or there are several.
-        // Two threads that play ping-pong take turns just so.
+        // An interpreter's lock is one: its waiters give up waiting now and then to ask for it (CPython's
+        // take_gil), or there are several. Two threads that play ping-pong take turns just so.
         Kind::Condvar => {
             let asks = evidence.timed * 2 > evidence.waits();
             exclusive && takes_turns(evidence, 2) && (asks || evidence.take_turns() > 2)
@@ -115,8 +116,8 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
     }
 }
 
-/// Whether of the threads that take turns here about one is not waiting, all the time: what an exclusive lock under load looks like,
-/// and neither a busy pool of workers (several are not) nor an idle one (none is).
+/// Whether of the threads that take turns here about one is not waiting, all the time: what an exclusive lock
+/// under load looks like, and neither a busy pool of workers (several are not) nor an idle one (none is).
 fn is_exclusive(evidence: &Evidence<'_>, window_ns: u64) -> bool {
     if window_ns == 0 {
         return false;
@@ -148,11 +149,13 @@ fn idle_kind(evidence: &Evidence<'_>) -> Kind {
     Kind::Unknown
 }
 
-/// Where the words that waiters sleep at (`__g_signals`) stand behind those that a signal waits at (`__g_refs`, until the last
-/// waiter of a group has left), both a pair: `struct __pthread_cond_s` of glibc 2.25 to 2.40.
+/// Where the words that waiters sleep at (`__g_signals`) stand behind those that a signal waits at
+/// (`__g_refs`, until the last waiter of a group has left), both a pair: `struct __pthread_cond_s` of glibc
+/// 2.25 to 2.40.
 const SIGNALS_BEHIND_REFS: [u64; 2] = [24, 20];
 
-/// Whether a word, which by itself looks like a barrier's or a once, is where a signal waits in a condition variable.
+/// Whether a word, which by itself looks like a barrier's or a once, is where a signal waits in a condition
+/// variable.
 fn is_inside_condvar(
     id: LockId,
     whole: &BTreeMap<LockId, Evidence<'_>>,

@@ -60,7 +60,8 @@ pub struct Deadlock {
     pub members: Vec<Member>,
     /// Tid of an owner that has ended, as memory has it.
     pub dead_owner: Option<u32>,
-    /// The thread of the parent process that held the lock when the waiters' process was forked: there it lives, here it never did.
+    /// The thread of the parent process that held the lock when the waiters' process was forked: there it
+    /// lives, here it never did.
     pub forked_from: Option<Party>,
     /// Nanoseconds since the last of them began to wait.
     pub age_ns: u64,
@@ -119,7 +120,8 @@ fn cycles(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
     found
 }
 
-/// A circle as a deadlock. `pthread_join()` refuses two threads that join each other (EDEADLK), but not three.
+/// A circle as a deadlock. `pthread_join()` refuses two threads that join each other (EDEADLK), but not
+/// three.
 fn circle(proofs: &BTreeMap<ThreadId, Proof<'_>>, ids: &[ThreadId]) -> Option<Deadlock> {
     let ring: Vec<&Proof<'_>> = ids.iter().filter_map(|id| proofs.get(id)).collect();
     let before = ring.iter().cycle().skip(ring.len().checked_sub(1)?);

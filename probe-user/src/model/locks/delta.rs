@@ -38,8 +38,8 @@ impl Baseline {
         }
     }
 
-    /// Takes entries into account that were deleted from the tables: what they had gained is kept, and what comes again under
-    /// their keys counts from zero.
+    /// Takes entries into account that were deleted from the tables: what they had gained is kept, and what
+    /// comes again under their keys counts from zero.
     pub fn forget(&mut self, deleted: &Tables) {
         let gained = self.grown(deleted);
         self.gone.locks.extend(gained.locks);
@@ -59,8 +59,8 @@ impl Baseline {
         self.gone.locks.len() + self.gone.edges.len()
     }
 
-    /// What was gained since: entries without growth are left out. One that was deleted and made anew is there more than once,
-    /// the oldest first.
+    /// What was gained since: entries without growth are left out. One that was deleted and made anew is
+    /// there more than once, the oldest first.
     pub fn gained(&self, tables: &Tables) -> Tables {
         let mut all = self.gone.clone();
         let grown = self.grown(tables);
@@ -71,7 +71,8 @@ impl Baseline {
         all
     }
 
-    /// What is left of tables after what they held at the mark is taken off. An entry that was made anew counts from zero.
+    /// What is left of tables after what they held at the mark is taken off. An entry that was made anew
+    /// counts from zero.
     fn grown(&self, tables: &Tables) -> Tables {
         let locks = tables.locks.iter().filter_map(|(key, now)| {
             let before = self.locks.get(key).filter(|before| goes_on(now, before));
@@ -103,8 +104,8 @@ impl Baseline {
     }
 }
 
-/// Whether an entry is the one there was, and not one made anew under its key: nothing of it went down. A count that wraps goes
-/// up by little.
+/// Whether an entry is the one there was, and not one made anew under its key: nothing of it went down. A
+/// count that wraps goes up by little.
 fn goes_on(now: &LockStats, before: &LockStats) -> bool {
     let mut counts = now.histogram.iter().zip(before.histogram);
     before.wait_ns <= now.wait_ns && counts.all(|(now, before)| now.wrapping_sub(before) <= u32::MAX / 2)

@@ -1,7 +1,8 @@
-//! What was found out about memory that waiters and owners may share: which file and byte a futex is, who maps that file.
+//! What was found out about memory that waiters and owners may share: which file and byte a futex is, who
+//! maps that file.
 //!
-//! A tid that memory names can only be the owner if that thread could have written it, so its process has to map the same memory.
-//! Filled in by `source/`, for the few waits where it matters.
+//! A tid that memory names can only be the owner if that thread could have written it, so its process has to
+//! map the same memory. Filled in by `source/`, for the few waits where it matters.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,16 +15,18 @@ use crate::model::thread::ThreadId;
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct SharedMemory {
-    /// Where futexes lie: `Some` for a byte of a file that several processes can map, `None` for memory of one address space.
+    /// Where futexes lie: `Some` for a byte of a file that several processes can map, `None` for memory of
+    /// one address space.
     pub places: HashMap<LockKey, Option<LockId>>,
     /// Processes whose mappings were read.
     pub read: HashSet<u32>,
     /// Process, device and inode of the files that those map shared, as far as somebody waits in them.
     pub mapped: HashSet<(u32, u64, u64)>,
-    /// Priority-inheriting mutexes that the stack of a thread points to that sleeps for ever in `pthread_mutex_lock()`, with their owners'
-    /// tids: one of them is what it wanted.
+    /// Priority-inheriting mutexes that the stack of a thread points to that sleeps for ever in
+    /// `pthread_mutex_lock()`, with their owners' tids: one of them is what it wanted.
     pub endless: HashMap<ThreadId, Vec<(u64, u32)>>,
-    /// Whether processes handle signals by code of their own, which may release a semaphore; only of those that were asked.
+    /// Whether processes handle signals by code of their own, which may release a semaphore; only of those
+    /// that were asked.
     pub handles_signals: HashMap<u32, bool>,
     /// Run-time systems, by process.
     pub runtimes: HashMap<u32, Runtime>,

@@ -121,8 +121,9 @@ pub fn key_of(thread: &Thread, open: &OpenWait) -> LockKey {
     }
 }
 
-/// Whether two words side by side are one lock: condition variables and readers-writer locks of glibc have a pair, and threads that
-/// take turns alternate between both; writers of Rust's readers-writer lock wait at a count behind its state.
+/// Whether two words side by side are one lock: condition variables and readers-writer locks of glibc have a
+/// pair, and threads that take turns alternate between both; writers of Rust's readers-writer lock wait at a
+/// count behind its state.
 pub fn is_pair(first: &FutexWait, second: &FutexWait) -> bool {
     const RUST_QUEUED: u32 = 0xc000_0000;
     let of_glibc = |wait: &FutexWait| {

@@ -71,7 +71,8 @@ impl ReportBuilder<'_, '_> {
             Some(waiter) => match self.index.owner(waiter, key.lock, tid) {
                 Owner::Live(owner) => Party::of(owner),
                 Owner::Parent(_) => return None,
-                // The holder of then may have ended; its tid is the host's, unless the waiter has a namespace of its own.
+                // The holder of then may have ended; its tid is the host's, unless the waiter has a namespace
+                // of its own.
                 Owner::Exited(_) | Owner::Ambiguous => {
                     self.ended(waiter.pid, tid, waiter.ns_tids.is_empty())?
                 }
@@ -81,8 +82,8 @@ impl ReportBuilder<'_, '_> {
         Some((party, Grade::Owner))
     }
 
-    /// The owner of a lock that several processes share, as memory named it when a wait began: a thread of one of those that waited there.
-    /// The tid is one of its own pid namespace.
+    /// The owner of a lock that several processes share, as memory named it when a wait began: a thread of
+    /// one of those that waited there. The tid is one of its own pid namespace.
     fn owner_of_shared(&self, lock: LockId, tid: u32) -> Option<Party> {
         let pids = self.sharers.get(&lock)?;
         let mut living = self
@@ -195,8 +196,8 @@ impl ReportBuilder<'_, '_> {
         self.party(pid).comm
     }
 
-    /// Who holds it: memory says, or who ran on last after a wait and has released it before; with nobody waiting, for whom
-    /// most time was waited.
+    /// Who holds it: memory says, or who ran on last after a wait and has released it before; with nobody
+    /// waiting, for whom most time was waited.
     fn holder(&self, evidence: &Evidence<'_>, edges: &[&Edge]) -> Option<Holder> {
         let owner = evidence
             .open

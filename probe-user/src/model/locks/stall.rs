@@ -7,7 +7,8 @@
 //! - *each last took what the other wants*: the last thread that ran on after a wait at a lock waits itself, at a lock that the other
 //!   one took last. Whatever else the process does does not matter.
 //!
-//! That nothing else has run for a while proves nothing: a thread that waits for the network may come back and release its lock.
+//! That nothing else has run for a while proves nothing: a thread that waits for the network may come back
+//! and release its lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -75,7 +76,8 @@ pub struct Stall {
     pub age_ns: u64,
 }
 
-/// Stalls of a snapshot, none of a process that has a proven deadlock: what waits there waits because of that.
+/// Stalls of a snapshot, none of a process that has a proven deadlock: what waits there waits because of
+/// that.
 pub fn stalls(look: Look<'_>, index: &ThreadIndex<'_>, deadlocks: &[Deadlock]) -> Vec<Stall> {
     let members = deadlocks.iter().flat_map(|deadlock| &deadlock.members);
     let known: HashSet<u32> = members.map(|member| member.party.pid).collect();
@@ -134,7 +136,8 @@ pub fn waits_for_signal(thread: &Thread) -> bool {
     call.is_some_and(|call| call == "pause" || call == "rt_sigsuspend")
 }
 
-/// Whether a thread waits without a timeout at a futex that only its own address space knows, or for a signal that would end it.
+/// Whether a thread waits without a timeout at a futex that only its own address space knows, or for a signal
+/// that would end it.
 fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
     let asleep = thread.condition == Condition::Alive(State::Sleeping);
     if asleep && waits_for_signal(thread) {
@@ -158,8 +161,8 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
     let waits: Vec<_> = waits.collect();
     let is_lock = |role| matches!(role, Role::Lock | Role::LikelyLock);
     let locks = waits.iter().any(|(_, _, protocol)| is_lock(protocol.role));
-    // An idle pool waits at one semaphore or condition variable while main joins it: that is no stall. Semaphores used as locks are
-    // several, or the only thing that the only thread waits for.
+    // An idle pool waits at one semaphore or condition variable while main joins it: that is no stall.
+    // Semaphores used as locks are several, or the only thing that the only thread waits for.
     let semaphores: Vec<LockId> = waits
         .iter()
         .filter(|(_, _, protocol)| protocol.kind == Kind::Semaphore)

@@ -37,7 +37,8 @@ struct Tables<'a> {
 pub enum Owner<'a> {
     /// A living thread that could have written it.
     Live(&'a Thread),
-    /// A thread of the process that this one was forked from: it held the lock at that moment, and does not exist here.
+    /// A thread of the process that this one was forked from: it held the lock at that moment, and does not
+    /// exist here.
     Parent(&'a Thread),
     /// A tid that no living thread has that could have written it.
     Exited(u32),
@@ -77,7 +78,8 @@ impl<'a> ThreadIndex<'a> {
         self.tables().by_inner.get(&tid).map_or(&[], Vec::as_slice)
     }
 
-    /// The thread whose end a wait is for: one that clears the word where it waits, or (musl) whose tid stands before it.
+    /// The thread whose end a wait is for: one that clears the word where it waits, or (musl) whose tid
+    /// stands before it.
     pub fn joined(&self, thread: &Thread, open: &OpenWait) -> Option<&'a Thread> {
         let tables = self.tables();
         let cleared = tables.by_clear_tid.get(&(thread.space, open.wait.address));
@@ -92,7 +94,8 @@ impl<'a> ThreadIndex<'a> {
 
     /// For whom an open wait is, as memory says now; `None` if it does not.
     ///
-    /// Without memory (kernels before 5.18) only joins are known: the word as the wait began may long be another's.
+    /// Without memory (kernels before 5.18) only joins are known: the word as the wait began may long be
+    /// another's.
     pub fn target(&self, thread: &Thread, open: &OpenWait) -> Option<Target<'a>> {
         if let Some(joined) = self.joined(thread, open) {
             return Some(Target {
@@ -116,8 +119,8 @@ impl<'a> ThreadIndex<'a> {
 
     /// The owner of the mutex that the kernel refused to let a thread wait for (`EDEADLK`).
     ///
-    /// Of several mutexes that its stack points to, it is the one of another thread that waits in turn for a mutex of this one: that
-    /// circle is what the kernel refuses.
+    /// Of several mutexes that its stack points to, it is the one of another thread that waits in turn for a
+    /// mutex of this one: that circle is what the kernel refuses.
     fn refused_by(&self, thread: &Thread, open: &OpenWait) -> Option<Owner<'a>> {
         let found = self.snapshot.memory.endless.get(&thread.id);
         let found = found.map_or(&[][..], Vec::as_slice);
@@ -131,8 +134,8 @@ impl<'a> ThreadIndex<'a> {
             Some(open.wait.op == op::LOCK_PI && tid == thread.inner_tid())
         };
         if found.is_empty() {
-            // Nothing is left of it in registers or on the stack. If one thread waits for this one, at a priority-inheriting mutex, what was
-            // refused would have closed the circle with it.
+            // Nothing is left of it in registers or on the stack. If one thread waits for this one, at a
+            // priority-inheriting mutex, what was refused would have closed the circle with it.
             let threads = self.tables().by_tid.values().copied();
             let own = |other: &&Thread| other.space == thread.space && waits_for_us(other) == Some(true);
             let mut waiters = threads.filter(own);
@@ -148,8 +151,8 @@ impl<'a> ThreadIndex<'a> {
 
     /// Which thread a tid in the memory of a lock means.
     ///
-    /// It could have written it if it shares the waiter's address space, or maps the same byte of a file. It is in the pid namespace of
-    /// the thread that wrote it, not in the waiter's.
+    /// It could have written it if it shares the waiter's address space, or maps the same byte of a file. It
+    /// is in the pid namespace of the thread that wrote it, not in the waiter's.
     pub fn owner(&self, waiter: &Thread, lock: LockKey, tid: u32) -> Owner<'a> {
         let nobody = Vec::new();
         let named = self.tables().by_inner.get(&tid).unwrap_or(&nobody);

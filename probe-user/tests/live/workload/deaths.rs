@@ -88,7 +88,8 @@ fn by_a_stranger() -> (libc::pid_t, libc::pid_t) {
     (victim, killer)
 }
 
-/// A child that blocks SIGTERM, is sent it, then `second` by another, and takes SIGTERM after that: it dies of the first.
+/// A child that blocks SIGTERM, is sent it, then `second` by another, and takes SIGTERM after that: it dies
+/// of the first.
 fn by_the_first(second: c_int) -> (libc::pid_t, libc::pid_t) {
     let (mut read, mut write) = std::io::pipe().expect("a pipe");
     let (mut go, mut start) = std::io::pipe().expect("a pipe");

@@ -14,8 +14,8 @@ fn spin() -> ! {
     }
 }
 
-/// A first thread asleep in `read`, and one that computes: to be frozen by the test, the one inside a system call and the
-/// other outside.
+/// A first thread asleep in `read`, and one that computes: to be frozen by the test, the one inside a system
+/// call and the other outside.
 pub fn napper_and_spinner() {
     sys::set_name(b"pp-frozen");
     std::thread::spawn(|| {
@@ -43,8 +43,8 @@ pub fn headless_and_busy() {
     ready(&[("pid", child.into())]);
 }
 
-/// The first process of a pid namespace, killed, which cannot end: another process in there is dead, but this one, its parent,
-/// is outside and does not reap it.
+/// The first process of a pid namespace, killed, which cannot end: another process in there is dead, but this
+/// one, its parent, is outside and does not reap it.
 pub fn init_that_cannot_end() {
     sys::unshare_pids();
     let init = sys::fork(|| {
@@ -73,7 +73,8 @@ const PAGE: usize = 4096;
 
 /// A page that never comes; `None` if the kernel has no userfaultfd.
 fn page_that_never_comes() -> Option<*const u8> {
-    // SAFETY: a new page, never unmapped; the structures are as large as the requests say, and live until the calls return.
+    // SAFETY: a new page, never unmapped; the structures are as large as the requests say, and live until the
+    // calls return.
     unsafe {
         let page = libc::mmap(
             std::ptr::null_mut(),

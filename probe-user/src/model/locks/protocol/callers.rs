@@ -1,15 +1,16 @@
-//! Users of the exported `syscall()` of a C library. None of them has the memory of glibc's locks, and none names an owner.
+//! Users of the exported `syscall()` of a C library. None of them has the memory of glibc's locks, and none
+//! names an owner.
 //!
-//! | what | call | expects | checked |
+//! | what | call | expects | run against |
 //! |---|---|---|---|
-//! | Rust: mutex | `FUTEX_WAIT_BITSET`, private | 2 | 1.62 to 1.95, `library/std/src/sys/sync` |
+//! | Rust: mutex | `FUTEX_WAIT_BITSET`, private | 2 | 1.95 |
 //! | Rust: readers-writer lock | the same | a count with bits 30 or 31 | |
 //! | Rust: parked thread | the same | all bits | |
 //! | Rust: condition variable | the same | a count | |
-//! | libstdc++: `atomic::wait` and what is made of it | `FUTEX_WAIT` | anything | 12, `bits/atomic_wait.h` |
-//! | libstdc++, libc++abi: `__cxa_guard_acquire` | `FUTEX_WAIT` | bits 8 and 16 | 12, `libsupc++/guard.cc` |
-//! | `parking_lot` | `FUTEX_WAIT`, private | 1 | 0.9 |
-//! | `InnoDB` latches | `FUTEX_WAIT`, private | a count with bit 31 | `MariaDB` 10.11 |
+//! | libstdc++: `atomic::wait` and what is made of it | `FUTEX_WAIT` | anything | 12 |
+//! | libstdc++, libc++abi: `__cxa_guard_acquire` | `FUTEX_WAIT` | bits 8 and 16 | 12 |
+//! | `parking_lot` | `FUTEX_WAIT`, private | 1 | – |
+//! | `InnoDB` latches | `FUTEX_WAIT`, private | a count with bit 31 | – |
 
 use probe_ebpf::lock::HAS_WAITERS;
 use probe_ebpf::waiting::{flag, op};
@@ -50,7 +51,8 @@ fn rust(wait: Wait<'_>) -> Protocol {
     }
 }
 
-/// Writers of a readers-writer lock wait at a count behind its state, which says that a writer waits, and how many have it.
+/// Writers of a readers-writer lock wait at a count behind its state, which says that a writer waits, and how
+/// many have it.
 fn is_writer(wait: Wait<'_>) -> bool {
     const WRITE_LOCKED: u32 = 0x3fff_ffff;
     const MOST_READERS: u32 = 0xffff;

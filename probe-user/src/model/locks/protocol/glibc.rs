@@ -1,4 +1,4 @@
-//! The GNU C library. Checked against 2.31 (libpthread a file of its own), 2.36 and 2.41, `sysdeps/nptl` and `nptl`.
+//! The GNU C library, `sysdeps/nptl` and `nptl`. Run against 2.36, 64 and 32 bit, dynamic and static.
 //!
 //! | what | call | expects |
 //! |---|---|---|
@@ -82,8 +82,8 @@ fn mutex(wait: Wait<'_>) -> Protocol {
     )
 }
 
-/// Waits of `__futex_abstimed_wait_common`, through which condition variables, semaphores, readers-writer locks, joins and timed
-/// mutexes go.
+/// Waits of `__futex_abstimed_wait_common`, through which condition variables, semaphores, readers-writer
+/// locks, joins and timed mutexes go.
 fn common(wait: Wait<'_>) -> Protocol {
     if is_endless(wait) {
         return unowned("lock that can never be had", Kind::PiMutex, Role::Lock);
@@ -108,15 +108,17 @@ fn common(wait: Wait<'_>) -> Protocol {
     }
 }
 
-/// After `EDEADLK` or `ESRCH` from the kernel, `pthread_mutex_lock()` of a priority-inheriting mutex sleeps for ever at a zero on its own
-/// stack, which nobody can wake ("Delay the thread indefinitely", `nptl/pthread_mutex_lock.c`).
+/// After `EDEADLK` or `ESRCH` from the kernel, `pthread_mutex_lock()` of a priority-inheriting mutex sleeps
+/// for ever at a zero on its own stack, which nobody can wake ("Delay the thread indefinitely",
+/// `nptl/pthread_mutex_lock.c`).
 pub fn is_endless(wait: Wait<'_>) -> bool {
     let untimed = wait.flag(flag::PRIVATE) && !wait.flag(flag::TIMED);
     wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0 && wait.is_on_own_stack()
 }
 
-/// By the memory before the word: `__wrefs` (the number of waiters, from bit 3 on) is 4 or 8 bytes before `__g_signals`, and in 2.25 to
-/// 2.40 `__g_refs` (twice the waiters of the group) 24 bytes. Without it: a semaphore's word never stands at 4 modulo 8.
+/// By the memory before the word: `__wrefs` (the number of waiters, from bit 3 on) is 4 or 8 bytes before
+/// `__g_signals`, and in 2.25 to 2.40 `__g_refs` (twice the waiters of the group) 24 bytes. Without it: a
+/// semaphore's word never stands at 4 modulo 8.
 fn is_condvar(wait: Wait<'_>) -> bool {
     let second = wait.call.address & 7 == 4;
     let Some(waiters) = wait.around(if second { -2 } else { -1 }) else {
@@ -134,8 +136,8 @@ fn is_semaphore(wait: Wait<'_>) -> bool {
     (1..=0xffff).contains(&words[1]) && matches!(words[2], 0 | 128)
 }
 
-/// A barrier that is not complete: the number of those who have come stands before the word (the round that goes on), the number it
-/// takes behind it.
+/// A barrier that is not complete: the number of those who have come stands before the word (the round that
+/// goes on), the number it takes behind it.
 fn is_barrier(wait: Wait<'_>) -> bool {
     let (Some(come), Some(needed)) = (wait.around(-1), wait.around(1)) else {
         return false;

@@ -1,4 +1,5 @@
-//! Priority-inheriting futexes: the kernel writes and checks the word itself (`kernel/futex/pi.c`), whoever's code waits.
+//! Priority-inheriting futexes: the kernel writes and checks the word itself (`kernel/futex/pi.c`), whoever's
+//! code waits.
 
 use probe_ebpf::lock::{OWNER_DIED, TID_MASK, is_tid};
 use probe_ebpf::waiting::op;

@@ -1,4 +1,5 @@
-//! What a futex is: the one place that says so. Known protocols, one file each, with the versions they were checked against.
+//! What a futex is: the one place that says so. Known protocols, one file each, with the versions they were
+//! checked against.
 //!
 //! | module | protocols |
 //! |---|---|
@@ -8,9 +9,10 @@
 //! | [`callers`] | users of the exported `syscall()`: Rust, libstdc++, `parking_lot`, latches of databases |
 //! | [`own`] | programs with system calls of their own: Go, static programs without symbols |
 //!
-//! A protocol is recognised by the site, the operation and the expected value. The momentary word decides nothing: with short
-//! holds it has changed by the time it is read (of 96,222 waits at one glibc mutex 3,626 still showed "contended"). Memory only
-//! tells apart what the same site waits for, and names an owner where the protocol defines one.
+//! A protocol is recognised by the site, the operation and the expected value. The momentary word decides
+//! nothing: with short holds it has changed by the time it is read (of 96,222 waits at one glibc mutex 3,626
+//! still showed "contended"). Memory only tells apart what the same site waits for, and names an owner where
+//! the protocol defines one.
 
 pub mod callers;
 pub mod glibc;
@@ -45,12 +47,13 @@ pub struct Protocol {
     pub kind: Kind,
     /// Whether waiting is contention.
     pub role: Role,
-    /// Tid that memory names as the owner now, in the pid namespace of the thread that wrote it. `None` if the protocol defines none, or
-    /// memory does not follow it at this moment.
+    /// Tid that memory names as the owner now, in the pid namespace of the thread that wrote it. `None` if
+    /// the protocol defines none, or memory does not follow it at this moment.
     pub owner: Option<u32>,
     /// Whether the protocol defines an owner at all: only then does an owner noted when a wait began count.
     pub has_owner: bool,
-    /// Whether a thread can wait for a lock that it holds itself: recursive and error-checking locks never do.
+    /// Whether a thread can wait for a lock that it holds itself: recursive and error-checking locks never
+    /// do.
     pub can_own_itself: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The musl C library. Checked against 1.2.3 and the sources up to 1.2.5 (`src/thread`).
+//! The musl C library, `src/thread`. Run against 1.2.3, dynamic and static.
 //!
 //! | what | call | expects |
 //! |---|---|---|
@@ -53,7 +53,8 @@ fn flagged(wait: Wait<'_>) -> Protocol {
             let owner = (now & TID_MASK == low && now & 0x4000_0000 == 0).then_some(low);
             owned("mutex", Kind::Mutex, owner, kind & 3 == 0)
         }
-        // The number of its waiters stands behind a readers-writer lock, nothing in particular behind an internal one.
+        // The number of its waiters stands behind a readers-writer lock, nothing in particular behind an
+        // internal one.
         Some(_) if (1..=0xffff).contains(&wait.words()[1]) => {
             unowned("readers-writer lock", Kind::Rwlock, Role::Lock)
         }
@@ -61,8 +62,8 @@ fn flagged(wait: Wait<'_>) -> Protocol {
     }
 }
 
-/// The tid of the thread whose end a wait may be for: musl waits at the joined thread's `detach_state`, two words behind its tid
-/// (`src/internal/pthread_impl.h`).
+/// The tid of the thread whose end a wait may be for: musl waits at the joined thread's `detach_state`, two
+/// words behind its tid (`src/internal/pthread_impl.h`).
 pub fn joined_tid(wait: Wait<'_>) -> Option<u32> {
     let is_join = wait.call.op == op::WAIT && wait.call.value == 2 && !wait.is_on_own_stack();
     wait.around(-2).filter(|&tid| is_join && is_tid(tid))

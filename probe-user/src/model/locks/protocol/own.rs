@@ -1,7 +1,9 @@
-//! Programs with system calls of their own: Go's run-time system, static programs without symbols, code made while running.
+//! Programs with system calls of their own: Go's run-time system, static programs without symbols, code made
+//! while running.
 //!
-//! A static program may contain any library. Two of them can be told without symbols: calls with `FUTEX_CLOCK_REALTIME` are glibc's, and
-//! so is memory that follows glibc's mutex in all five words (value, owner, users, kind). All else is judged by who waits and wakes.
+//! A static program may contain any library. Two of them can be told without symbols: calls with
+//! `FUTEX_CLOCK_REALTIME` are glibc's, and so is memory that follows glibc's mutex in all five words (value,
+//! owner, users, kind). All else is judged by who waits and wakes.
 
 use probe_ebpf::lock::{HAS_WAITERS, TID_MASK};
 use probe_ebpf::waiting::{flag, op};
