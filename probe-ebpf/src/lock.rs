@@ -23,7 +23,7 @@ pub struct FutexWait {
     pub next: u32,
     /// The value that the caller expected to find.
     pub value: u32,
-    /// Tid that memory may name as the owner, in the pid namespace of whoever wrote it; 0 if it names none.
+    /// Tid that memory may name as the owner, in the pid namespace of its writer; 0 if it names none.
     /// Whether it is one is for the agent to say, which knows the protocol of the site.
     pub owner: u32,
     /// [`crate::waiting::op`]; [`op::NONE`] if the thread is in no futex wait.

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use probe_ebpf::lock::{Expected, FutexWait, Outcome};
+use probe_ebpf::lock::{Expected, Outcome};
 use probe_ebpf::waiting::{flag, op};
 
 use super::evidence::Evidence;
-use super::protocol::{self, Role};
+use super::protocol::Role;
 use super::thread_index::{ThreadIndex, protocol_of};
 use super::{Kind, LockId};
 use crate::model::thread::{OpenWait, Thread};
@@ -187,9 +187,4 @@ pub fn classify_single_wait(index: &ThreadIndex<'_>, thread: &Thread, open: &Ope
         Role::LikelyLock | Role::ByBehaviour if found.kind == Kind::Mutex => Kind::Unknown,
         _ => found.kind,
     }
-}
-
-/// Whether a single wait is at something that only ever is a lock.
-pub fn is_lock(wait: &FutexWait, protocol: &protocol::Protocol) -> bool {
-    wait.op != op::NONE && protocol.role == Role::Lock
 }
