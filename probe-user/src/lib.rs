@@ -15,6 +15,7 @@ pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;
+pub mod namer;
 pub mod source;
 pub mod view;
 

@@ -12,6 +12,7 @@ use crate::view;
 /// If an item failed: eBPF cannot be used here.
 pub fn run(global: &Global) -> anyhow::Result<()> {
     let mut items = preflight::items();
+    items.push(namer());
     items.push(trial());
     match global.format() {
         Format::Table => output::lines(&view::doctor::lines(&items))?,
@@ -28,6 +29,27 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Starts the process that reads symbols, and has it read this program.
+fn namer() -> Item {
+    let name = "names of functions";
+    match crate::namer::trial() {
+        Ok(took) => Item {
+            name,
+            verdict: Verdict::Ok,
+            found: format!("the process that reads symbols is confined and answers ({took:.0?} with its start)"),
+            remedy: String::new(),
+        },
+        Err(why) => Item {
+            name,
+            verdict: Verdict::Limited,
+            found: format!("functions and locks have no names: the process that reads symbols {why}"),
+            remedy: "allow the service prctl, prlimit64, close_range and socketpair (SystemCallFilter=), and processes \
+                     (TasksMax=)"
+                .to_owned(),
+        },
+    }
 }
 
 /// Loads and attaches the programs for real, and unloads them again.

@@ -18,6 +18,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::kernel::load::Options;
+use crate::namer;
 use crate::source::{Source, bpf::BpfSource, proc::ProcSource};
 use args::{Cli, Command, Global, Output, SourceArg};
 
@@ -28,6 +29,9 @@ const USAGE: u8 = 2;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if namer::is_wanted() {
+        return ended(namer::server::main());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => match misplaced_graph(&cli) {
             None => cli,
@@ -36,7 +40,12 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     init_log(cli.global.verbose, cli.global.bpf_log);
-    match run(&cli) {
+    ended(run(&cli))
+}
+
+/// The exit code; what failed is said first.
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -311,11 +311,11 @@ async fn locks(State(shared): State<Shared>, Query(query): Query<LocksQuery>) ->
     let open = move |engine: &mut Engine| engine.open_lock_window(query.pid);
     over_window(shared, window, open, |shared, id| {
         let closed = shared.engine().close_lock_window(id)?;
-        let Some((mut report, snapshot, losses)) = closed else {
+        let Some((mut report, snapshot, mut losses)) = closed else {
             anyhow::bail!("the window is gone")
         };
         // Takes a while: nobody else should wait for that.
-        symbols::name(&mut report, &snapshot);
+        losses.add("symbols", symbols::name(&mut report, &snapshot));
         let payload = view::json::locks(&report);
         let answer = view::json::Answer::new(&snapshot, report.window_ns, &losses, payload);
         Ok(serde_json::to_vec(&answer)?)

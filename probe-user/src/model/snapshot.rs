@@ -31,7 +31,7 @@ pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
     /// The reasons there are, with what each means.
-    pub const REASONS: [(&'static str, &'static str); 11] = [
+    pub const REASONS: [(&'static str, &'static str); 12] = [
         (
             "ring_fork",
             "a fork event found the ring full; the next snapshot shows the process",
@@ -67,6 +67,10 @@ impl Losses {
         (
             "clock",
             "an interval ended before it began and was booked as zero",
+        ),
+        (
+            "symbols",
+            "the process that reads symbols died over a file or was late; functions and locks of that file have no names",
         ),
         ("malformed", "a record did not follow the contract"),
         ("unread", "a process in /proc could not be read"),

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use probe_ebpf::lock::{LockKey, TID_MASK, is_tid};
@@ -17,6 +17,7 @@ use super::patience::within;
 use crate::model::locks::LockId;
 use crate::model::locks::site::{Library, Runtime, Site};
 use crate::model::thread::ThreadId;
+use crate::namer::id_of as file_of;
 
 /// How long to wait for all that is asked at a time, unless somebody waits for a single answer.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -61,7 +62,7 @@ pub enum Answer {
 /// See the module.
 pub struct AddressSpaces {
     root: PathBuf,
-    code: Arc<Mutex<CodeCache>>,
+    code: Arc<CodeCache>,
     /// How long to wait for all that is asked at a time.
     pub patience: Duration,
     /// By address space and instruction.
@@ -116,7 +117,7 @@ impl AddressSpaces {
     }
 }
 
-fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> Vec<Answer> {
+fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Answer> {
     let directory = root.join(pid.to_string());
     let mut answers = Vec::new();
     if request.signals {
@@ -161,14 +162,8 @@ fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
         .find(|map| (map.address.0..map.address.1).contains(&address))
 }
 
-fn file_of(map: &MemoryMap) -> (u64, u64) {
-    let (major, minor) = map.dev;
-    let device = u64::from(major.unsigned_abs()) << 32 | u64::from(minor.unsigned_abs());
-    (device, map.inode)
-}
-
 /// Whose code is at an instruction pointer, which stands behind the system call.
-fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
+fn site(directory: &Path, code: &CodeCache, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
     let other = || {
         Arc::new(Site {
             library: Library::Other,
@@ -186,7 +181,6 @@ fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) 
         .join("root")
         .join(path.strip_prefix("/").unwrap_or(path));
     let offset = at - map.address.0 + map.offset;
-    let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::new(code.site(file_of(map), offset, &path))
 }
 
@@ -285,14 +279,14 @@ fn endless_mutexes(directory: &Path, sp: u64, saved: &[u64]) -> Option<Vec<(u64,
 pub(super) mod tests {
     use super::*;
 
-    /// The file an address of this program lies in, and the byte there.
-    pub fn mapping_of(address: u64) -> (PathBuf, u64) {
+    /// The file an address of this program lies in, the byte there, and its device and inode.
+    pub fn mapping_of(address: u64) -> (PathBuf, u64, (u64, u64)) {
         let maps = maps_of(Path::new("/proc/self")).unwrap();
         let map = mapping(&maps, address).unwrap();
         let MMapPath::Path(path) = &map.pathname else {
             panic!("not of a file")
         };
-        (path.clone(), address - map.address.0 + map.offset)
+        (path.clone(), address - map.address.0 + map.offset, file_of(map))
     }
 
     #[test]

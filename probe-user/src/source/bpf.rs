@@ -25,6 +25,7 @@ use crate::model::locks::LockId;
 use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
+use crate::namer;
 
 /// How often /proc is compared with the iterator.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
@@ -155,6 +156,7 @@ impl BpfSource {
         losses.add("clock", totals.clock_backwards);
         losses.add("torn", self.torn);
         losses.add("unread", self.unread);
+        losses.add("symbols", namer::client::lost());
         Ok(losses)
     }
 

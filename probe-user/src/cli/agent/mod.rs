@@ -127,6 +127,10 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<Shared> {
     if let Some(limit) = preflight::limits() {
         tracing::warn!("{limit} (`procprobe doctor` lists what is needed)");
     }
+    // With what is left of the privileges, as later.
+    if let Err(why) = crate::namer::trial() {
+        tracing::warn!("functions and locks have no names: the process that reads symbols {why}");
+    }
     let shared = Shared::new(engine, registry);
     shared.expose_cmdline(config.expose_cmdline);
     Ok(shared)

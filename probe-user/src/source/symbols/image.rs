@@ -1,13 +1,14 @@
 //! A process's memory as far as it is needed to name things: its mappings, and reading a few bytes.
 
 use std::fs::{self, File};
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use procfs::process::{MMPermissions, MMapPath, Process};
 
 use crate::model::escape;
+use crate::namer::file::{Checked, FileId, open_mapped};
+use crate::namer::id_of;
 
 /// A mapping of a file.
 #[derive(Clone, Debug)]
@@ -20,6 +21,21 @@ pub struct Mapping {
     pub executable: bool,
     /// The file, as the process sees it; `None` if it is not of a file.
     pub path: Option<PathBuf>,
+    /// Its device and inode.
+    pub id: FileId,
+}
+
+/// A file that is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module<'a> {
+    /// As the process sees it.
+    pub path: &'a Path,
+    /// Its device and inode.
+    pub id: FileId,
+    /// Where its first mapping begins.
+    pub start: u64,
+    /// Where its last one ends.
+    pub end: u64,
 }
 
 /// See the module.
@@ -28,8 +44,6 @@ pub struct Image {
     memory: Option<File>,
     /// In /proc.
     directory: PathBuf,
-    /// Where the process's file system begins: it may be a container's.
-    root: PathBuf,
 }
 
 impl Image {
@@ -37,19 +51,20 @@ impl Image {
     pub fn read(proc: &Path, pid: u32) -> Option<Self> {
         let directory = proc.join(pid.to_string());
         let process = Process::new_with_root(directory.clone()).ok()?;
-        let mappings = process.maps().ok()?.into_iter().map(|map| Mapping {
+        let mappings = process.maps().ok()?;
+        let mappings = mappings.iter().map(|map| Mapping {
             start: map.address.0,
             end: map.address.1,
             executable: map.perms.contains(MMPermissions::EXECUTE),
-            path: match map.pathname {
-                MMapPath::Path(path) => Some(path),
+            path: match &map.pathname {
+                MMapPath::Path(path) => Some(path.clone()),
                 _ => None,
             },
+            id: id_of(map),
         });
         Some(Self {
             mappings: mappings.collect(),
             memory: File::open(directory.join("mem")).ok(),
-            root: directory.join("root"),
             directory,
         })
     }
@@ -60,22 +75,29 @@ impl Image {
         mappings.find(|mapping| (mapping.start..mapping.end).contains(&address))
     }
 
-    /// The file whose image an address is in, with where that image begins: the last one that begins at or below it.
-    /// Variables that start as zero lie behind the file's own mappings.
-    pub fn module(&self, address: u64) -> Option<(&Path, u64)> {
-        let below = self.mappings.iter().filter(|mapping| mapping.start <= address);
-        let path = below.filter_map(|mapping| mapping.path.as_deref()).next_back()?;
-        let mut of_file = self.mappings.iter();
-        let first = of_file.find(|mapping| mapping.path.as_deref() == Some(path))?;
-        Some((path, first.start))
+    /// The file whose image an address is in: the last one that begins at or below it. Variables that start as zero
+    /// lie behind the file's own mappings.
+    pub fn module(&self, address: u64) -> Option<Module<'_>> {
+        let mut below = self.mappings.iter().filter(|mapping| mapping.start <= address);
+        let last = below.rfind(|mapping| mapping.path.is_some())?;
+        self.module_of(last)
     }
 
-    /// From the first to the last address of a file's mappings.
-    pub fn extent(&self, path: &Path) -> Option<Range<u64>> {
-        let of_file = |mapping: &&Mapping| mapping.path.as_deref() == Some(path);
-        let first = self.mappings.iter().find(of_file)?;
-        let last = self.mappings.iter().rfind(of_file)?;
-        Some(first.start..last.end)
+    /// The file of a mapping, with all of its mappings.
+    pub fn module_of<'a>(&'a self, mapping: &'a Mapping) -> Option<Module<'a>> {
+        let path = mapping.path.as_deref()?;
+        let same = |other: &&Mapping| other.id == mapping.id && other.path == mapping.path;
+        Some(Module {
+            path,
+            id: mapping.id,
+            start: self.mappings.iter().find(same)?.start,
+            end: self.mappings.iter().rfind(same)?.end,
+        })
+    }
+
+    /// Mappings that code runs in.
+    pub fn code(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings.iter().filter(|mapping| mapping.executable)
     }
 
     /// Whether a thread is blocked with these values of its stack and instruction pointers.
@@ -86,9 +108,9 @@ impl Image {
         text.trim_end().ends_with(&format!(" {sp:#x} {ip:#x}"))
     }
 
-    /// The file as this process can open it.
-    pub fn reachable(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    /// Opens a file of it, if it still is the one that is mapped.
+    pub fn open(&self, module: &Module<'_>) -> Option<Checked> {
+        open_mapped(&self.directory, module.path, module.id).ok()
     }
 
     /// Reads memory; how much of it could be read.
@@ -99,20 +121,50 @@ impl Image {
             .unwrap_or(0)
     }
 
-    /// Reads a word.
-    pub fn word(&self, address: u64) -> Option<u64> {
-        let mut bytes = [0; 8];
-        (self.read_at(address, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
-    }
-
-    /// "libfoo.so+0x1234", or the address where no file is.
+    /// Where an address is when no symbol says it: "libfoo.so+0x1234", "libfoo.so (deleted)+0x1234", or the address
+    /// with what is there.
     pub fn place(&self, address: u64) -> String {
-        match self.module(address) {
-            Some((path, base)) => {
-                let name = path.file_name().unwrap_or_default();
-                format!("{}+{:#x}", escape(name.as_encoded_bytes()), address - base)
+        let Some(mapping) = self.mapping(address) else {
+            return format!("{address:#x}");
+        };
+        match self.module_of(mapping) {
+            Some(module) => {
+                let name = module.path.file_name().unwrap_or_default();
+                format!("{}+{:#x}", escape(name.as_encoded_bytes()), address - module.start)
             }
+            // No file: made while running, by a just-in-time compiler or a trampoline. Its maker knows what it is
+            // called; a file that says so could be written by anybody.
+            None if mapping.executable => format!("[jit]+{address:#x}"),
             None => format!("{address:#x}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_without_a_name_is_called_what_it_is() {
+        let mapping = |start, path: Option<&str>| Mapping {
+            start,
+            end: start + 0x1000,
+            executable: true,
+            path: path.map(PathBuf::from),
+            id: (1, start),
+        };
+        let image = Image {
+            mappings: vec![
+                mapping(0x1000, Some("/usr/lib/libgone.so (deleted)")),
+                mapping(0x2000, None),
+                mapping(0x3000, Some("/memfd:code (deleted)")),
+            ],
+            memory: None,
+            directory: PathBuf::new(),
+        };
+        assert_eq!(image.place(0x1010), "libgone.so (deleted)+0x10");
+        assert_eq!(image.place(0x2010), "[jit]+0x2010");
+        assert_eq!(image.place(0x3010), "memfd:code (deleted)+0x10");
+        assert_eq!(image.place(0x9000), "0x9000");
     }
 }

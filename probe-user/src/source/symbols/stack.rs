@@ -1,151 +1,107 @@
-//! Which functions a blocked thread came through: by the tables that say how to unwind each instruction (`.eh_frame`, which
-//! exceptions need and compilers therefore emit for nearly all code), by frame pointers where there are none, as in code
-//! that was made while running.
+//! Which functions a blocked thread came through: a copy of its stack and the files that its addresses lead into, for
+//! the namer to follow.
 //!
 //! The stack is read some milliseconds after the registers, while the thread goes on if it can: what was read counts only
 //! if the thread is then still, or again, where the registers say.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
 
-use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
-use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
-use object::read::elf::ElfFile64;
-use object::{Object, ObjectSection, ObjectSegment, ReadCache};
 use probe_ebpf::lock::LiveFutex;
 
-use super::image::Image;
+use super::image::{Image, Mapping};
+use crate::namer::file::{Checked, FileId};
+use crate::namer::protocol::{Answer, CodeRange, FRAMES, Question, RANGES, STACK, Walk};
+use crate::namer;
 
-/// Frames that are told at most.
-const FRAMES: usize = 8;
-/// Frames that are followed at most, those of the C library included.
-const STEPS: usize = 64;
-/// Tables larger than this are not read: those of the largest browsers have 20 MB.
-const LARGEST: u64 = 64 << 20;
-const PAGE: u64 = 4096;
+/// Files that are opened for one stack at most: those of the frames, and of what is left of earlier calls.
+const FILES: usize = 64;
 
 /// A way through the code.
 #[derive(Debug)]
-pub struct Walk {
-    /// Addresses inside the calls, innermost first, without the C library's own.
-    pub addresses: Vec<u64>,
+pub struct Way {
+    /// Addresses inside the calls, innermost first, without the C library's own; with the functions where a symbol
+    /// covers them.
+    pub frames: Vec<(u64, Option<String>)>,
     /// Whether the way could not be followed to its beginning.
     pub cut: bool,
 }
 
-/// How to unwind the code of one process, as far as it was needed yet.
-#[derive(Default)]
-pub struct Stacks {
-    unwinder: UnwinderX86_64<Vec<u8>>,
-    cache: CacheX86_64,
-    known: HashSet<PathBuf>,
-}
-
-impl Stacks {
-    /// Follows a thread's stack; `None` if the thread has gone on meanwhile, or cannot be looked at.
-    pub fn walk(&mut self, image: &Image, tid: u32, live: &LiveFutex) -> Option<Walk> {
-        let walk = self.follow(image, live);
-        image.is_at(tid, live.sp, live.ip).then_some(walk)
+/// Follows a thread's stack; `None` if the thread has gone on meanwhile, or cannot be looked at.
+pub fn walk(image: &Image, tid: u32, live: &LiveFutex) -> Option<Way> {
+    let stack = copy(image, live.sp);
+    if !image.is_at(tid, live.sp, live.ip) {
+        return None;
     }
-
-    fn follow(&mut self, image: &Image, live: &LiveFutex) -> Walk {
-        let mut walk = Walk {
-            addresses: Vec::new(),
-            cut: true,
-        };
-        if cfg!(not(target_arch = "x86_64")) {
-            return walk;
+    let (walk, files) = question(image, live, stack);
+    match namer::shared().ask(Question::Walk(walk), &files) {
+        Some(Answer::Walk { mut frames, cut }) => {
+            frames.truncate(FRAMES);
+            Some(Way { frames, cut })
         }
-        let mut registers = UnwindRegsX86_64::new(live.ip, live.sp, live.bp);
-        let mut at = FrameAddress::from_instruction_pointer(live.ip);
-        for _ in 0..STEPS {
-            let address = at.address_for_lookup();
-            if is_own(image, address) {
-                if walk.addresses.len() == FRAMES {
-                    return walk;
-                }
-                walk.addresses.push(address);
-            }
-            self.learn(image, address);
-            let mut read = |address| image.word(address).ok_or(());
-            let next = self
-                .unwinder
-                .unwind_frame(at, &mut registers, &mut self.cache, &mut read);
-            match next {
-                Ok(Some(back)) if is_code(image, back) => {
-                    at = FrameAddress::from_return_address(back).unwrap_or(at);
-                }
-                Ok(None) => {
-                    walk.cut = false;
-                    return walk;
-                }
-                _ => return walk,
-            }
-        }
-        walk
-    }
-
-    /// Reads the tables of the file that an address is in.
-    fn learn(&mut self, image: &Image, address: u64) {
-        let Some((path, base)) = image.module(address) else {
-            return;
-        };
-        if self.known.contains(path) {
-            return;
-        }
-        self.known.insert(path.to_owned());
-        if let Some(module) = module(image, path, base) {
-            self.unwinder.add_module(module);
-        }
+        _ => None,
     }
 }
 
-fn module(image: &Image, path: &Path, base: u64) -> Option<Module<Vec<u8>>> {
-    let file = ReadCache::new(File::open(image.reachable(path)).ok()?);
-    let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&file).ok()?;
-    let lowest = elf.segments().map(|segment| segment.address()).min()?;
-    let bias = base.wrapping_sub(lowest & !(PAGE - 1));
-    let range = |name| {
-        let section = elf.section_by_name(name)?;
-        Some(section.address()..section.address() + section.size())
-    };
-    let data = |name| {
-        let section = elf
-            .section_by_name(name)
-            .filter(|section| section.size() <= LARGEST)?;
-        Some(section.data().ok()?.to_vec())
-    };
-    let sections = ExplicitModuleSectionInfo {
-        base_svma: 0,
-        text_svma: range(".text"),
-        got_svma: range(".got"),
-        eh_frame_svma: range(".eh_frame"),
-        eh_frame: data(".eh_frame"),
-        eh_frame_hdr_svma: range(".eh_frame_hdr"),
-        eh_frame_hdr: data(".eh_frame_hdr"),
-        ..Default::default()
-    };
-    let name = path.to_string_lossy().into_owned();
-    Some(Module::new(name, image.extent(path)?, bias, sections))
+/// From the stack pointer on, as far as the mapping and what is told go.
+fn copy(image: &Image, sp: u64) -> Vec<u8> {
+    let room = image.mapping(sp).map_or(0, |mapping| mapping.end - sp);
+    let mut stack = vec![0; usize::try_from(room).map_or(STACK, |room| room.min(STACK))];
+    let read = image.read_at(sp, &mut stack);
+    stack.truncate(read);
+    stack
 }
 
-fn is_code(image: &Image, address: u64) -> bool {
-    image.mapping(address).is_some_and(|mapping| mapping.executable)
+/// The walk, with the files that the registers and the words of the stack lead into.
+fn question(image: &Image, live: &LiveFutex, stack: Vec<u8>) -> (Walk, Vec<Option<Checked>>) {
+    let code: Vec<&Mapping> = image.code().take(RANGES).collect();
+    let mut wanted = vec![false; code.len()];
+    let (words, _) = stack.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    for address in [live.ip].into_iter().chain(words) {
+        // In the order of their addresses.
+        let behind = code.partition_point(|mapping| mapping.start <= address);
+        if let Some(at) = behind.checked_sub(1)
+            && code.get(at).is_some_and(|mapping| address <= mapping.end)
+            && let Some(wanted) = wanted.get_mut(at)
+        {
+            *wanted = true;
+        }
+    }
+    let mut numbers: HashMap<FileId, Option<u32>> = HashMap::new();
+    let (mut extents, mut files) = (Vec::new(), Vec::new());
+    let mut number = |mapping: &Mapping| {
+        *numbers.entry(mapping.id).or_insert_with(|| {
+            let module = image.module_of(mapping).filter(|_| files.len() < FILES)?;
+            files.push(Some(image.open(&module)?));
+            extents.push((module.start, module.end));
+            u32::try_from(files.len() - 1).ok()
+        })
+    };
+    let ranges = code.iter().zip(&wanted).map(|(mapping, wanted)| CodeRange {
+        start: mapping.start,
+        end: mapping.end,
+        file: if *wanted { number(mapping) } else { None },
+        hidden: is_library(mapping.path.as_deref()),
+    });
+    let walk = Walk {
+        ip: live.ip,
+        sp: live.sp,
+        bp: live.bp,
+        code: ranges.collect(),
+        files: extents,
+        stack,
+    };
+    (walk, files)
 }
 
-/// Whether an address is in code that is not the C library's.
-fn is_own(image: &Image, address: u64) -> bool {
-    let Some(mapping) = image.mapping(address).filter(|mapping| mapping.executable) else {
-        return false;
-    };
-    let name = mapping.path.as_deref().and_then(|path| path.file_name());
-    let Some(name) = name.and_then(|name| name.to_str()) else {
-        // Code that was made while running.
-        return mapping.path.is_none();
-    };
+/// Whether it is the C library's code, which leads to every wait.
+fn is_library(path: Option<&Path>) -> bool {
+    let name = path.and_then(Path::file_name);
+    let Some(name) = name else { return false };
     let library = ["libc.so", "libc-2", "libpthread", "ld-", "libc.musl"];
-    !library.iter().any(|start| name.starts_with(start))
+    let name = name.as_encoded_bytes();
+    library.iter().any(|start| name.starts_with(start.as_bytes()))
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -208,10 +164,10 @@ mod tests {
     }
 
     /// Where the way leads through a function: behind its beginning, not far.
-    fn through(walk: &Walk, function: fn(&Scene) -> u32) -> Option<usize> {
+    fn through(way: &Way, function: fn(&Scene) -> u32) -> Option<usize> {
         let begin = (function as *const ()).expose_provenance() as u64;
-        let inside = |&address: &u64| (begin..begin + 0x400).contains(&address);
-        walk.addresses.iter().position(inside)
+        let inside = |(address, _): &(u64, _)| (begin..begin + 0x400).contains(address);
+        way.frames.iter().position(inside)
     }
 
     #[test]
@@ -231,15 +187,17 @@ mod tests {
         };
         let image = Image::read(Path::new("/proc"), std::process::id()).unwrap();
         let tid = scene.tid.load(Ordering::Acquire);
-        let walk = Stacks::default().walk(&image, tid, &live).expect("it stays");
-        let (inner, outer) = (through(&walk, waits), through(&walk, calls_it));
-        assert!(inner.is_some() && inner < outer, "{inner:?} {outer:?} {walk:x?}");
+        let way = walk(&image, tid, &live).expect("it stays");
+        let (inner, outer) = (through(&way, waits), through(&way, calls_it));
+        assert!(inner.is_some() && inner < outer, "{inner:?} {outer:?} {way:x?}");
+        let name = inner.and_then(|inner| way.frames[inner].1.as_deref()).unwrap_or("");
+        assert!(name.ends_with("::waits"), "{name}");
         let elsewhere = LiveFutex {
             sp: live.sp + 8,
             ..live
         };
         assert!(
-            Stacks::default().walk(&image, tid, &elsewhere).is_none(),
+            walk(&image, tid, &elsewhere).is_none(),
             "a thread that has gone on"
         );
         scene.word.store(1, Ordering::Release);

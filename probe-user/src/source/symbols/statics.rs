@@ -1,50 +1,27 @@
-//! Which variable an address is in, by the symbol table of its file. What lies on the heap or a stack has no name.
-
-use std::fs;
-use std::path::Path;
-
-use object::read::elf::ElfFile64;
-use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
+//! Which variable an address is in, by the symbol table of its file, which the namer reads. What lies on the heap or a stack has no name.
 
 use super::image::Image;
-
-/// Files larger than this are not read for a name.
-const LARGEST: u64 = 256 << 20;
-const PAGE: u64 = 4096;
+use crate::model::escape;
+use crate::namer;
+use crate::namer::protocol::{Answer, Question};
 
 /// The variable, with the offset in it if the lock is only a part.
 pub fn variable(image: &Image, address: u64) -> Option<String> {
-    let (path, base) = image.module(address)?;
-    find(&image.reachable(path), base, address)
-}
-
-fn find(file: &Path, base: u64, address: u64) -> Option<String> {
-    if fs::metadata(file).ok()?.len() > LARGEST {
-        return None;
+    let module = image.module(address)?;
+    let file = image.open(&module)?;
+    let question = Question::Variable {
+        base: module.start,
+        address,
+    };
+    match namer::shared().ask(question, &[Some(file)]) {
+        Some(Answer::Variable(name)) => name.map(|name| escape(name.as_bytes())),
+        _ => None,
     }
-    let data = fs::read(file).ok()?;
-    let elf: ElfFile64<'_> = ElfFile64::parse(&*data).ok()?;
-    let lowest = elf.segments().map(|segment| segment.address()).min()?;
-    // Where the file wants to be against where it is: zero unless it is position-independent.
-    let bias = base.wrapping_sub(lowest & !(PAGE - 1));
-    let wanted = address.wrapping_sub(bias);
-    let symbols = elf.symbols().chain(elf.dynamic_symbols());
-    let mut holding = symbols.filter(|symbol| {
-        symbol.kind() == SymbolKind::Data
-            && symbol.address() <= wanted
-            && wanted - symbol.address() < symbol.size()
-    });
-    let symbol = holding.next()?;
-    let name = symbol.name_bytes().ok()?;
-    let name = super::readable(&String::from_utf8_lossy(name));
-    Some(match wanted - symbol.address() {
-        0 => name,
-        offset => format!("{name}+{offset:#x}"),
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Mutex;
     use std::sync::atomic::AtomicU64;
 

@@ -1,0 +1,305 @@
+//! The agent's side: starts the namer, asks it, and goes on without it when it dies or is late.
+//!
+//! A file that it died of, or took too long over, is not given to it again for a while, longer each time: nobody keeps
+//! the others' names away by a file that takes a second.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::file::Checked;
+use super::protocol::{Answer, FileKey, FromAgent, FromNamer, LARGEST, Question, receive, send};
+
+/// How long an answer may take, all files included.
+const DEADLINE: Duration = Duration::from_millis(900);
+/// How long it may take to start: mostly reading its own binary.
+const START: Duration = Duration::from_secs(3);
+/// Before it is started again after it could not be.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long it is waited for after it was killed; beyond that it is looked after later.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+/// Killed ones that do not end (the kernel waits for a disk in their name). With so many, no other is started.
+const ABANDONED: usize = 4;
+/// Files that are kept away from it at most.
+const SPOILERS: usize = 1_024;
+/// How long a file is kept away the first time …
+const FIRST_REST: Duration = Duration::from_secs(5);
+/// … and at most.
+const LONGEST_REST: Duration = Duration::from_secs(600);
+
+/// Questions of this process that got no answer, or one without a file that is kept away.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Those of this thread.
+    static LOST_HERE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Questions that got no answer, or less of one than there is, since this process began.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// Those that this thread asked.
+pub fn lost_here() -> u64 {
+    LOST_HERE.get()
+}
+
+fn count_loss() {
+    LOST.fetch_add(1, Ordering::Relaxed);
+    LOST_HERE.set(LOST_HERE.get() + 1);
+}
+
+/// What is started as the namer.
+#[derive(Clone, Debug)]
+pub enum Program {
+    /// This program itself.
+    Own,
+    /// Another build of it, for tests that are not it.
+    At(PathBuf),
+    /// A thread instead, not confined: in unit tests this program is not the agent.
+    #[cfg(test)]
+    Thread,
+}
+
+/// See the module.
+pub struct Namer {
+    program: Program,
+    running: Option<Running>,
+    abandoned: Vec<Child>,
+    /// Why it could not be started, and when.
+    unfit: Option<(String, Instant)>,
+    spoilers: HashMap<FileKey, Spoiler>,
+    buffer: Vec<u8>,
+}
+
+struct Running {
+    /// `None` for a thread.
+    child: Option<Child>,
+    socket: OwnedFd,
+}
+
+/// A file that a namer died of.
+#[derive(Clone, Copy)]
+struct Spoiler {
+    times: u32,
+    until: Instant,
+}
+
+impl Namer {
+    /// None is started before something is asked.
+    pub fn new(program: Program) -> Self {
+        Self {
+            program,
+            running: None,
+            abandoned: Vec::new(),
+            unfit: None,
+            spoilers: HashMap::new(),
+            buffer: vec![0; LARGEST],
+        }
+    }
+
+    /// Asks; `files` are those that the question speaks of, by number. `None` if there is no answer, which is counted.
+    pub fn ask(&mut self, question: Question, files: &[Option<Checked>]) -> Option<Answer> {
+        let mut held = None;
+        match self.try_ask(question, files, &mut held) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::info!("no answer from the namer: {error}");
+                count_loss();
+                self.end();
+                if let Some(key) = held {
+                    self.spoiled_by(key);
+                }
+                None
+            }
+        }
+    }
+
+    /// Starts it if it does not run.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn start(&mut self) -> Result<(), String> {
+        self.sweep();
+        if self.running.is_some() {
+            return Ok(());
+        }
+        if let Some((why, when)) = &self.unfit
+            && when.elapsed() < PAUSE
+        {
+            return Err(why.clone());
+        }
+        self.unfit = None;
+        if self.abandoned.len() >= ABANDONED {
+            return Err(format!("{ABANDONED} that were killed do not end"));
+        }
+        self.begin().inspect_err(|why| {
+            self.end();
+            self.unfit = Some((why.clone(), Instant::now()));
+        })
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref()?.child.as_ref().map(Child::id)
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        let running = launch(&self.program).map_err(|error| format!("cannot be started: {error}"))?;
+        let running = self.running.insert(running);
+        let said = receive(running.socket.as_fd(), &mut self.buffer, Some(timespec(START)));
+        match said {
+            Ok(Some((FromNamer::Ready, _))) => Ok(()),
+            Ok(Some((FromNamer::Unfit(why), _))) => Err(format!("cannot be confined: {why}")),
+            Ok(Some(_)) => Err("does not follow the protocol".to_owned()),
+            Ok(None) => Err("ended at once".to_owned()),
+            Err(error) => Err(format!("does not start: {error}")),
+        }
+    }
+
+    /// `held` is the file that it has in hand.
+    fn try_ask(
+        &mut self,
+        question: Question,
+        files: &[Option<Checked>],
+        held: &mut Option<FileKey>,
+    ) -> io::Result<Answer> {
+        let question = FromAgent::Question(question);
+        self.start().map_err(io::Error::other)?;
+        let deadline = Instant::now() + DEADLINE;
+        if self.say(&question, None, deadline).is_err() {
+            // It ended just now, of boredom.
+            self.end();
+            self.start().map_err(io::Error::other)?;
+            self.say(&question, None, deadline)?;
+        }
+        loop {
+            let number = match self.hear(deadline)? {
+                FromNamer::Answer(answer) => return Ok(answer),
+                FromNamer::Needs(number) => number,
+                _ => return Err(io::Error::other("it does not follow the protocol")),
+            };
+            let file = files.get(number as usize).and_then(Option::as_ref);
+            let Some(file) = file.filter(|file| !self.is_spoiler(&file.key)) else {
+                if file.is_some() {
+                    count_loss();
+                }
+                self.say(&FromAgent::NoFile, None, deadline)?;
+                continue;
+            };
+            *held = Some(file.key);
+            self.say(&FromAgent::File(file.key), Some(&file.file), deadline)?;
+        }
+    }
+
+    fn say(&mut self, message: &FromAgent, file: Option<&OwnedFd>, deadline: Instant) -> io::Result<()> {
+        let running = self.running.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let file = file.map(AsFd::as_fd);
+        send(running.socket.as_fd(), message, file, Some(left(deadline)))
+    }
+
+    fn hear(&mut self, deadline: Instant) -> io::Result<FromNamer> {
+        let running = self.running.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let heard = receive(running.socket.as_fd(), &mut self.buffer, Some(left(deadline)))?;
+        let (message, _) = heard.ok_or_else(|| io::Error::other("it died"))?;
+        Ok(message)
+    }
+
+    fn is_spoiler(&self, key: &FileKey) -> bool {
+        self.spoilers
+            .get(key)
+            .is_some_and(|spoiler| Instant::now() < spoiler.until)
+    }
+
+    fn spoiled_by(&mut self, key: FileKey) {
+        if self.spoilers.len() >= SPOILERS {
+            self.spoilers.clear();
+        }
+        let now = Instant::now();
+        let spoiler = self.spoilers.entry(key).or_insert(Spoiler { times: 0, until: now });
+        spoiler.times = (spoiler.times + 1).min(8);
+        let rest = FIRST_REST * 4_u32.pow(spoiler.times - 1);
+        spoiler.until = now + rest.min(LONGEST_REST);
+    }
+
+    /// Ends it, whatever it does.
+    fn end(&mut self) {
+        let Some(Running { child, socket }) = self.running.take() else {
+            return;
+        };
+        drop(socket);
+        let Some(mut child) = child else { return };
+        let _ = child.kill();
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.abandoned.push(child);
+    }
+
+    /// Reaps those that have ended.
+    fn sweep(&mut self) {
+        self.abandoned
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        let child = self.running.as_mut().and_then(|running| running.child.as_mut());
+        if child.is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+            self.running = None;
+        }
+    }
+}
+
+impl Drop for Namer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn launch(program: &Program) -> io::Result<Running> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let path = match program {
+        // The file that runs, also when another version has taken its name since.
+        Program::Own => PathBuf::from("/proc/self/exe"),
+        Program::At(path) => path.clone(),
+        #[cfg(test)]
+        Program::Thread => {
+            std::thread::spawn(move || super::server::serve(theirs.as_fd()));
+            return Ok(Running {
+                child: None,
+                socket: ours,
+            });
+        }
+    };
+    let child = Command::new(path)
+        .arg0("procprobe")
+        .arg(super::ARGUMENT)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Running {
+        child: Some(child),
+        socket: ours,
+    })
+}
+
+fn left(deadline: Instant) -> Timespec {
+    timespec(deadline.saturating_duration_since(Instant::now()))
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    duration.try_into().unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+}

@@ -1,0 +1,201 @@
+//! Opening the file that another process has mapped, and no other.
+//!
+//! What `/proc/PID/maps` shows is a text: behind it may be another file by now, a link to one of root's, a FIFO, a
+//! device, or a file system that its owner answers for. So the path is looked up inside the process's own root, from
+//! what the kernel has in memory (a mapped file's path is there; whatever would have to ask a file system is refused),
+//! without opening what it leads to; only a regular file that is the mapped one is opened, by the descriptor that was
+//! checked.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use procfs::process::Process;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, statx};
+use rustix::io::Errno;
+
+use super::protocol::FileKey;
+
+/// Device, major number in the upper half, and inode, as in `maps`.
+pub type FileId = (u64, u64);
+
+/// What `maps` has behind the path of a file that has no name any more.
+const DELETED: &str = " (deleted)";
+/// A lookup is repeated when something was renamed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// A file that was checked, open for reading.
+#[derive(Debug)]
+pub struct Checked {
+    /// For reading.
+    pub file: OwnedFd,
+    /// Which it is.
+    pub key: FileKey,
+}
+
+/// Why a file is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has no name any more.
+    Deleted,
+    /// There is none at its path, or it may not be opened.
+    Unreachable,
+    /// Finding it would take asking a file system, which may never answer.
+    NotInMemory,
+    /// A device, a FIFO, a socket, a directory.
+    NotRegular,
+    /// What is at its path now is not what is mapped.
+    AnotherFile,
+    /// It is on a file system that a process answers for.
+    UserFileSystem,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Deleted => "its file is deleted",
+            Self::Unreachable => "its file cannot be opened",
+            Self::NotInMemory => "finding its file would take asking a file system that may never answer",
+            Self::NotRegular => "its file is a device, a FIFO or the like",
+            Self::AnotherFile => "another file is at its path",
+            Self::UserFileSystem => "its file is on a file system in user space",
+        })
+    }
+}
+
+/// Whether the path in `maps` says that the file has no name any more. One that is really called so is not read either.
+pub fn is_deleted(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(DELETED.as_bytes())
+}
+
+/// Opens a mapped file by its path inside the process's root; `process` is the process's directory in /proc.
+///
+/// # Errors
+/// Why it is not opened.
+pub fn open_mapped(process: &Path, path: &Path, id: FileId) -> Result<Checked, Refusal> {
+    if is_deleted(path) {
+        return Err(Refusal::Deleted);
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = open(process.join("root"), flags | OFlags::DIRECTORY, Mode::empty());
+    let root = root.map_err(|_| Refusal::Unreachable)?;
+    let found = look_up(&root, path)?;
+    let what = attributes(&found)?;
+    if !FileType::from_raw_mode(what.stx_mode.into()).is_file() {
+        return Err(Refusal::NotRegular);
+    }
+    if is_user_file_system(process, &what) {
+        return Err(Refusal::UserFileSystem);
+    }
+    // By the descriptor: nobody can put anything else there.
+    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = open(again, flags, Mode::empty()).map_err(|_| Refusal::Unreachable)?;
+    if device_and_inode(&what) != id && mapped_as(&file) != Some(id) {
+        return Err(Refusal::AnotherFile);
+    }
+    Ok(Checked {
+        file,
+        key: key(&what),
+    })
+}
+
+/// As [`open_mapped`], by a path such as `/proc/PID/root/usr/lib/libc.so.6`.
+///
+/// # Errors
+/// Why it is not opened.
+pub fn open_below(path: &Path, id: FileId) -> Result<Checked, Refusal> {
+    let (process, inside) = split(path).ok_or(Refusal::Unreachable)?;
+    open_mapped(&process, &inside, id)
+}
+
+/// The process's directory, and the path in its root.
+fn split(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut components = path.components();
+    let mut process = PathBuf::new();
+    for component in components.by_ref() {
+        if component == Component::Normal("root".as_ref()) && process.file_name().is_some_and(is_process) {
+            return Some((process, Path::new("/").join(components.as_path())));
+        }
+        process.push(component);
+    }
+    None
+}
+
+fn is_process(name: &std::ffi::OsStr) -> bool {
+    name == "self" || name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+}
+
+fn look_up(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Refusal> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+    for _ in 0..ATTEMPTS {
+        match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Ok(found) => return Ok(found),
+            Err(Errno::AGAIN) => {}
+            Err(_) => return Err(Refusal::Unreachable),
+        }
+    }
+    Err(Refusal::NotInMemory)
+}
+
+/// From memory as well: without asking the file system whether it is still so.
+fn attributes(found: &OwnedFd) -> Result<Statx, Refusal> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    statx(found, c"", flags, wanted).map_err(|_| Refusal::Unreachable)
+}
+
+fn device_and_inode(what: &Statx) -> FileId {
+    let device = u64::from(what.stx_dev_major) << 32 | u64::from(what.stx_dev_minor);
+    (device, what.stx_ino)
+}
+
+fn key(what: &Statx) -> FileKey {
+    let (device, inode) = device_and_inode(what);
+    FileKey {
+        device,
+        inode,
+        size: what.stx_size,
+        modified: (what.stx_mtime.tv_sec, what.stx_mtime.tv_nsec.into()),
+        changed: (what.stx_ctime.tv_sec, what.stx_ctime.tv_nsec.into()),
+    }
+}
+
+/// FUSE: whoever reads there waits for a process, and cannot even be killed meanwhile (`request_wait_answer()` in
+/// fs/fuse/dev.c). Told from the mount table: statfs(2) would ask that process.
+fn is_user_file_system(process: &Path, what: &Statx) -> bool {
+    // Only those of no block device.
+    if what.stx_dev_major != 0 {
+        return false;
+    }
+    let mounts = Process::new_with_root(process.to_owned()).and_then(|process| process.mountinfo());
+    let Ok(mounts) = mounts else { return true };
+    let mounted = |id: i32| u64::try_from(id).ok() == Some(what.stx_mnt_id);
+    let mut mounts = mounts.into_iter();
+    // One that is not in the table was unmounted, or belongs to a namespace that nobody is in.
+    mounts
+        .find(|mount| mounted(mount.mnt_id))
+        .is_none_or(|mount| mount.fs_type.starts_with("fuse"))
+}
+
+/// What `maps` calls a file when we map it: file systems in layers (overlayfs before 6.8) and with subvolumes (btrfs)
+/// have other numbers there than stat(2). The mapping is never touched.
+fn mapped_as(file: &OwnedFd) -> Option<FileId> {
+    let page = rustix::param::page_size();
+    let (protection, flags) = (
+        rustix::mm::ProtFlags::READ,
+        rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::NORESERVE,
+    );
+    // SAFETY: a new mapping, wherever the kernel likes; nothing of it is ever read.
+    let address = unsafe { rustix::mm::mmap(std::ptr::null_mut(), page, protection, flags, file.as_fd(), 0) };
+    let address = address.ok()?;
+    let maps = Process::myself().and_then(|process| process.maps());
+    // SAFETY: mapped above with this length, and nobody has learnt of it.
+    let _ = unsafe { rustix::mm::munmap(address, page) };
+    let start = address.expose_provenance() as u64;
+    let maps = maps.ok()?;
+    let map = maps
+        .iter()
+        .find(|map| (map.address.0..map.address.1).contains(&start))?;
+    Some(super::id_of(map))
+}

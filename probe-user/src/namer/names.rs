@@ -1,0 +1,91 @@
+//! Functions and variables by their addresses in a file, as they were written.
+
+use super::elf::{Elf, Kind, Symbol};
+use super::protocol::shortened;
+
+/// How far behind its beginning an instruction of hand-written assembly, which has no size, can be.
+const LONGEST_UNSIZED: u64 = 256;
+/// Mangled names longer than this stay as they are: what they unfold to grows much faster than they do.
+const LONGEST_MANGLED: usize = 2_048;
+
+/// The function at an address as the file wants it.
+pub fn function(elf: &Elf, address: u64) -> Option<String> {
+    let mut best: Option<Symbol<'_>> = None;
+    for symbol in elf.symbols().filter(|symbol| symbol.kind == Kind::Function) {
+        let below = symbol.address <= address;
+        if below && best.is_none_or(|best| rank(&symbol, address) > rank(&best, address)) {
+            best = Some(symbol);
+        }
+    }
+    let best = best.filter(|best| address - best.address < reach(best))?;
+    Some(written(best.name))
+}
+
+/// The innermost first, then the one that says how far it goes.
+fn rank(symbol: &Symbol<'_>, address: u64) -> (bool, u64, bool) {
+    let inside = address.wrapping_sub(symbol.address) < reach(symbol);
+    (inside, symbol.address, symbol.size > 0)
+}
+
+fn reach(symbol: &Symbol<'_>) -> u64 {
+    if symbol.size == 0 {
+        LONGEST_UNSIZED
+    } else {
+        symbol.size
+    }
+}
+
+/// The variable at an address as the file wants it, with the offset in it if the lock is only a part.
+pub fn variable(elf: &Elf, address: u64) -> Option<String> {
+    let mut holding = elf.symbols().filter(|symbol| {
+        symbol.kind == Kind::Variable && symbol.address <= address && address - symbol.address < symbol.size
+    });
+    // The full table has what the one for linking has, and comes behind it.
+    let symbol = holding.next()?;
+    let name = written(symbol.name);
+    Some(match address - symbol.address {
+        0 => name,
+        offset => format!("{name}+{offset:#x}"),
+    })
+}
+
+/// A symbol as it was written. Only names that say they are mangled are: C++ would take a function `w` for the type
+/// `wchar_t`.
+fn written(symbol: &[u8]) -> String {
+    let symbol = String::from_utf8_lossy(symbol);
+    if symbol.len() > LONGEST_MANGLED {
+        return shortened(symbol.into_owned());
+    }
+    let name = if symbol.starts_with("_R") || symbol.starts_with("_ZN") && symbol.contains("17h") {
+        format!("{:#}", rustc_demangle::demangle(&symbol))
+    } else if symbol.starts_with("_Z") {
+        let parsed = cpp_demangle::Symbol::new(&*symbol).ok();
+        parsed
+            .and_then(|parsed| parsed.demangle().ok())
+            .unwrap_or_else(|| symbol.into_owned())
+    } else {
+        symbol.into_owned()
+    };
+    shortened(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mangled_names_are_demangled() {
+        assert_eq!(written(b"w"), "w");
+        assert_eq!(written(b"_Z3addii"), "add(int, int)");
+        assert_eq!(written(b"_ZN3app4work17h0123456789abcdefE"), "app::work");
+    }
+
+    #[test]
+    fn names_have_an_end() {
+        let long = "ä".repeat(4_000);
+        assert!(written(long.as_bytes()).len() < 1_100);
+        // Each S_ stands for all before it.
+        let bomb = format!("_Z1fSt4pairI{}E", "S_".repeat(900));
+        assert!(written(bomb.as_bytes()).len() <= 1_100);
+    }
+}

@@ -1,0 +1,169 @@
+//! What the namer gives up before it looks at anything: all capabilities, all descriptors but its socket, and by a
+//! filter of system calls everything but reading what it was given, its own memory, and its end. It opens no file and
+//! no socket, starts nothing, and takes no more memory, time and descriptors than it needs.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use caps::CapSet;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// Memory above what it has at its start: two large files and their tables.
+const MEMORY: u64 = 160 << 20;
+/// Seconds of CPU time in all of its life; it ends by itself before.
+pub const CPU_SECONDS: u64 = 30;
+const DESCRIPTORS: u64 = 16;
+
+/// Confines this process.
+///
+/// # Errors
+/// What could not be given up.
+pub fn enter() -> Result<(), String> {
+    let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+    // Nobody but root reads its memory, or traces it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| failed("dumpable", error.into()))?;
+    close_others().map_err(|error| failed("descriptors", error))?;
+    limits().map_err(|error| failed("limits", error))?;
+    capabilities()?;
+    let filter = filter().map_err(|error| format!("system call filter: {error}"))?;
+    apply(&filter).map_err(|error| failed("system call filter", error))?;
+    tried()
+}
+
+/// All from 3 on: 0 is the socket, 1 and 2 lead to /dev/null.
+fn close_others() -> io::Result<()> {
+    // SAFETY: nothing in this process uses a descriptor from 3 on: it has just begun.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn limits() -> io::Result<()> {
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm")?
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    let memory = pages * rustix::param::page_size() as u64 + MEMORY;
+    for (resource, limit) in [
+        (Resource::As, memory),
+        (Resource::Cpu, CPU_SECONDS),
+        (Resource::Nofile, DESCRIPTORS),
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+    ] {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        setrlimit(resource, limit)?;
+    }
+    Ok(())
+}
+
+fn capabilities() -> Result<(), String> {
+    // Takes CAP_SETPCAP. Where that is missing, no_new_privs keeps what is in the bounding set away as well.
+    for capability in caps::all() {
+        let _ = caps::drop(None, CapSet::Bounding, capability);
+    }
+    // Kernels and sandboxes that know no ambient set have none to clear.
+    let _ = caps::clear(None, CapSet::Ambient);
+    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(|error| format!("capabilities: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Allowed whatever their arguments are. Memory, its one socket, the files it was given, time, and its end.
+const ALLOWED: [libc::c_long; 27] = [
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_getrusage,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_sched_yield,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+fn filter() -> Result<BpfProgram, seccompiler::Error> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|&call| (call, Vec::new())).collect();
+    // Memory, but no code.
+    let no_code = SeccompCondition::new(
+        2,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64),
+        0,
+    )?;
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![SeccompRule::new(vec![no_code.clone()])?]);
+    }
+    // How abort() ends it.
+    let own = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        u64::from(std::process::id()),
+    )?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
+    let architecture = std::env::consts::ARCH.try_into()?;
+    // An error and no death: C libraries try this and that, and do without.
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?;
+    Ok(filter.try_into()?)
+}
+
+/// By prctl(2): seccomp(2) is among the calls that systemd's `@system-service` does not have.
+fn apply(filter: &BpfProgram) -> io::Result<()> {
+    // SAFETY: takes plain numbers.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog {
+        len: length,
+        filter: filter.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: `program` points to `length` instructions that outlive the call; the kernel copies and checks them, and
+    // writes nothing.
+    let outcome = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Tries what must not work any more.
+fn tried() -> Result<(), String> {
+    if std::fs::File::open("/").is_ok() {
+        return Err("files can still be opened".to_owned());
+    }
+    if std::net::UdpSocket::bind("127.0.0.1:0").is_ok() {
+        return Err("sockets can still be opened".to_owned());
+    }
+    Ok(())
+}
