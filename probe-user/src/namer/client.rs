@@ -74,6 +74,8 @@ pub enum Program {
 /// See the module.
 pub struct Namer {
     program: Program,
+    /// How long an answer may take.
+    patience: Duration,
     running: Option<Running>,
     abandoned: Vec<Child>,
     /// Why it could not be started, and when.
@@ -98,8 +100,17 @@ struct Spoiler {
 impl Namer {
     /// None is started before something is asked.
     pub fn new(program: Program) -> Self {
+        #[cfg(test)]
+        let patience = match program {
+            // It cannot be killed, and unit tests are not optimised.
+            Program::Thread => Duration::from_secs(60),
+            _ => DEADLINE,
+        };
+        #[cfg(not(test))]
+        let patience = DEADLINE;
         Self {
             program,
+            patience,
             running: None,
             abandoned: Vec::new(),
             unfit: None,
@@ -176,7 +187,7 @@ impl Namer {
     ) -> io::Result<Answer> {
         let question = FromAgent::Question(question);
         self.start().map_err(io::Error::other)?;
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + self.patience;
         if self.say(&question, None, deadline).is_err() {
             // It ended just now, of boredom.
             self.end();

@@ -1,7 +1,9 @@
 //! Reading ELF files that anybody may have written: every read is bounded, the sum of them too, and nothing is mapped,
 //! so that a file that shrinks under our hands is an error and no signal.
 //!
-//! Sections are read as a whole: a symbol table that is read name by name takes a hundred times as long.
+//! Sections are read as a whole: a symbol table that is read name by name takes a hundred times as long. Large ones, as
+//! browsers and programs with debug information have, stay in the file and are gone through piece by piece; then only the
+//! names that are asked for are read.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -10,21 +12,28 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use object::elf::{FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC};
+use object::elf::{FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_STRTAB, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC};
 use object::elf::{STT_NOTYPE, STT_OBJECT};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::{Endianness, ReadCache, ReadRef};
 
-/// One section, or one table of headers.
+/// One section, or one table of headers, in memory.
 const LARGEST_READ: u64 = 32 << 20;
-/// All that is read of one file.
+/// All that is kept of one file.
 const LARGEST_SUM: u64 = 64 << 20;
+/// A table of symbols or names is kept up to this size …
+const KEPT: u64 = 8 << 20;
+/// … and gone through up to this: three million symbols.
+const LARGEST_TABLE: u64 = 64 << 20;
+/// The piece that is read of one at a time: a whole number of symbols of both sizes.
+const PIECE: u64 = 48 << 14;
 /// A name in a symbol table: longer ones are cut where they are shown.
 const LONGEST_NAME: usize = 4_096;
 const PAGE: u64 = 4096;
 
 /// A file, as far as it was read.
 pub struct Elf {
+    file: File,
     /// File range and address of each segment.
     segments: Vec<(Range<u64>, u64)>,
     /// Whether it says that it is Go.
@@ -40,8 +49,15 @@ struct Table {
     dynamic: bool,
     wide: bool,
     endian: Endianness,
-    entries: Vec<u8>,
-    names: Vec<u8>,
+    entries: Bytes,
+    names: Bytes,
+}
+
+/// Of a file.
+enum Bytes {
+    Kept(Vec<u8>),
+    /// Offset and size.
+    Left(u64, u64),
 }
 
 /// The sections that tell how to unwind.
@@ -72,18 +88,38 @@ pub enum Kind {
 
 /// One symbol of a file.
 #[derive(Clone, Copy, Debug)]
-pub struct Symbol<'a> {
-    pub name: &'a [u8],
+pub struct Symbol {
+    /// Where the file wants it to be.
     pub address: u64,
+    /// Bytes; 0 where the file does not say.
     pub size: u64,
+    /// What it is.
     pub kind: Kind,
     /// Whether it is of the table that survives stripping.
     pub dynamic: bool,
+    /// The number of the table, and where in its names this one's begins.
+    name: (usize, u32),
 }
 
 impl Elf {
     /// Reads a file that is `length` bytes long; `None` if it is no ELF file, or breaks a bound.
-    pub fn read(file: &File, length: u64) -> Option<Self> {
+    pub fn read(file: File, length: u64) -> Option<Self> {
+        let (segments, go, tables, unwind) = Self::parse(&file, length)?;
+        let kept = [&unwind.frames, &unwind.index].into_iter().flatten();
+        let kept = kept.map(|(_, bytes)| bytes.len());
+        let of_tables = tables.iter().map(|table| table.entries.kept() + table.names.kept());
+        let size = kept.chain(of_tables).sum();
+        Some(Self {
+            file,
+            segments,
+            go,
+            tables,
+            unwind,
+            size,
+        })
+    }
+
+    fn parse(file: &File, length: u64) -> Option<Parsed> {
         let cache = ReadCache::new(Window {
             file,
             length,
@@ -119,18 +155,53 @@ impl Elf {
         &self.unwind
     }
 
-    /// All that are defined here.
-    pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.tables.iter().flat_map(Table::symbols)
+    /// Shows all that are defined here.
+    pub fn symbols(&self, mut visit: impl FnMut(Symbol)) {
+        for (number, table) in self.tables.iter().enumerate() {
+            table.entries.pieces(&self.file, |piece| {
+                if table.wide {
+                    table.decode::<object::elf::Sym64<Endianness>>(number, piece, &mut visit);
+                } else {
+                    table.decode::<object::elf::Sym32<Endianness>>(number, piece, &mut visit);
+                }
+            });
+        }
+    }
+
+    /// The name of a symbol; `None` if it has none.
+    pub fn name(&self, symbol: &Symbol) -> Option<Vec<u8>> {
+        let (table, at) = symbol.name;
+        match &self.tables.get(table)?.names {
+            Bytes::Kept(names) => name(names, at.into()).map(<[u8]>::to_vec),
+            Bytes::Left(offset, size) => {
+                let length = size.checked_sub(at.into())?.min(LONGEST_NAME as u64);
+                let mut bytes = vec![0; usize::try_from(length).ok()?];
+                let read = self.file.read_at(&mut bytes, offset.checked_add(at.into())?).ok()?;
+                bytes.truncate(read);
+                name(&bytes, 0).map(<[u8]>::to_vec)
+            }
+        }
+    }
+
+    /// The name, if it is at hand: those of large tables are not, and to read all of them would take too long.
+    pub fn name_at_hand(&self, symbol: &Symbol) -> Option<&[u8]> {
+        let (table, at) = symbol.name;
+        match &self.tables.get(table)?.names {
+            Bytes::Kept(names) => name(names, at.into()),
+            Bytes::Left(..) => None,
+        }
     }
 }
+
+/// Segments, whether it is Go, tables, and how to unwind.
+type Parsed = (Vec<(Range<u64>, u64)>, bool, Vec<Table>, Unwind);
 
 fn parse<'data, H: FileHeader<Endian = Endianness>>(
     header: &'data H,
     data: Bounded<'data, '_>,
     file: &File,
     wide: bool,
-) -> Option<Elf> {
+) -> Option<Parsed> {
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, data).ok()?.iter();
     let segments = segments.filter(|segment| segment.p_type(endian) == PT_LOAD);
@@ -158,16 +229,8 @@ fn parse<'data, H: FileHeader<Endian = Endianness>>(
         .iter()
         .filter_map(|section| table(&sections, section, endian, data, file, wide))
         .collect();
-    let kept = [&unwind.frames, &unwind.index];
-    let kept = kept.into_iter().flatten().map(|(_, bytes)| bytes.len());
-    let size = kept.sum::<usize>() + tables.iter().map(|table| table.entries.len() + table.names.len()).sum::<usize>();
-    Some(Elf {
-        segments,
-        go: named(b".go.buildinfo").is_some() || named(b".gopclntab").is_some(),
-        tables,
-        unwind,
-        size,
-    })
+    let go = named(b".go.buildinfo").is_some() || named(b".gopclntab").is_some();
+    Some((segments, go, tables, unwind))
 }
 
 fn table<'data, H: FileHeader<Endian = Endianness>>(
@@ -187,8 +250,8 @@ fn table<'data, H: FileHeader<Endian = Endianness>>(
         dynamic: kind == SHT_DYNSYM,
         wide,
         endian,
-        entries: whole(file, data, endian, section)?,
-        names: whole(file, data, endian, names)?,
+        entries: kept_or_left(file, data, endian, section)?,
+        names: kept_or_left(file, data, endian, names)?,
     })
 }
 
@@ -212,39 +275,76 @@ fn whole<S: SectionHeader<Endian = Endianness>>(
     Some(bytes)
 }
 
-impl Table {
-    fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
-        if self.wide {
-            Box::new(self.decode::<object::elf::Sym64<Endianness>>())
-        } else {
-            Box::new(self.decode::<object::elf::Sym32<Endianness>>())
+/// A section that may be large.
+fn kept_or_left<S: SectionHeader<Endian = Endianness>>(
+    file: &File,
+    data: Bounded<'_, '_>,
+    endian: Endianness,
+    section: &S,
+) -> Option<Bytes> {
+    let (offset, size): (u64, u64) = (section.sh_offset(endian).into(), section.sh_size(endian).into());
+    if size <= KEPT {
+        return whole(file, data, endian, section).map(Bytes::Kept);
+    }
+    let names = section.sh_type(endian) == SHT_STRTAB;
+    let end = offset.checked_add(size)?;
+    let fits = end <= ReadRef::len(data).ok()? && (names || size <= LARGEST_TABLE);
+    fits.then_some(Bytes::Left(offset, size))
+}
+
+impl Bytes {
+    fn kept(&self) -> usize {
+        match self {
+            Self::Kept(bytes) => bytes.len(),
+            Self::Left(..) => 0,
         }
     }
 
-    fn decode<S: Sym<Endian = Endianness>>(&self) -> impl Iterator<Item = Symbol<'_>> + '_ {
-        let count = self.entries.len() / size_of::<S>();
-        let entries = object::pod::slice_from_bytes::<S>(&self.entries, count);
-        let entries = entries.map_or(&[][..], |(entries, _)| entries).iter();
+    /// Shows all of it, in order, as far as it can be read.
+    fn pieces(&self, file: &File, mut visit: impl FnMut(&[u8])) {
+        let (offset, size) = match self {
+            Self::Kept(bytes) => return visit(bytes),
+            Self::Left(offset, size) => (*offset, *size),
+        };
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < size {
+            piece.resize(usize::try_from(PIECE.min(size - at)).unwrap_or(0), 0);
+            if file.read_exact_at(&mut piece, offset + at).is_err() {
+                return;
+            }
+            visit(&piece);
+            at += PIECE;
+        }
+    }
+}
+
+impl Table {
+    fn decode<S: Sym<Endian = Endianness>>(&self, number: usize, bytes: &[u8], visit: &mut impl FnMut(Symbol)) {
+        let count = bytes.len() / size_of::<S>();
+        let entries = object::pod::slice_from_bytes::<S>(bytes, count);
         let endian = self.endian;
-        let defined = entries.filter(move |symbol| !symbol.is_undefined(endian));
-        defined.filter_map(move |symbol| {
-            Some(Symbol {
-                name: self.name(symbol.st_name(endian))?,
+        for symbol in entries.map_or(&[][..], |(entries, _)| entries) {
+            if symbol.is_undefined(endian) {
+                continue;
+            }
+            visit(Symbol {
                 address: symbol.st_value(endian).into(),
                 size: symbol.st_size(endian).into(),
                 kind: kind(symbol.st_type()),
                 dynamic: self.dynamic,
-            })
-        })
+                name: (number, symbol.st_name(endian)),
+            });
+        }
     }
+}
 
-    /// `None` if there is none.
-    fn name(&self, at: u32) -> Option<&[u8]> {
-        let rest = self.names.get(usize::try_from(at).ok()?..)?;
-        let rest = rest.get(..LONGEST_NAME).unwrap_or(rest);
-        let name = rest.split(|byte| *byte == 0).next()?;
-        (!name.is_empty()).then_some(name)
-    }
+/// The name that begins there.
+fn name(names: &[u8], at: u64) -> Option<&[u8]> {
+    let rest = names.get(usize::try_from(at).ok()?..)?;
+    let rest = rest.get(..LONGEST_NAME).unwrap_or(rest);
+    let name = rest.split(|byte| *byte == 0).next()?;
+    (!name.is_empty()).then_some(name)
 }
 
 fn kind(kind: u8) -> Kind {

@@ -10,24 +10,24 @@ const LONGEST_MANGLED: usize = 2_048;
 
 /// The function at an address as the file wants it.
 pub fn function(elf: &Elf, address: u64) -> Option<String> {
-    let mut best: Option<Symbol<'_>> = None;
-    for symbol in elf.symbols().filter(|symbol| symbol.kind == Kind::Function) {
-        let below = symbol.address <= address;
-        if below && best.is_none_or(|best| rank(&symbol, address) > rank(&best, address)) {
+    let mut best: Option<Symbol> = None;
+    elf.symbols(|symbol| {
+        let may = symbol.kind == Kind::Function && symbol.address <= address;
+        if may && best.is_none_or(|best| rank(&symbol, address) > rank(&best, address)) {
             best = Some(symbol);
         }
-    }
+    });
     let best = best.filter(|best| address - best.address < reach(best))?;
-    Some(written(best.name))
+    Some(written(&elf.name(&best)?))
 }
 
 /// The innermost first, then the one that says how far it goes.
-fn rank(symbol: &Symbol<'_>, address: u64) -> (bool, u64, bool) {
+fn rank(symbol: &Symbol, address: u64) -> (bool, u64, bool) {
     let inside = address.wrapping_sub(symbol.address) < reach(symbol);
     (inside, symbol.address, symbol.size > 0)
 }
 
-fn reach(symbol: &Symbol<'_>) -> u64 {
+fn reach(symbol: &Symbol) -> u64 {
     if symbol.size == 0 {
         LONGEST_UNSIZED
     } else {
@@ -37,12 +37,18 @@ fn reach(symbol: &Symbol<'_>) -> u64 {
 
 /// The variable at an address as the file wants it, with the offset in it if the lock is only a part.
 pub fn variable(elf: &Elf, address: u64) -> Option<String> {
-    let mut holding = elf.symbols().filter(|symbol| {
-        symbol.kind == Kind::Variable && symbol.address <= address && address - symbol.address < symbol.size
+    let mut found: Option<Symbol> = None;
+    elf.symbols(|symbol| {
+        let holds = symbol.kind == Kind::Variable
+            && symbol.address <= address
+            && address - symbol.address < symbol.size;
+        // What the full table has counts; the one for linking comes before it.
+        if holds && found.is_none_or(|found| found.dynamic && !symbol.dynamic) {
+            found = Some(symbol);
+        }
     });
-    // The full table has what the one for linking has, and comes behind it.
-    let symbol = holding.next()?;
-    let name = written(symbol.name);
+    let symbol = found?;
+    let name = written(&elf.name(&symbol)?);
     Some(match address - symbol.address {
         0 => name,
         offset => format!("{name}+{offset:#x}"),

@@ -15,7 +15,8 @@ use seccompiler::{
 const MEMORY: u64 = 160 << 20;
 /// Seconds of CPU time in all of its life; it ends by itself before.
 pub const CPU_SECONDS: u64 = 30;
-const DESCRIPTORS: u64 = 16;
+/// Its socket, and the files that it remembers.
+const DESCRIPTORS: u64 = super::server::FILES as u64 + 16;
 
 /// Confines this process.
 ///

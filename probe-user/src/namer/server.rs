@@ -28,7 +28,7 @@ const PATIENCE: Timespec = Timespec {
 /// Bytes of files that are remembered.
 const REMEMBERED: usize = 32 << 20;
 /// Files that are remembered.
-const FILES: usize = 256;
+pub(super) const FILES: usize = 256;
 
 /// The whole life of a namer, which was started with its socket as standard input.
 ///
@@ -114,7 +114,7 @@ struct Known {
 }
 
 impl Known {
-    fn get(&mut self, key: FileKey, file: &File) -> Option<Arc<Elf>> {
+    fn get(&mut self, key: FileKey, file: File) -> Option<Arc<Elf>> {
         if let Some(known) = self.files.get(&key) {
             return known.clone();
         }
@@ -145,7 +145,7 @@ impl Files<'_, '_> {
             return given.clone();
         }
         let elf = match self.ask(number) {
-            Ok(given) => given.and_then(|(key, file)| self.known.get(key, &file)),
+            Ok(given) => given.and_then(|(key, file)| self.known.get(key, file)),
             Err(error) => {
                 self.broken = Some(error);
                 None

@@ -43,39 +43,45 @@ const LONGEST_UNSIZED: u64 = 256;
 /// The sites at some bytes of a file.
 pub fn sites(elf: &Elf, offsets: &[u64]) -> Vec<SiteAnswer> {
     let mut library = Names::default();
-    let mut nearest: Vec<Nearest<'_>> = offsets
+    let mut nearest: Vec<Nearest> = offsets
         .iter()
         .map(|offset| Nearest::new(elf.address(*offset)))
         .collect();
-    for symbol in elf.symbols() {
-        library.learn(&symbol);
-        if !is_wanted(&symbol) {
-            continue;
+    // Of the names in large tables nothing is known: a browser's tell nothing of the C library.
+    elf.symbols(|symbol| {
+        let Some(name) = elf.name_at_hand(&symbol) else {
+            return;
+        };
+        library.learn(name, symbol.dynamic);
+        if is_wanted(&symbol, name) {
+            for nearest in &mut nearest {
+                nearest.learn(&symbol);
+            }
         }
-        for nearest in &mut nearest {
-            nearest.learn(&symbol);
-        }
-    }
+    });
     let library = if elf.go { FileLibrary::Go } else { library.library() };
     nearest
         .iter()
-        .map(|nearest| answer(library, nearest.function()))
+        .map(|nearest| {
+            let function = nearest.function().and_then(|symbol| elf.name_at_hand(symbol));
+            answer(library, function)
+        })
         .collect()
 }
 
 /// Labels in hand-written assembly have no type.
-fn is_wanted(symbol: &Symbol<'_>) -> bool {
+fn is_wanted(symbol: &Symbol, name: &[u8]) -> bool {
     matches!(symbol.kind, Kind::Function | Kind::Label)
-        && OF_LIBRARIES.iter().any(|start| symbol.name.starts_with(start))
+        && OF_LIBRARIES.iter().any(|start| name.starts_with(start))
 }
 
 /// The last wanted function that begins at or below an address.
-struct Nearest<'a> {
+struct Nearest {
     address: Option<u64>,
-    symbol: Option<Symbol<'a>>,
+    symbol: Option<Symbol>,
 }
 
-impl<'a> Nearest<'a> {
+impl Nearest {
     fn new(address: Option<u64>) -> Self {
         Self {
             address,
@@ -84,22 +90,22 @@ impl<'a> Nearest<'a> {
     }
 
     /// Of several at the same place the last one counts: the full table comes behind the one for linking.
-    fn learn(&mut self, symbol: &Symbol<'a>) {
+    fn learn(&mut self, symbol: &Symbol) {
         let below = self.address.is_some_and(|address| symbol.address <= address);
         if below && self.symbol.is_none_or(|known| symbol.address >= known.address) {
             self.symbol = Some(*symbol);
         }
     }
 
-    fn function(&self) -> Option<&'a [u8]> {
-        let symbol = self.symbol?;
+    fn function(&self) -> Option<&Symbol> {
+        let symbol = self.symbol.as_ref()?;
         let size = if symbol.size == 0 {
             LONGEST_UNSIZED
         } else {
             symbol.size
         };
         let behind = self.address? - symbol.address;
-        (behind < size).then_some(symbol.name)
+        (behind < size).then_some(symbol)
     }
 }
 
@@ -136,9 +142,8 @@ struct Names {
 }
 
 impl Names {
-    fn learn(&mut self, symbol: &Symbol<'_>) {
-        let dynamic = symbol.dynamic;
-        match symbol.name {
+    fn learn(&mut self, name: &[u8], dynamic: bool) {
+        match name {
             // libc.so.6; libpthread.so.0 before 2.34; the loader.
             b"gnu_get_libc_version" | b"__pthread_mutex_lock" | b"_rtld_global" if dynamic => {
                 self.dynamic_glibc = true;

@@ -44,6 +44,7 @@ mod load;
 mod lock_limits;
 mod lock_metrics;
 mod many;
+mod namer;
 mod names;
 mod namespaces;
 mod orphans;

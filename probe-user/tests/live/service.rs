@@ -129,6 +129,7 @@ fn known(agent: &Agent, pid: u32) -> (Vec<Value>, BTreeSet<String>) {
             fact("address"),
             fact("kind"),
             fact("symbol"),
+            lock["code"]["frames"].clone(),
             lock["holder"]["tid"],
             fact("waiters_now")
         ])
@@ -154,7 +155,8 @@ fn as_a_user_it_knows_of_locks_and_descriptors_what_root_knows() {
     let settled = |agent: &Agent| {
         eventually("the lock and its waiters", || {
             let (locks, blocked) = known(agent, scene.pid);
-            locks.iter().any(|lock| lock[4] == 3) && blocked.contains("pipe")
+            let known = |lock: &Value| lock[5] == 3 && lock[3][0].is_string();
+            locks.iter().any(known) && blocked.contains("pipe")
         });
         known(agent, scene.pid)
     };

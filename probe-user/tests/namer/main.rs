@@ -23,9 +23,11 @@ fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// A namer of this build.
+/// A namer: of the binary under test, else of this build, which is a good deal slower.
 fn namer() -> Namer {
-    Namer::new(Program::At(PathBuf::from(env!("CARGO_BIN_EXE_procprobe"))))
+    let given = std::env::var_os("PROCPROBE_BIN");
+    let path = given.unwrap_or_else(|| env!("CARGO_BIN_EXE_procprobe").into());
+    Namer::new(Program::At(PathBuf::from(path)))
 }
 
 /// As `maps` would have it.

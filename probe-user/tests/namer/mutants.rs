@@ -102,7 +102,8 @@ fn scatter(random: &mut Random, bytes: &mut [u8], range: std::ops::Range<usize>)
     for _ in 0..=random.below(most) {
         let at = range.start + random.below(range.len().max(1) as u64) as usize;
         let value = number(random, bytes.len()).to_le_bytes();
-        put(bytes, at, &value[..1 + random.below(8) as usize]);
+        let size = 1 + random.below(8) as usize;
+        put(bytes, at, &value[..size]);
     }
 }
 
@@ -130,7 +131,8 @@ fn mutant(original: &Original, random: &mut Random) -> (Vec<u8>, u64) {
             5 => {
                 let range = original.section(random, &[STRINGS]);
                 if random.below(2) == 0 {
-                    bytes[range].fill(b'_');
+                    let end = range.end.min(bytes.len());
+                    bytes[range.start.min(end)..end].fill(b'_');
                 } else {
                     scatter(random, &mut bytes, range);
                 }
@@ -231,7 +233,7 @@ fn tables_of_a_terabyte_are_refused_at_once() {
     answers_as_ever(&mut namer);
     let (pid, lost) = (namer.pid(), lost_here());
     for kind in [2, 11, 3, 1] {
-        for size in [20 << 20, 2_400 << 20, 1 << 40] {
+        for size in [2 << 20, 2_400 << 20, 1 << 40] {
             let path = inflated(directory.path(), original, kind, size);
             let took = timed(&mut namer, &path, &original.addresses);
             assert!(took < LONGEST * 3, "{kind} {size}: {took:?}");

@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// Programs by name; they are in the guest's `/usr/bin`.
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 21] = [
     "sh", "true", "sleep", "cat", "tr", "ls", "sort", "head", "date", "grep", "mount", "umount", "env",
-    "chmod", "rm", "unshare", "setpriv", "strace", "curl", "openssl",
+    "chmod", "mkdir", "rm", "unshare", "setpriv", "strace", "curl", "openssl",
 ];
 /// Those in `/usr/sbin`.
 const SYSTEM_PROGRAMS: [&str; 1] = ["bpftool"];

@@ -61,8 +61,15 @@ impl Workload {
     /// # Panics
     /// If it does not.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_probe-workload"))
-            .args(arguments)
+        Self::begin(Command::new(env!("CARGO_BIN_EXE_probe-workload")).args(arguments))
+    }
+
+    /// Starts a scene by a command that becomes one, and waits until it stands.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn begin(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)

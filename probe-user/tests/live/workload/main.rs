@@ -20,6 +20,7 @@ mod idle;
 mod kin;
 mod limits;
 mod locks;
+mod mapped;
 mod odd;
 mod runtimes;
 mod scenes;
@@ -93,6 +94,7 @@ fn main() {
         "rayon" => runtimes::rayon(),
         "python" => runtimes::python(text()),
         "holder-asleep" => holders::asleep(),
+        "lock-in-file" => mapped::lock_in_file(text(), &env::args().nth(3).expect("a path")),
         "holder-starved" => holders::starved(),
         "holder-on-disk" => holders::on_disk(text()),
         "frozen" => held::napper_and_spinner(),
