@@ -27,7 +27,8 @@ pub fn run(global: &Global, args: &LocksArgs) -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut source = bpf_only(global, "locks", options)?;
-    let (mut report, snapshot, mut losses) = runtime()?.block_on(window(&mut source, args, global.bpf_log))?;
+    let (mut report, snapshot, mut losses) =
+        runtime()?.block_on(window(&mut source, args, global.bpf_log))?;
     losses.add("symbols", symbols::name(&mut report, &snapshot));
     match global.output {
         Output::Table => output::answer(&view::locks::lines(&report, &losses, look(args))),

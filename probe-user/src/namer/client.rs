@@ -237,7 +237,10 @@ impl Namer {
             self.spoilers.clear();
         }
         let now = Instant::now();
-        let spoiler = self.spoilers.entry(key).or_insert(Spoiler { times: 0, until: now });
+        let spoiler = self
+            .spoilers
+            .entry(key)
+            .or_insert(Spoiler { times: 0, until: now });
         spoiler.times = (spoiler.times + 1).min(8);
         let rest = FIRST_REST * 4_u32.pow(spoiler.times - 1);
         spoiler.until = now + rest.min(LONGEST_REST);
@@ -279,7 +282,12 @@ impl Drop for Namer {
 }
 
 fn launch(program: &Program) -> io::Result<Running> {
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     let path = match program {
         // The file that runs, also when another version has taken its name since.
         Program::Own => PathBuf::from("/proc/self/exe"),
@@ -312,5 +320,8 @@ fn left(deadline: Instant) -> Timespec {
 }
 
 fn timespec(duration: Duration) -> Timespec {
-    duration.try_into().unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+    duration.try_into().unwrap_or(Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    })
 }

@@ -12,7 +12,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use object::elf::{FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_STRTAB, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC};
+use object::elf::{
+    FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_STRTAB, SHT_SYMTAB, STT_FUNC,
+    STT_GNU_IFUNC,
+};
 use object::elf::{STT_NOTYPE, STT_OBJECT};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::{Endianness, ReadCache, ReadRef};
@@ -107,7 +110,9 @@ impl Elf {
         let (segments, go, tables, unwind) = Self::parse(&file, length)?;
         let kept = [&unwind.frames, &unwind.index].into_iter().flatten();
         let kept = kept.map(|(_, bytes)| bytes.len());
-        let of_tables = tables.iter().map(|table| table.entries.kept() + table.names.kept());
+        let of_tables = tables
+            .iter()
+            .map(|table| table.entries.kept() + table.names.kept());
         let size = kept.chain(of_tables).sum();
         Some(Self {
             file,
@@ -131,7 +136,9 @@ impl Elf {
         };
         match object::FileKind::parse(data).ok()? {
             object::FileKind::Elf64 => parse(FileHeader64::<Endianness>::parse(data).ok()?, data, file, true),
-            object::FileKind::Elf32 => parse(FileHeader32::<Endianness>::parse(data).ok()?, data, file, false),
+            object::FileKind::Elf32 => {
+                parse(FileHeader32::<Endianness>::parse(data).ok()?, data, file, false)
+            }
             _ => None,
         }
     }
@@ -176,7 +183,10 @@ impl Elf {
             Bytes::Left(offset, size) => {
                 let length = size.checked_sub(at.into())?.min(LONGEST_NAME as u64);
                 let mut bytes = vec![0; usize::try_from(length).ok()?];
-                let read = self.file.read_at(&mut bytes, offset.checked_add(at.into())?).ok()?;
+                let read = self
+                    .file
+                    .read_at(&mut bytes, offset.checked_add(at.into())?)
+                    .ok()?;
                 bytes.truncate(read);
                 name(&bytes, 0).map(<[u8]>::to_vec)
             }
@@ -320,7 +330,12 @@ impl Bytes {
 }
 
 impl Table {
-    fn decode<S: Sym<Endian = Endianness>>(&self, number: usize, bytes: &[u8], visit: &mut impl FnMut(Symbol)) {
+    fn decode<S: Sym<Endian = Endianness>>(
+        &self,
+        number: usize,
+        bytes: &[u8],
+        visit: &mut impl FnMut(Symbol),
+    ) {
         let count = bytes.len() / size_of::<S>();
         let entries = object::pod::slice_from_bytes::<S>(bytes, count);
         let endian = self.endian;

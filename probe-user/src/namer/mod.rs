@@ -41,7 +41,9 @@ pub const ARGUMENT: &str = "--be-the-namer";
 
 /// Whether this process was started as one.
 pub fn is_wanted() -> bool {
-    std::env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT)
+    std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == ARGUMENT)
 }
 
 /// The namer of this process. Nothing may be done with it in hand that can take long: files are opened before.

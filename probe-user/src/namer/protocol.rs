@@ -237,7 +237,8 @@ fn wait(socket: BorrowedFd<'_>, wanted: PollFlags, timeout: Option<Timespec>) ->
 /// Of a name, as much as may be sent.
 pub fn shortened(mut name: String) -> String {
     if name.len() > NAME {
-        name.truncate(name.floor_char_boundary(NAME));
+        let end = (0..=NAME).rev().find(|&at| name.is_char_boundary(at));
+        name.truncate(end.unwrap_or(0));
         name.push('…');
     }
     name

@@ -150,7 +150,13 @@ fn apply(filter: &BpfProgram) -> io::Result<()> {
     };
     // SAFETY: `program` points to `length` instructions that outlive the call; the kernel copies and checks them, and
     // writes nothing.
-    let outcome = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    let outcome = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+        )
+    };
     if outcome == 0 {
         Ok(())
     } else {

@@ -59,7 +59,11 @@ pub fn sites(elf: &Elf, offsets: &[u64]) -> Vec<SiteAnswer> {
             }
         }
     });
-    let library = if elf.go { FileLibrary::Go } else { library.library() };
+    let library = if elf.go {
+        FileLibrary::Go
+    } else {
+        library.library()
+    };
     nearest
         .iter()
         .map(|nearest| {

@@ -45,7 +45,11 @@ fn what_stands_where_a_mapped_file_was_is_not_read() {
         assert_eq!(lost, 0, "{what}");
         if let Some(fifo) = &mut fifo {
             let mut kept = [0; 8];
-            assert_eq!(fifo.read(&mut kept).expect("reading it"), 4, "somebody drained it");
+            assert_eq!(
+                fifo.read(&mut kept).expect("reading it"),
+                4,
+                "somebody drained it"
+            );
         }
     }
 }
@@ -75,7 +79,9 @@ fn functions_have_names_in_a_mount_namespace_with_layers() {
                 exec merged/probe-workload holder-asleep";
     let mut command = Command::new(unshare);
     command.args(["-m", "sh", "-c", line]);
-    command.arg(program.parent().expect("its directory")).arg(directory.path());
+    command
+        .arg(program.parent().expect("its directory"))
+        .arg(directory.path());
     let scene = Workload::begin(&mut command);
     let exe = fs::read_link(format!("/proc/{}/exe", scene.pid)).expect("its executable");
     assert!(exe.ends_with("merged/probe-workload"), "{exe:?}");

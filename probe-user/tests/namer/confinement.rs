@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use probe_user::namer::client::{lost_here, Namer};
+use probe_user::namer::client::{Namer, lost_here};
 
 use super::{answers_as_ever, namer};
 
@@ -31,7 +31,10 @@ fn it_has_no_capability_no_file_and_no_room() {
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }
-    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(
+        (field("NoNewPrivs"), field("Seccomp")),
+        ("1".to_owned(), "2".to_owned())
+    );
     assert_eq!(field("Name"), "procprobe-namer");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
     let limit = |name: &str| {
@@ -40,7 +43,10 @@ fn it_has_no_capability_no_file_and_no_room() {
         words.expect("a number").parse::<u64>().expect("a number")
     };
     assert!(limit("Max address space") < 1 << 30, "{limits}");
-    assert!(limit("Max cpu time") <= 30 && limit("Max open files") < 1_000, "{limits}");
+    assert!(
+        limit("Max cpu time") <= 30 && limit("Max open files") < 1_000,
+        "{limits}"
+    );
     assert_eq!((limit("Max core file size"), limit("Max file size")), (0, 0));
     answers_as_ever(&mut namer);
 }
@@ -63,7 +69,10 @@ fn when_it_dies_that_is_one_loss_and_another_is_started() {
     let question = probe_user::namer::protocol::Question::Sites(vec![0]);
     assert!(namer.ask(question, &[]).is_none());
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(500) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
     assert_eq!(lost_here(), before + 1);
     answers_as_ever(&mut namer);
     assert_ne!(namer.pid(), Some(pid));
@@ -94,5 +103,8 @@ fn nobody_else_starts_it() {
         .expect("running it");
     let said = String::from_utf8_lossy(&outcome.stderr);
     assert!(!outcome.status.success());
-    assert!(said.contains("starts itself") && said.lines().count() == 1, "{said}");
+    assert!(
+        said.contains("starts itself") && said.lines().count() == 1,
+        "{said}"
+    );
 }

@@ -44,7 +44,10 @@ fn the_mapped_file_is_opened() {
     assert_eq!(flags & libc::O_ACCMODE, libc::O_RDONLY);
     let below = Path::new("/proc/self/root").join(path.strip_prefix("/").expect("it is absolute"));
     assert!(open_below(&below, id).is_ok());
-    assert_eq!(open_below(&path, id).expect_err("not in /proc"), Refusal::Unreachable);
+    assert_eq!(
+        open_below(&path, id).expect_err("not in /proc"),
+        Refusal::Unreachable
+    );
 }
 
 #[test]

@@ -101,5 +101,8 @@ fn answers_as_ever(namer: &mut Namer) {
     let Some(Answer::Walk { frames, .. }) = walk else {
         panic!("{walk:?}")
     };
-    assert!(frames.iter().all(|(_, name)| name.is_some()) && !frames.is_empty(), "{frames:x?}");
+    assert!(
+        frames.iter().all(|(_, name)| name.is_some()) && !frames.is_empty(),
+        "{frames:x?}"
+    );
 }

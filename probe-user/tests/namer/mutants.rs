@@ -171,7 +171,11 @@ fn timed(namer: &mut probe_user::namer::client::Namer, path: &Path, addresses: &
 fn originals() -> Vec<Original> {
     let library = libc_path();
     let beside = |name: &str| library.with_file_name(name);
-    let paths: [PathBuf; 3] = [beside("ld-linux-x86-64.so.2"), beside("libm.so.6"), library.clone()];
+    let paths: [PathBuf; 3] = [
+        beside("ld-linux-x86-64.so.2"),
+        beside("libm.so.6"),
+        library.clone(),
+    ];
     let there = paths.iter().filter(|path| path.exists());
     there.map(|path| Original::read(path)).collect()
 }
@@ -189,7 +193,11 @@ fn no_file_takes_the_agent_along() {
         let path = directory.path().join(format!("mutant-{round}"));
         write(&path, &mutant);
         let from = random.below(original.addresses.len() as u64 / 2) as usize;
-        let took = timed(&mut namer, &path, &original.addresses[from..][..64.min(original.addresses.len() - from)]);
+        let took = timed(
+            &mut namer,
+            &path,
+            &original.addresses[from..][..64.min(original.addresses.len() - from)],
+        );
         if took > slowest {
             slowest = took;
         }

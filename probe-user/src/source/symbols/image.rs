@@ -130,7 +130,11 @@ impl Image {
         match self.module_of(mapping) {
             Some(module) => {
                 let name = module.path.file_name().unwrap_or_default();
-                format!("{}+{:#x}", escape(name.as_encoded_bytes()), address - module.start)
+                format!(
+                    "{}+{:#x}",
+                    escape(name.as_encoded_bytes()),
+                    address - module.start
+                )
             }
             // No file: made while running, by a just-in-time compiler or a trampoline. Its maker knows what it is
             // called; a file that says so could be written by anybody.

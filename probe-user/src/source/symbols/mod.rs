@@ -158,9 +158,10 @@ fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>, most: usize) ->
 /// The functions by name; where there is none, the module and the offset in it. `None` if the thread has gone on.
 fn code(image: &Image, waiter: &Waiter) -> Option<Code> {
     let way = stack::walk(image, waiter.tid, &waiter.live)?;
-    let frames = way.frames.into_iter().map(|(address, name)| {
-        name.map_or_else(|| image.place(address), |name| escape(name.as_bytes()))
-    });
+    let frames = way
+        .frames
+        .into_iter()
+        .map(|(address, name)| name.map_or_else(|| image.place(address), |name| escape(name.as_bytes())));
     Some(Code {
         frames: frames.collect(),
         cut: way.cut,

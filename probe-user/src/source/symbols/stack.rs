@@ -10,9 +10,9 @@ use std::path::Path;
 use probe_ebpf::lock::LiveFutex;
 
 use super::image::{Image, Mapping};
+use crate::namer;
 use crate::namer::file::{Checked, FileId};
 use crate::namer::protocol::{Answer, CodeRange, FRAMES, Question, RANGES, STACK, Walk};
-use crate::namer;
 
 /// Files that are opened for one stack at most: those of the frames, and of what is left of earlier calls.
 const FILES: usize = 64;
@@ -190,7 +190,9 @@ mod tests {
         let way = walk(&image, tid, &live).expect("it stays");
         let (inner, outer) = (through(&way, waits), through(&way, calls_it));
         assert!(inner.is_some() && inner < outer, "{inner:?} {outer:?} {way:x?}");
-        let name = inner.and_then(|inner| way.frames[inner].1.as_deref()).unwrap_or("");
+        let name = inner
+            .and_then(|inner| way.frames[inner].1.as_deref())
+            .unwrap_or("");
         assert!(name.ends_with("::waits"), "{name}");
         let elsewhere = LiveFutex {
             sp: live.sp + 8,

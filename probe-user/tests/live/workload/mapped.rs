@@ -19,7 +19,11 @@ pub fn lock_in_file(what: &str, path: &str) {
     sys::set_name(b"pp-mapped");
     let file = open(what, path);
     file.set_len(LENGTH as u64).ok();
-    let flags = if what == "device" { libc::MAP_PRIVATE } else { libc::MAP_SHARED };
+    let flags = if what == "device" {
+        libc::MAP_PRIVATE
+    } else {
+        libc::MAP_SHARED
+    };
     // SAFETY: a new mapping, wherever the kernel likes.
     let memory = unsafe {
         libc::mmap(
@@ -31,7 +35,12 @@ pub fn lock_in_file(what: &str, path: &str) {
             0,
         )
     };
-    assert_ne!(memory, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+    assert_ne!(
+        memory,
+        libc::MAP_FAILED,
+        "mmap: {}",
+        std::io::Error::last_os_error()
+    );
     // SAFETY: the mapping stays, is large enough, aligned, zeroed, and nobody else's.
     let mutex: &'static PthreadMutex = unsafe { &*memory.cast::<PthreadMutex>() };
     mutex.init(Flavour::Plain);
@@ -56,7 +65,11 @@ fn open(what: &str, path: &str) -> File {
     match what {
         // SAFETY: a valid name; the descriptor is nobody else's.
         "memfd" => unsafe { File::from_raw_fd(libc::memfd_create(c"pp-memfd".as_ptr(), libc::MFD_CLOEXEC)) },
-        "device" => OpenOptions::new().read(true).write(true).open("/dev/zero").expect("a device"),
+        "device" => OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/zero")
+            .expect("a device"),
         _ => OpenOptions::new()
             .read(true)
             .write(true)
@@ -77,7 +90,8 @@ fn replace(what: &str, path: &str) {
         }
         "link" => {
             fs::remove_file(path).expect("removing it");
-            std::os::unix::fs::symlink(std::env::current_exe().expect("this program"), deleted).expect("a link");
+            std::os::unix::fs::symlink(std::env::current_exe().expect("this program"), deleted)
+                .expect("a link");
         }
         "swapped" => {
             // Its own name stays in `maps`: the file is moved over, not removed.
