@@ -125,7 +125,11 @@ impl Namer {
         match self.try_ask(question, files, &mut held) {
             Ok(answer) => Some(answer),
             Err(error) => {
-                tracing::info!("no answer from the namer: {error}");
+                let file = held.map(|key| (key.device >> 32, key.device & 0xffff_ffff, key.inode));
+                tracing::info!(
+                    ?file,
+                    "no answer from the namer: {error} (file: major, minor, inode)"
+                );
                 count_loss();
                 self.end();
                 if let Some(key) = held {
@@ -305,6 +309,8 @@ fn launch(program: &Program) -> io::Result<Running> {
         .arg0("procprobe")
         .arg(super::ARGUMENT)
         .env_clear()
+        // Ctrl-C is for us.
+        .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -199,3 +199,36 @@ fn mapped_as(file: &OwnedFd) -> Option<FileId> {
         .find(|map| (map.address.0..map.address.1).contains(&start))?;
     Some(super::id_of(map))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_called_the_same_by_maps_here_and_there() {
+        let maps = Process::myself().and_then(|process| process.maps()).unwrap();
+        let mapped = maps.iter().find_map(|map| match &map.pathname {
+            procfs::process::MMapPath::Path(path) => Some((path.clone(), super::super::id_of(map))),
+            _ => None,
+        });
+        let (path, id) = mapped.unwrap();
+        let file = open(&path, OFlags::RDONLY, Mode::empty()).unwrap();
+        assert_eq!(mapped_as(&file), Some(id));
+        let other = open("/proc/self/status", OFlags::RDONLY, Mode::empty()).unwrap();
+        assert_eq!(mapped_as(&other), None, "what cannot be mapped");
+    }
+
+    #[test]
+    fn a_path_in_proc_is_split_at_the_processs_root() {
+        let split = |path: &str| split(Path::new(path));
+        let at = |process: &str, inside: &str| Some((PathBuf::from(process), PathBuf::from(inside)));
+        assert_eq!(split("/proc/7/root/usr/lib/x"), at("/proc/7", "/usr/lib/x"));
+        assert_eq!(
+            split("/proc/self/root/proc/7/root/x"),
+            at("/proc/self", "/proc/7/root/x")
+        );
+        assert_eq!(split("/host/root/proc/7/root/x"), at("/host/root/proc/7", "/x"));
+        assert_eq!(split("/usr/lib/x"), None);
+        assert_eq!(split("relative"), None);
+    }
+}

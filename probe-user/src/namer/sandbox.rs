@@ -12,7 +12,7 @@ use seccompiler::{
 };
 
 /// Memory above what it has at its start: two large files and their tables.
-const MEMORY: u64 = 160 << 20;
+const MEMORY: u64 = 128 << 20;
 /// Seconds of CPU time in all of its life; it ends by itself before.
 pub const CPU_SECONDS: u64 = 30;
 /// Its socket, and the files that it remembers.
@@ -24,6 +24,8 @@ const DESCRIPTORS: u64 = super::server::FILES as u64 + 16;
 /// What could not be given up.
 pub fn enter() -> Result<(), String> {
     let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+    // Where memory runs out, it goes before the agent does, which can start another. Where there is no such file, not.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     // Nobody but root reads its memory, or traces it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| failed("dumpable", error.into()))?;
     close_others().map_err(|error| failed("descriptors", error))?;

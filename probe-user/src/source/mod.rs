@@ -14,7 +14,7 @@
 //! | [`locks`] | tables of lock waits |
 //! | `futexes` | what open futex waits need besides the snapshot |
 //! | `address_space` | whose code waits, and who maps the memory that a futex lies in |
-//! | `code` | whose code an address in a file is |
+//! | `code` | whose code an address in a file is, remembered |
 //! | [`limits`] | how many pids there can be |
 //! | [`descriptors`] | pipes, sockets, terminals, files |
 //! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`statics`] | which variable an address is in |
 //! | [`stack`] | which functions a blocked thread came through |
+//! | [`suspects`] | whose files cost the others time |
 
 mod image;
 mod stack;
 mod statics;
+mod suspects;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -46,15 +48,26 @@ struct Waiter {
     live: LiveFutex,
 }
 
-/// Those that were looked at.
+/// Those that were looked at; `None` of one that has ended, may not be looked at, or took the namer along.
 #[derive(Default)]
 struct Subjects(HashMap<u32, Option<Image>>);
 
 impl Subjects {
-    /// `None` if the process has ended or may not be looked at.
     fn get(&mut self, pid: u32) -> Option<&Image> {
         let read = || Image::read(Path::new("/proc"), pid);
         self.0.entry(pid).or_insert_with(read).as_ref()
+    }
+
+    /// Asks about a process, unless a question about it was lost already; the answer, and how many were lost.
+    fn ask<T>(&mut self, pid: u32, question: impl FnOnce(&Image) -> Option<T>) -> (Option<T>, u64) {
+        let before = lost_here();
+        let answer = self.get(pid).and_then(question);
+        let lost = lost_here() - before;
+        if lost > 0 {
+            suspects::suspect(suspects::user_of(pid));
+            self.0.insert(pid, None);
+        }
+        (answer, lost)
     }
 }
 
@@ -73,7 +86,7 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
     let stuck = stuck(snapshot);
     let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();
     let locks = report.locks.iter().enumerate();
-    let wanted: Vec<Wanted> = locks
+    let mut wanted: Vec<Wanted> = locks
         .filter(|(position, lock)| *position < NAMED || deadly.contains(&lock.id))
         .map(|(_, lock)| lock)
         .filter(|lock| !stuck.contains(&lock.pid))
@@ -84,20 +97,22 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
             waiters: waiters(snapshot, lock.waiters.iter().map(|(party, _)| party.tid), NAMED),
         })
         .collect();
+    wanted.sort_by_key(|lock| suspects::is_suspect(suspects::user_of(lock.pid)));
     let asked = wanted.len();
     let named = within("symbols", DEADLINE, move |sender| {
         let mut subjects = Subjects::default();
         for lock in wanted {
-            let before = lost_here();
-            let symbol = subjects
-                .get(lock.pid)
-                .and_then(|image| statics::variable(image, lock.address));
-            let mut waiters = lock.waiters.iter();
+            let (symbol, mut lost) = subjects.ask(lock.pid, |image| statics::variable(image, lock.address));
+            let code = lock.waiters.iter().find_map(|waiter| {
+                let (code, lost_too) = subjects.ask(waiter.pid, |image| code(image, waiter));
+                lost += lost_too;
+                code
+            });
             let named = Named {
                 id: lock.id,
                 symbol,
-                code: waiters.find_map(|waiter| code(subjects.get(waiter.pid)?, waiter)),
-                lost: lost_here() - before,
+                code,
+                lost,
             };
             if sender.send(named).is_err() {
                 return;
@@ -120,17 +135,17 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
 fn name_standstills(report: &mut Report, snapshot: &Snapshot, stuck: &HashSet<u32>) -> u64 {
     let tids = report.at_a_standstill().map(|(party, _)| party.tid);
     let wanted = waiters(snapshot, tids, STANDSTILLS);
-    let wanted: Vec<Waiter> = wanted
+    let mut wanted: Vec<Waiter> = wanted
         .into_iter()
         .filter(|waiter| !stuck.contains(&waiter.pid))
         .collect();
+    wanted.sort_by_key(|waiter| suspects::is_suspect(suspects::user_of(waiter.pid)));
     let asked = wanted.len();
     let codes = within("code", DEADLINE, move |sender| {
         let mut subjects = Subjects::default();
         for waiter in wanted {
-            let before = lost_here();
-            let code = subjects.get(waiter.pid).and_then(|image| code(image, &waiter));
-            if sender.send((waiter.tid, code, lost_here() - before)).is_err() {
+            let (code, lost) = subjects.ask(waiter.pid, |image| code(image, &waiter));
+            if sender.send((waiter.tid, code, lost)).is_err() {
                 return;
             }
         }
