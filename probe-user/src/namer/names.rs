@@ -1,7 +1,9 @@
 //! Functions and variables by their addresses in a file, as they were written.
 
+use std::fmt::{self, Write};
+
 use super::elf::{Elf, Kind, Symbol};
-use super::protocol::shortened;
+use super::protocol::{NAME, shortened};
 
 /// How far behind its beginning an instruction of hand-written assembly, which has no size, can be.
 const LONGEST_UNSIZED: u64 = 256;
@@ -62,17 +64,34 @@ fn written(symbol: &[u8]) -> String {
     if symbol.len() > LONGEST_MANGLED {
         return shortened(symbol.into_owned());
     }
-    let name = if symbol.starts_with("_R") || symbol.starts_with("_ZN") && symbol.contains("17h") {
-        format!("{:#}", rustc_demangle::demangle(&symbol))
-    } else if symbol.starts_with("_Z") {
-        let parsed = cpp_demangle::Symbol::new(&*symbol).ok();
-        parsed
-            .and_then(|parsed| parsed.demangle().ok())
-            .unwrap_or_else(|| symbol.into_owned())
-    } else {
-        symbol.into_owned()
-    };
-    shortened(name)
+    let mut name = Bounded::default();
+    // What did not fit is missing at the end, and no error.
+    if symbol.starts_with("_R") || symbol.starts_with("_ZN") && symbol.contains("17h") {
+        let _ = write!(name, "{:#}", rustc_demangle::demangle(&symbol));
+    } else if symbol.starts_with("_Z")
+        && let Ok(parsed) = cpp_demangle::Symbol::new(&*symbol)
+    {
+        let _ = parsed.structured_demangle(&mut name, &cpp_demangle::DemangleOptions::new());
+    }
+    if name.0.is_empty() {
+        return shortened(symbol.into_owned());
+    }
+    shortened(name.0)
+}
+
+/// Text that ends its writer when it is long enough: a mangled name of some hundred bytes can stand for gigabytes.
+#[derive(Default)]
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.push_str(text);
+        if self.0.len() > NAME {
+            Err(fmt::Error)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -90,8 +109,15 @@ mod tests {
     fn names_have_an_end() {
         let long = "ä".repeat(4_000);
         assert!(written(long.as_bytes()).len() < 1_100);
-        // Each S_ stands for all before it.
-        let bomb = format!("_Z1fSt4pairI{}E", "S_".repeat(900));
-        assert!(written(bomb.as_bytes()).len() <= 1_100);
+        // Each argument is a pair of the one before, twice: 2^30 ints in the end.
+        let digits = "0123456789ABCDEFGHIJKLMNOPQRSTU".chars();
+        let arguments = digits.map(|digit| format!("S_IS{digit}_S{digit}_E"));
+        let bomb = format!("_Z1f4pairIiiE{}", arguments.collect::<String>());
+        let name = written(bomb.as_bytes());
+        assert!(
+            name.starts_with("f(pair<int, int>, pair<pair<int, int>"),
+            "{name}"
+        );
+        assert!(name.len() < 1_100);
     }
 }
