@@ -4,7 +4,6 @@
 //! the others' names away by a file that takes a second.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -18,6 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::file::Checked;
 use super::protocol::{Answer, FileKey, FromAgent, FromNamer, LARGEST, Question, receive, send};
+use super::spoilers::Spoilers;
 
 /// How long an answer may take, all files included.
 const DEADLINE: Duration = Duration::from_millis(900);
@@ -29,13 +29,6 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Killed ones that do not end (the kernel waits for a disk in their name). With so many, no other is started.
 const ABANDONED: usize = 4;
-/// Files that are kept away from it at most.
-const SPOILERS: usize = 1_024;
-/// How long a file is kept away the first time …
-const FIRST_REST: Duration = Duration::from_secs(5);
-/// … and at most.
-const LONGEST_REST: Duration = Duration::from_secs(600);
-
 /// Questions of this process that got no answer, or one without a file that is kept away.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
@@ -80,7 +73,7 @@ pub struct Namer {
     abandoned: Vec<Child>,
     /// Why it could not be started, and when.
     unfit: Option<(String, Instant)>,
-    spoilers: HashMap<FileKey, Spoiler>,
+    spoilers: Spoilers,
     buffer: Vec<u8>,
 }
 
@@ -88,13 +81,6 @@ struct Running {
     /// `None` for a thread.
     child: Option<Child>,
     socket: OwnedFd,
-}
-
-/// A file that a namer died of.
-#[derive(Clone, Copy)]
-struct Spoiler {
-    times: u32,
-    until: Instant,
 }
 
 impl Namer {
@@ -114,7 +100,7 @@ impl Namer {
             running: None,
             abandoned: Vec::new(),
             unfit: None,
-            spoilers: HashMap::new(),
+            spoilers: Spoilers::default(),
             buffer: vec![0; LARGEST],
         }
     }
@@ -133,7 +119,7 @@ impl Namer {
                 count_loss();
                 self.end();
                 if let Some(key) = held {
-                    self.spoiled_by(key);
+                    self.spoilers.add(key, Instant::now());
                 }
                 None
             }
@@ -205,7 +191,7 @@ impl Namer {
                 _ => return Err(io::Error::other("it does not follow the protocol")),
             };
             let file = files.get(number as usize).and_then(Option::as_ref);
-            let Some(file) = file.filter(|file| !self.is_spoiler(&file.key)) else {
+            let Some(file) = file.filter(|file| !self.spoilers.has(&file.key, Instant::now())) else {
                 if file.is_some() {
                     count_loss();
                 }
@@ -228,26 +214,6 @@ impl Namer {
         let heard = receive(running.socket.as_fd(), &mut self.buffer, Some(left(deadline)))?;
         let (message, _) = heard.ok_or_else(|| io::Error::other("it died"))?;
         Ok(message)
-    }
-
-    fn is_spoiler(&self, key: &FileKey) -> bool {
-        self.spoilers
-            .get(key)
-            .is_some_and(|spoiler| Instant::now() < spoiler.until)
-    }
-
-    fn spoiled_by(&mut self, key: FileKey) {
-        if self.spoilers.len() >= SPOILERS {
-            self.spoilers.clear();
-        }
-        let now = Instant::now();
-        let spoiler = self
-            .spoilers
-            .entry(key)
-            .or_insert(Spoiler { times: 0, until: now });
-        spoiler.times = (spoiler.times + 1).min(8);
-        let rest = FIRST_REST * 4_u32.pow(spoiler.times - 1);
-        spoiler.until = now + rest.min(LONGEST_REST);
     }
 
     /// Ends it, whatever it does.

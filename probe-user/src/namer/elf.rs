@@ -7,31 +7,21 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use object::elf::{
-    FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_STRTAB, SHT_SYMTAB, STT_FUNC,
-    STT_GNU_IFUNC,
-};
-use object::elf::{STT_NOTYPE, STT_OBJECT};
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
+use object::elf::{FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_STRTAB, SHT_SYMTAB};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{Endianness, ReadCache, ReadRef};
 
-/// One section, or one table of headers, in memory.
-const LARGEST_READ: u64 = 32 << 20;
-/// All that is kept of one file.
-const LARGEST_SUM: u64 = 64 << 20;
+use super::bounded::{Bounded, LARGEST_SUM, Window};
+use super::table::{Bytes, Symbol, Table};
+
 /// A table of symbols or names is kept up to this size …
 const KEPT: u64 = 8 << 20;
 /// … and gone through up to this: three million symbols.
 const LARGEST_TABLE: u64 = 64 << 20;
-/// The piece that is read of one at a time: a whole number of symbols of both sizes.
-const PIECE: u64 = 48 << 14;
-/// A name in a symbol table: longer ones are cut where they are shown.
-const LONGEST_NAME: usize = 4_096;
 const PAGE: u64 = 4096;
 
 /// A file, as far as it was read.
@@ -47,22 +37,6 @@ pub struct Elf {
     pub size: usize,
 }
 
-/// A symbol table with its names.
-struct Table {
-    dynamic: bool,
-    wide: bool,
-    endian: Endianness,
-    entries: Bytes,
-    names: Bytes,
-}
-
-/// Of a file.
-enum Bytes {
-    Kept(Vec<u8>),
-    /// Offset and size.
-    Left(u64, u64),
-}
-
 /// The sections that tell how to unwind.
 #[derive(Default)]
 pub struct Unwind {
@@ -74,34 +48,6 @@ pub struct Unwind {
     pub frames: Option<(Range<u64>, Arc<[u8]>)>,
     /// The same.
     pub index: Option<(Range<u64>, Arc<[u8]>)>,
-}
-
-/// What a symbol stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A function.
-    Function,
-    /// A variable.
-    Variable,
-    /// Not said, as labels in hand-written assembly.
-    Label,
-    /// Something else.
-    Other,
-}
-
-/// One symbol of a file.
-#[derive(Clone, Copy, Debug)]
-pub struct Symbol {
-    /// Where the file wants it to be.
-    pub address: u64,
-    /// Bytes; 0 where the file does not say.
-    pub size: u64,
-    /// What it is.
-    pub kind: Kind,
-    /// Whether it is of the table that survives stripping.
-    pub dynamic: bool,
-    /// The number of the table, and where in its names this one's begins.
-    name: (usize, u32),
 }
 
 impl Elf {
@@ -165,41 +111,20 @@ impl Elf {
     /// Shows all that are defined here.
     pub fn symbols(&self, mut visit: impl FnMut(Symbol)) {
         for (number, table) in self.tables.iter().enumerate() {
-            table.entries.pieces(&self.file, |piece| {
-                if table.wide {
-                    table.decode::<object::elf::Sym64<Endianness>>(number, piece, &mut visit);
-                } else {
-                    table.decode::<object::elf::Sym32<Endianness>>(number, piece, &mut visit);
-                }
-            });
+            table.symbols(number, &self.file, &mut visit);
         }
     }
 
     /// The name of a symbol; `None` if it has none.
     pub fn name(&self, symbol: &Symbol) -> Option<Vec<u8>> {
         let (table, at) = symbol.name;
-        match &self.tables.get(table)?.names {
-            Bytes::Kept(names) => name(names, at.into()).map(<[u8]>::to_vec),
-            Bytes::Left(offset, size) => {
-                let length = size.checked_sub(at.into())?.min(LONGEST_NAME as u64);
-                let mut bytes = vec![0; usize::try_from(length).ok()?];
-                let read = self
-                    .file
-                    .read_at(&mut bytes, offset.checked_add(at.into())?)
-                    .ok()?;
-                bytes.truncate(read);
-                name(&bytes, 0).map(<[u8]>::to_vec)
-            }
-        }
+        self.tables.get(table)?.name(&self.file, at)
     }
 
     /// The name, if it is at hand: those of large tables are not, and to read all of them would take too long.
     pub fn name_at_hand(&self, symbol: &Symbol) -> Option<&[u8]> {
         let (table, at) = symbol.name;
-        match &self.tables.get(table)?.names {
-            Bytes::Kept(names) => name(names, at.into()),
-            Bytes::Left(..) => None,
-        }
+        self.tables.get(table)?.name_at_hand(at)
     }
 }
 
@@ -300,138 +225,4 @@ fn kept_or_left<S: SectionHeader<Endian = Endianness>>(
     let end = offset.checked_add(size)?;
     let fits = end <= ReadRef::len(data).ok()? && (names || size <= LARGEST_TABLE);
     fits.then_some(Bytes::Left(offset, size))
-}
-
-impl Bytes {
-    fn kept(&self) -> usize {
-        match self {
-            Self::Kept(bytes) => bytes.len(),
-            Self::Left(..) => 0,
-        }
-    }
-
-    /// Shows all of it, in order, as far as it can be read.
-    fn pieces(&self, file: &File, mut visit: impl FnMut(&[u8])) {
-        let (offset, size) = match self {
-            Self::Kept(bytes) => return visit(bytes),
-            Self::Left(offset, size) => (*offset, *size),
-        };
-        let mut piece = Vec::new();
-        let mut at = 0;
-        while at < size {
-            piece.resize(usize::try_from(PIECE.min(size - at)).unwrap_or(0), 0);
-            if file.read_exact_at(&mut piece, offset + at).is_err() {
-                return;
-            }
-            visit(&piece);
-            at += PIECE;
-        }
-    }
-}
-
-impl Table {
-    fn decode<S: Sym<Endian = Endianness>>(
-        &self,
-        number: usize,
-        bytes: &[u8],
-        visit: &mut impl FnMut(Symbol),
-    ) {
-        let count = bytes.len() / size_of::<S>();
-        let entries = object::pod::slice_from_bytes::<S>(bytes, count);
-        let endian = self.endian;
-        for symbol in entries.map_or(&[][..], |(entries, _)| entries) {
-            if symbol.is_undefined(endian) {
-                continue;
-            }
-            visit(Symbol {
-                address: symbol.st_value(endian).into(),
-                size: symbol.st_size(endian).into(),
-                kind: kind(symbol.st_type()),
-                dynamic: self.dynamic,
-                name: (number, symbol.st_name(endian)),
-            });
-        }
-    }
-}
-
-/// The name that begins there.
-fn name(names: &[u8], at: u64) -> Option<&[u8]> {
-    let rest = names.get(usize::try_from(at).ok()?..)?;
-    let rest = rest.get(..LONGEST_NAME).unwrap_or(rest);
-    let name = rest.split(|byte| *byte == 0).next()?;
-    (!name.is_empty()).then_some(name)
-}
-
-fn kind(kind: u8) -> Kind {
-    match kind {
-        STT_FUNC | STT_GNU_IFUNC => Kind::Function,
-        STT_OBJECT => Kind::Variable,
-        STT_NOTYPE => Kind::Label,
-        _ => Kind::Other,
-    }
-}
-
-/// A file whose length is what it was when it was opened, whatever it has become since.
-#[derive(Debug)]
-struct Window<'a> {
-    file: &'a File,
-    length: u64,
-    position: u64,
-}
-
-impl Read for Window<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(into, self.position)?;
-        self.position += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Window<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = match to {
-            SeekFrom::Start(position) => position,
-            SeekFrom::End(0) => self.length,
-            _ => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        Ok(self.position)
-    }
-}
-
-/// What reads headers: no more than is allowed.
-#[derive(Clone, Copy)]
-struct Bounded<'data, 'file> {
-    cache: &'data ReadCache<Window<'file>>,
-    left: &'data Cell<u64>,
-}
-
-impl Bounded<'_, '_> {
-    /// Whether a read of this size may be.
-    fn allow(&self, offset: u64, size: u64) -> Result<(), ()> {
-        let end = offset.checked_add(size).ok_or(())?;
-        if size > LARGEST_READ || end > ReadRef::len(self.cache)? {
-            return Err(());
-        }
-        self.left.set(self.left.get().checked_sub(size).ok_or(())?);
-        Ok(())
-    }
-}
-
-impl<'data> ReadRef<'data> for Bounded<'data, '_> {
-    fn len(self) -> Result<u64, ()> {
-        ReadRef::len(self.cache)
-    }
-
-    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'data [u8], ()> {
-        self.allow(offset, size)?;
-        self.cache.read_bytes_at(offset, size)
-    }
-
-    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'data [u8], ()> {
-        self.left
-            .set(self.left.get().checked_sub(LONGEST_NAME as u64).ok_or(())?);
-        let length = ReadRef::len(self.cache)?;
-        self.cache
-            .read_bytes_at_until(range.start..range.end.min(length), delimiter)
-    }
 }

@@ -8,14 +8,16 @@
 //! |---|---|---|
 //! | [`protocol`] | what the two say to each other | both |
 //! | [`client`] | starts it, asks it, ends it | agent |
+//! | [`spoilers`] | files that it is not given again for a while | agent |
 //! | [`file`] | opens the file that a process has mapped, and no other | agent |
 //! | [`server`] | answers | namer |
 //! | [`sandbox`] | what it gives up first | namer |
-//! | [`elf`] | reads files, with bounds | namer |
+//! | [`elf`], [`table`], [`bounded`] | read files, with bounds | namer |
 //! | [`site`] | whose code it is | namer |
 //! | [`names`] | functions and variables | namer |
 //! | [`walk`] | unwinds | namer |
 
+mod bounded;
 pub mod client;
 mod elf;
 pub mod file;
@@ -24,6 +26,8 @@ pub mod protocol;
 mod sandbox;
 pub mod server;
 mod site;
+mod spoilers;
+mod table;
 mod walk;
 
 use std::path::Path;

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use super::elf::{Elf, Kind, Symbol};
+use super::elf::Elf;
 use super::protocol::{NAME, shortened};
+use super::table::{Kind, Symbol};
 
 /// How far behind its beginning an instruction of hand-written assembly, which has no size, can be.
 const LONGEST_UNSIZED: u64 = 256;

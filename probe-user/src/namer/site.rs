@@ -1,8 +1,9 @@
 //! Whose code an address in a file is: by the symbols that say so for the C libraries and the runtimes that
 //! make system calls. The symbols of a C library survive stripping: it exports them.
 
-use super::elf::{Elf, Kind, Symbol};
+use super::elf::Elf;
 use super::protocol::{SiteAnswer, WireLibrary, shortened};
+use super::table::{Kind, Symbol};
 
 /// Which C library a file is or contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! A futex is a word and nothing else; what its value means is a convention of the library that waits. So the
 //! site, the instruction behind the system call, is looked up once for each file and offset
-//! (`source/sites.rs`) and decides how the word is read.
+//! (`namer/site.rs`) and decides how the word is read.
 
 /// Whose code a thread waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
