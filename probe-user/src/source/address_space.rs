@@ -7,11 +7,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use probe_ebpf::lock::{LockKey, TID_MASK, is_tid};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
 
+use super::caller::callers;
 use super::code::CodeCache;
 use super::patience::within;
 use crate::model::locks::LockId;
@@ -22,6 +23,8 @@ use crate::model::thread::ThreadId;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Entries that are remembered; beyond that all are forgotten and read again.
 const REMEMBERED: usize = 65_536;
+/// After this a lock's caller is looked for again: the memory may belong to another lock by now.
+const CALLER_IS_OLD: Duration = Duration::from_secs(10);
 /// `PTHREAD_MUTEX_PRIO_INHERIT_NP` in the kind of a mutex of glibc.
 const PI_MUTEX: u32 = 0x20;
 /// Bytes of a stack that are searched for the mutex that `pthread_mutex_lock()` was called with.
@@ -32,6 +35,8 @@ const STACK: usize = 1024;
 pub struct Request {
     /// Address space and instruction of waits.
     pub sites: HashSet<(u64, u64)>,
+    /// Waits whose instruction alone does not tell whose they are.
+    pub callers: HashMap<LockKey, Frame>,
     /// Futexes whose file is asked for.
     pub places: HashSet<LockKey>,
     /// Files (device, inode) of which it is asked whether the process maps them shared.
@@ -42,10 +47,21 @@ pub struct Request {
     pub signals: bool,
 }
 
+/// The innermost frame of a thread that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+}
+
 /// An answer about one process.
 pub enum Answer {
     /// Whose code is at an instruction.
     Site((u64, u64), Arc<Site>),
+    /// Whose code it is, with its caller, at a lock.
+    Caller(LockKey, Arc<Site>),
     /// Where a futex lies.
     Place(LockKey, Option<LockId>),
     /// The mappings were read; these of the files asked for are mapped.
@@ -66,6 +82,9 @@ pub struct AddressSpaces {
     pub patience: Duration,
     /// By address space and instruction.
     pub sites: HashMap<(u64, u64), Arc<Site>>,
+    /// By lock, where the instruction alone does not tell; with the time of the look, for memory is used
+    /// again.
+    callers: HashMap<LockKey, (Instant, Arc<Site>)>,
     /// By address space.
     pub runtimes: HashMap<u64, Option<Runtime>>,
 }
@@ -78,6 +97,7 @@ impl AddressSpaces {
             code: Arc::default(),
             patience: PATIENCE,
             sites: HashMap::new(),
+            callers: HashMap::new(),
             runtimes: HashMap::new(),
         }
     }
@@ -87,6 +107,9 @@ impl AddressSpaces {
         if self.sites.len() > REMEMBERED {
             self.sites.clear();
             self.runtimes.clear();
+        }
+        if self.callers.len() > REMEMBERED {
+            self.callers.clear();
         }
         if requests.is_empty() {
             return Vec::new();
@@ -106,6 +129,9 @@ impl AddressSpaces {
                 Answer::Site(key, site) => {
                     self.sites.insert(*key, Arc::clone(site));
                 }
+                Answer::Caller(key, site) => {
+                    self.callers.insert(*key, (Instant::now(), Arc::clone(site)));
+                }
                 Answer::Runtime(space, runtime) => {
                     self.runtimes.insert(*space, *runtime);
                 }
@@ -113,6 +139,27 @@ impl AddressSpaces {
             }
         }
         answers
+    }
+
+    /// Whether it is worth asking (again) for the caller of a thread that waits at a lock.
+    pub fn asks_for_caller(&self, key: &LockKey) -> bool {
+        let known = self.callers.get(key);
+        known.is_none_or(|(seen, _)| seen.elapsed() > CALLER_IS_OLD)
+    }
+
+    /// The code that waits at a lock: with its caller, if that was looked for.
+    pub fn site_at(&self, key: &LockKey, ip: u64) -> Option<&Arc<Site>> {
+        let with_caller = self.callers.get(key).map(|(_, site)| site);
+        with_caller.or_else(|| self.sites.get(&(key.space, ip)))
+    }
+
+    /// What is known of callers at these locks; the others are forgotten.
+    pub fn callers_of<'k>(&mut self, keys: impl Iterator<Item = &'k LockKey>) -> HashMap<LockKey, Arc<Site>> {
+        let kept: HashMap<LockKey, (Instant, Arc<Site>)> =
+            keys.filter_map(|key| self.callers.remove_entry(key)).collect();
+        self.callers = kept;
+        let known = self.callers.iter();
+        known.map(|(key, (_, site))| (*key, Arc::clone(site))).collect()
     }
 }
 
@@ -132,6 +179,7 @@ fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> 
     if let Some((space, _)) = request.sites.iter().next() {
         answers.push(Answer::Runtime(*space, runtime(&maps)));
     }
+    answers.extend(callers(&directory, code, &maps, &request.callers));
     let places = request.places.iter();
     answers.extend(places.map(|key| Answer::Place(*key, shared_place(&maps, key.address))));
     if !request.files.is_empty() {
@@ -156,38 +204,45 @@ fn maps_of(directory: &Path) -> Option<Vec<MemoryMap>> {
     Some(process.maps().ok()?.into_iter().collect())
 }
 
-fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
+pub(super) fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
     maps.iter()
         .find(|map| (map.address.0..map.address.1).contains(&address))
 }
 
-fn file_of(map: &MemoryMap) -> (u64, u64) {
+pub(super) fn file_of(map: &MemoryMap) -> (u64, u64) {
     let (major, minor) = map.dev;
     let device = u64::from(major.unsigned_abs()) << 32 | u64::from(minor.unsigned_abs());
     (device, map.inode)
 }
 
 /// Whose code is at an instruction pointer, which stands behind the system call.
-fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
-    let other = || {
+pub(super) fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
+    let other = |library| {
         Arc::new(Site {
-            library: Library::Other,
+            library,
             function: None,
+            caller: None,
         })
     };
     let at = ip.saturating_sub(1);
     let Some(map) = mapping(maps, at) else {
         return Arc::new(Site::UNREAD);
     };
-    let MMapPath::Path(path) = &map.pathname else {
-        return other();
+    let path = match &map.pathname {
+        MMapPath::Path(path) => inside(directory, path),
+        MMapPath::Vdso => return other(Library::Vdso),
+        _ => return other(Library::Other),
     };
-    let path = directory
-        .join("root")
-        .join(path.strip_prefix("/").unwrap_or(path));
     let offset = at - map.address.0 + map.offset;
     let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::new(code.site(file_of(map), offset, &path))
+}
+
+/// A path as the process itself sees it.
+pub(super) fn inside(directory: &Path, path: &Path) -> PathBuf {
+    directory
+        .join("root")
+        .join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The run-time system, by the library or the program that is mapped.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use foldhash::HashSet as FastSet;
 
-use super::address_space::{AddressSpaces, Answer, Request};
+use probe_ebpf::lock::LockKey;
+
+use super::address_space::{AddressSpaces, Answer, Frame, Request};
 use super::patience::stuck;
 use crate::model::locks::memory::SharedMemory;
 use crate::model::locks::protocol::{self, glibc};
@@ -28,9 +30,15 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
         }
     }
     spaces.ask(requests);
+    let requests = requests_for_callers(snapshot, spaces, &stuck);
+    spaces.ask(requests);
     for thread in &mut snapshot.threads {
         let Some(open) = &mut thread.futex else { continue };
-        if let Some(site) = spaces.sites.get(&(thread.space, open.wait.ip)) {
+        let key = LockKey {
+            space: thread.space,
+            address: open.wait.address,
+        };
+        if let Some(site) = spaces.site_at(&key, open.wait.ip) {
             open.site = Arc::clone(site);
         }
     }
@@ -64,9 +72,30 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
             Answer::Signals(pid, handles) => {
                 memory.handles_signals.insert(pid, handles);
             }
-            Answer::Site(..) | Answer::Runtime(..) => {}
+            Answer::Site(..) | Answer::Caller(..) | Answer::Runtime(..) => {}
         }
     }
+}
+
+/// Who called what waits, where the site alone does not tell: once for each lock.
+fn requests_for_callers(
+    snapshot: &Snapshot,
+    spaces: &AddressSpaces,
+    stuck: &HashSet<u32>,
+) -> HashMap<u32, Request> {
+    let mut requests: HashMap<u32, Request> = HashMap::new();
+    for thread in &snapshot.threads {
+        let Some(open) = &thread.futex else { continue };
+        let key = key_of(thread, open);
+        let ip = open.wait.ip;
+        let site = spaces.sites.get(&(thread.space, ip));
+        let unknown = site.is_some_and(|site| site.needs_caller()) && spaces.asks_for_caller(&key);
+        if unknown && thread.sp != 0 && !stuck.contains(&thread.pid) {
+            let frame = Frame { ip, sp: thread.sp };
+            requests.entry(thread.pid).or_default().callers.insert(key, frame);
+        }
+    }
+    requests
 }
 
 /// Where futexes lie that several processes may share, and those whose owner is not a thread of the waiter's

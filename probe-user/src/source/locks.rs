@@ -119,6 +119,7 @@ impl BpfSource {
             edges,
             aliases,
             sites,
+            callers: self.spaces.callers_of(seen.keys()),
         })
     }
 
@@ -180,6 +181,7 @@ fn over(snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Tables {
     Tables {
         aliases: names.collect(),
         sites: tables.sites.clone(),
+        callers: tables.callers.clone(),
         edges: edges
             .filter(|(key, stats)| is_over(&key.lock, stats.last_ns))
             .collect(),

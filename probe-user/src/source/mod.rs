@@ -22,6 +22,7 @@
 pub mod accounts;
 mod address_space;
 pub mod bpf;
+mod caller;
 pub mod cgroup;
 mod code;
 pub mod describe;

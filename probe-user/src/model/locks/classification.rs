@@ -74,7 +74,7 @@ pub fn classify(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u64) 
         Kind::Unknown if contended => Kind::Mutex,
         Kind::Unknown => idle_kind(evidence),
         // A count that passes through the value of a lock.
-        Kind::Mutex if !contended && protocol.role == Role::ByBehaviour => idle_kind(evidence),
+        Kind::Mutex if !contended && protocol.role != Role::Lock => idle_kind(evidence),
         kind => kind,
     };
     classification(kind, contended, protocol.has_owner)

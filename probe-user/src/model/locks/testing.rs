@@ -56,6 +56,7 @@ fn site(ip: u64) -> Arc<Site> {
     Arc::new(Site {
         library,
         function: function.map(str::to_owned),
+        caller: None,
     })
 }
 

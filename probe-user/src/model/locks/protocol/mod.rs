@@ -134,7 +134,7 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
         Library::Glibc => glibc::identify(wait),
         Library::Musl => musl::identify(wait),
         Library::Syscall => callers::identify(wait),
-        Library::Go | Library::Other => own::identify(wait),
+        Library::Go | Library::Vdso | Library::Other => own::identify(wait),
         // Nothing is proved by a word whose protocol is not known.
         Library::Unread => Protocol {
             owner: None,

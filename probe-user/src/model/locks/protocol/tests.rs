@@ -5,7 +5,7 @@ use probe_ebpf::waiting::{flag, op};
 
 use super::{Protocol, Role, Wait, identify};
 use crate::model::locks::Kind;
-use crate::model::locks::site::{Library, Site};
+use crate::model::locks::site::{Caller, Library, Site};
 
 const AT: usize = (LIVE_BEFORE / 4) as usize;
 
@@ -23,6 +23,11 @@ fn call(operation: u8, flags: u8, value: u32) -> FutexWait {
 
 /// A wait by a library's code, with words of memory at places around the futex word.
 fn protocol(library: Library, call: &FutexWait, words: &[(isize, u32)]) -> Protocol {
+    called(library, None, call, words)
+}
+
+/// The same by a known caller.
+fn called(library: Library, caller: Option<Caller>, call: &FutexWait, words: &[(isize, u32)]) -> Protocol {
     let mut live = LiveFutex {
         valid: u32::try_from(4 * LIVE_WORDS).unwrap(),
         ..LiveFutex::default()
@@ -34,6 +39,7 @@ fn protocol(library: Library, call: &FutexWait, words: &[(isize, u32)]) -> Proto
     let site = Site {
         library,
         function: None,
+        caller,
     };
     identify(Wait {
         call,
@@ -160,4 +166,44 @@ fn initialisers_and_waits_for_any_value_differ() {
     assert_eq!((guard.kind, guard.role), (Kind::Mutex, Role::Lock));
     let counter = protocol(Library::Syscall, &call(op::WAIT, 0, 2), &[]);
     assert_eq!(counter.role, Role::ByBehaviour);
+}
+
+/// The names as rustc 1.63 and 1.95 mangle them.
+#[test]
+fn the_caller_tells_a_mutex_of_rust_from_a_count_of_two() {
+    let kind = |function: Option<&str>, has_symbols| {
+        let caller = Caller {
+            function: function.map(str::to_owned),
+            has_symbols,
+        };
+        let found = called(
+            Library::Syscall,
+            Some(caller),
+            &call(op::WAIT_BITSET, PRIVATE, 2),
+            &[],
+        );
+        (found.kind, found.role)
+    };
+    for mutex in [
+        "_ZN3std3sys4sync5mutex5futex5Mutex14lock_contended17h0e7a3f5bd3b1f1a8E",
+        "_ZN3std3sys4unix5locks11futex_mutex5Mutex14lock_contended17h5f9d0a7c7d7c4f57E",
+    ] {
+        assert_eq!(kind(Some(mutex), true), (Kind::Mutex, Role::Lock));
+    }
+    for condvar in [
+        "_ZN3std3sys4sync7condvar5futex7Condvar21wait_optional_timeout17h1b1f4c2a1c9fb0a5E",
+        "_ZN3std3sys4unix5locks13futex_condvar7Condvar21wait_optional_timeout17h0E",
+    ] {
+        assert_eq!(kind(Some(condvar), true), (Kind::Condvar, Role::ByBehaviour));
+    }
+    assert_eq!(
+        kind(None, true),
+        (Kind::Unknown, Role::ByBehaviour),
+        "a futex of the program's own"
+    );
+    assert_eq!(
+        kind(None, false),
+        (Kind::Mutex, Role::LikelyLock),
+        "stripped: behaviour decides"
+    );
 }
