@@ -111,6 +111,8 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
             let most = |waits: u64| waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE;
             // A semaphore of atomics waits for zero; ping-pong over an atomic for one value and the other.
             let zero = most(evidence.waits_for(Expected::Zero)) && takes_turns(evidence, 2);
+            // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that.
+            let exclusive = exclusive && takes_turns(evidence, 2);
             exclusive || zero || (most(locked) && takes_turns(evidence, 1))
         }
     }

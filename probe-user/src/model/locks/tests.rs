@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use probe_ebpf::lock::{LockKey, Outcome};
+use probe_ebpf::lock::{EXPECTED, Expected, FutexWait, LockKey, OUTCOMES, Outcome};
 use probe_ebpf::state::State;
+use probe_ebpf::waiting::{flag, op};
 use proptest::prelude::*;
 
 use super::deadlock::{Shape, candidates, confirmed};
@@ -294,6 +295,34 @@ fn threads_that_take_turns_wait_for_a_lock() {
         let report = super::tests::report(&turns(waited_each_ns));
         assert!(report.locks.is_empty(), "{waited_each_ns}");
     }
+}
+
+/// C++20's, which waits at a count: the one that comes last never waits, so one of the four is always out.
+#[test]
+fn a_barrier_of_counts_is_no_lock() {
+    let rounds = |outcome| {
+        let mut world = turns(7 * SECOND + SECOND / 2);
+        let stats = world.last_stats();
+        stats.sample = FutexWait {
+            op: op::WAIT,
+            value: 17,
+            ip: 2,
+            flags: flag::PRIVATE,
+            ..stats.sample
+        };
+        stats.expected = [0; EXPECTED];
+        stats.expected[Expected::Other as usize] = 400;
+        stats.timed = 0;
+        stats.outcomes = [0; OUTCOMES];
+        stats.outcomes[outcome as usize] = 400;
+        kind_of(&world)
+    };
+    assert_eq!(rounds(Outcome::WokenMany), (Kind::Barrier, false));
+    assert_eq!(
+        rounds(Outcome::WokenOne),
+        (Kind::Mutex, true),
+        "one at a time: a lock"
+    );
 }
 
 #[test]
