@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,6 +73,8 @@ pub enum Answer {
     Signals(u32, bool),
     /// Its run-time system.
     Runtime(u64, Option<Runtime>),
+    /// Where `CPython` keeps its state.
+    Python(u64, Range<u64>),
 }
 
 /// See the module.
@@ -85,6 +88,8 @@ pub struct AddressSpaces {
     /// By lock, where the instruction alone does not tell; with the time of the look, for memory is used
     /// again.
     callers: HashMap<LockKey, (Instant, Arc<Site>)>,
+    /// By address space: where `CPython` keeps its state.
+    pythons: HashMap<u64, Range<u64>>,
     /// By address space.
     pub runtimes: HashMap<u64, Option<Runtime>>,
 }
@@ -98,6 +103,7 @@ impl AddressSpaces {
             patience: PATIENCE,
             sites: HashMap::new(),
             callers: HashMap::new(),
+            pythons: HashMap::new(),
             runtimes: HashMap::new(),
         }
     }
@@ -107,6 +113,7 @@ impl AddressSpaces {
         if self.sites.len() > REMEMBERED {
             self.sites.clear();
             self.runtimes.clear();
+            self.pythons.clear();
         }
         if self.callers.len() > REMEMBERED {
             self.callers.clear();
@@ -132,6 +139,9 @@ impl AddressSpaces {
                 Answer::Caller(key, site) => {
                     self.callers.insert(*key, (Instant::now(), Arc::clone(site)));
                 }
+                Answer::Python(space, range) => {
+                    self.pythons.insert(*space, range.clone());
+                }
                 Answer::Runtime(space, runtime) => {
                     self.runtimes.insert(*space, *runtime);
                 }
@@ -148,18 +158,21 @@ impl AddressSpaces {
     }
 
     /// The code that waits at a lock: with its caller, if that was looked for.
-    pub fn site_at(&self, key: &LockKey, ip: u64) -> Option<&Arc<Site>> {
+    pub fn site_at(&self, key: &LockKey, ip: u64) -> Option<Arc<Site>> {
         let with_caller = self.callers.get(key).map(|(_, site)| site);
-        with_caller.or_else(|| self.sites.get(&(key.space, ip)))
+        let site = with_caller.or_else(|| self.sites.get(&(key.space, ip)))?;
+        let python = self.pythons.get(&key.space);
+        let inside = python.is_some_and(|state| state.contains(&key.address));
+        Some(if inside && site.library == Library::Glibc {
+            Arc::new(site.inside_python())
+        } else {
+            Arc::clone(site)
+        })
     }
 
-    /// What is known of callers at these locks; the others are forgotten.
-    pub fn callers_of<'k>(&mut self, keys: impl Iterator<Item = &'k LockKey>) -> HashMap<LockKey, Arc<Site>> {
-        let kept: HashMap<LockKey, (Instant, Arc<Site>)> =
-            keys.filter_map(|key| self.callers.remove_entry(key)).collect();
-        self.callers = kept;
-        let known = self.callers.iter();
-        known.map(|(key, (_, site))| (*key, Arc::clone(site))).collect()
+    /// Forgets the callers of all other locks.
+    pub fn keep_callers(&mut self, is_kept: impl Fn(&LockKey) -> bool) {
+        self.callers.retain(|key, _| is_kept(key));
     }
 }
 
@@ -178,6 +191,7 @@ fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> 
     }
     if let Some((space, _)) = request.sites.iter().next() {
         answers.push(Answer::Runtime(*space, runtime(&maps)));
+        answers.extend(python(&directory, code, &maps).map(|range| Answer::Python(*space, range)));
     }
     answers.extend(callers(&directory, code, &maps, &request.callers));
     let places = request.places.iter();
@@ -267,6 +281,28 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
                     || (*word == "ruby" && name.starts_with("ruby"))
             });
             found.map(|(_, runtime)| *runtime)
+        })
+}
+
+/// Where `CPython` keeps its state: in the program, or in its shared library.
+fn python(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap]) -> Option<Range<u64>> {
+    let is_python = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.starts_with(b"python") || name.starts_with(b"libpython")
+    };
+    maps.iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+        .find_map(|map| {
+            let MMapPath::Path(path) = &map.pathname else {
+                return None;
+            };
+            if !is_python(path) {
+                return None;
+            }
+            let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = code.python(file_of(map), map.offset, &inside(directory, path))?;
+            let at = |behind: i128| u64::try_from(i128::from(map.address.0) + behind).ok();
+            Some(at(state.start)?..at(state.end)?)
         })
 }
 

@@ -200,7 +200,7 @@ mod tests {
             };
             spaces.ask(HashMap::from([(std::process::id(), request)]));
             drop(held);
-            spaces.site_at(&key, frame.ip).cloned()
+            spaces.site_at(&key, frame.ip)
         });
         let site = site.unwrap();
         assert_eq!(site.library, Library::Syscall);

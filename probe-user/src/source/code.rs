@@ -41,6 +41,13 @@ impl CodeCache {
         code.as_ref().map_or(Site::UNREAD, |code| code.site(offset))
     }
 
+    /// How far behind a byte of a file the state of `CPython` begins in memory, and where it ends.
+    pub fn python(&mut self, id: FileId, offset: u64, path: &Path) -> Option<Range<i128>> {
+        let code = self.known.entry(id).or_insert_with(|| read(path)).as_ref()?;
+        let (at, python) = (i128::from(code.address(offset)?), code.python.clone()?);
+        Some(i128::from(python.start) - at..i128::from(python.end) - at)
+    }
+
     /// The function at a byte of a file, if it is one of those that wait by `syscall()`; as [`Self::site`].
     pub fn caller(&mut self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
         let code = self.known.entry(id).or_insert_with(|| read(path));
@@ -58,6 +65,8 @@ struct FileCode {
     functions: Functions,
     /// Functions of other libraries that call `syscall()` to wait.
     callers: Functions,
+    /// Where `CPython` keeps its state.
+    python: Option<Range<u64>>,
     /// Whether there is a symbol table besides that of the exported ones.
     has_symbols: bool,
 }
@@ -232,6 +241,7 @@ fn code<'data>(elf: &impl Object<'data>) -> FileCode {
         library,
         functions: names.functions,
         callers: names.callers,
+        python: names.python,
         has_symbols: names.has_symbols,
     }
 }
@@ -241,6 +251,7 @@ fn code<'data>(elf: &impl Object<'data>) -> FileCode {
 struct Names {
     functions: Functions,
     callers: Functions,
+    python: Option<Range<u64>>,
     has_symbols: bool,
     /// The library that a symbol says the file is, or contains; the first of [`FileLibrary`] wins.
     library: Option<FileLibrary>,
@@ -257,6 +268,10 @@ impl Names {
             // libc.so.6; libpthread.so.0 before 2.34; the loader.
             "gnu_get_libc_version" | "__pthread_mutex_lock" | "_rtld_global" if dynamic => {
                 self.found(FileLibrary::Glibc);
+            }
+            "_PyRuntime" => {
+                let end = symbol.address().saturating_add(symbol.size());
+                self.python = Some(symbol.address()..end);
             }
             "__libc_start_main" if dynamic => self.dynamic_musl[0] = true,
             "pthread_create" if dynamic => self.dynamic_musl[1] = true,

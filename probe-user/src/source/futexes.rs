@@ -1,7 +1,6 @@
 //! What a snapshot's futex waits need besides the snapshot: whose code waits, and whose memory it is.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use foldhash::HashSet as FastSet;
 
@@ -39,7 +38,7 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
             address: open.wait.address,
         };
         if let Some(site) = spaces.site_at(&key, open.wait.ip) {
-            open.site = Arc::clone(site);
+            open.site = site;
         }
     }
     let mut memory = SharedMemory::default();
@@ -72,7 +71,7 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
             Answer::Signals(pid, handles) => {
                 memory.handles_signals.insert(pid, handles);
             }
-            Answer::Site(..) | Answer::Caller(..) | Answer::Runtime(..) => {}
+            Answer::Site(..) | Answer::Caller(..) | Answer::Runtime(..) | Answer::Python(..) => {}
         }
     }
 }

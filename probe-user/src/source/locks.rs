@@ -114,12 +114,20 @@ impl BpfSource {
         let sites = sites
             .filter_map(|key| Some((key, Arc::clone(self.spaces.sites.get(&key)?))))
             .collect();
+        self.spaces.keep_callers(|key| seen.contains_key(key));
+        let special = |(key, (wait, _)): (&LockKey, &(FutexWait, u32))| {
+            let site = self.spaces.site_at(key, wait.ip)?;
+            let plain = self.spaces.sites.get(&(key.space, wait.ip));
+            let is_plain = plain.is_some_and(|plain| Arc::ptr_eq(plain, &site));
+            (!is_plain).then_some((*key, site))
+        };
+        let callers = seen.iter().filter_map(special).collect();
         Ok(Tables {
             locks,
             edges,
             aliases,
             sites,
-            callers: self.spaces.callers_of(seen.keys()),
+            callers,
         })
     }
 

@@ -15,6 +15,8 @@ pub enum Library {
     Musl,
     /// The run-time system of Go.
     Go,
+    /// The C library's, at a futex inside `CPython`'s `_PyRuntime`.
+    Python,
     /// Another file, or one without symbols: a static program that was stripped, code made while running.
     Other,
     /// The kernel's own code for 32-bit system calls (`__kernel_vsyscall` in the vDSO): whoever called it.
@@ -65,6 +67,15 @@ impl Site {
     /// The function that called it.
     pub fn calling_function(&self) -> Option<&str> {
         self.caller.as_ref()?.function.as_deref()
+    }
+
+    /// The same code, known to wait at something that belongs to `CPython`.
+    #[must_use]
+    pub fn inside_python(&self) -> Self {
+        Self {
+            library: Library::Python,
+            ..self.clone()
+        }
     }
 
     /// Whether it is known that no function of a known lock called it.

@@ -6,6 +6,7 @@
 //! | [`kernel`] | priority-inheriting mutexes, whose word the kernel itself defines |
 //! | [`glibc`] | mutexes, condition variables, semaphores, readers-writer locks, barriers, once, internal locks |
 //! | [`musl`] | mutexes (plain ones name no owner), condition variables, semaphores, readers-writer locks, internal locks |
+//! | [`python`] | the global interpreter lock of `CPython` |
 //! | [`callers`] | users of the exported `syscall()`: Rust, libstdc++, `parking_lot`, latches of databases |
 //! | [`own`] | programs with system calls of their own: Go, static programs without symbols |
 //!
@@ -19,6 +20,7 @@ pub mod glibc;
 pub mod kernel;
 pub mod musl;
 pub mod own;
+pub mod python;
 
 use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
 
@@ -133,6 +135,7 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
     match wait.site.library {
         Library::Glibc => glibc::identify(wait),
         Library::Musl => musl::identify(wait),
+        Library::Python => python::identify(wait),
         Library::Syscall => callers::identify(wait),
         Library::Go | Library::Vdso | Library::Other => own::identify(wait),
         // Nothing is proved by a word whose protocol is not known.

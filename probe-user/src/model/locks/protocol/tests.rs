@@ -207,3 +207,19 @@ fn the_caller_tells_a_mutex_of_rust_from_a_count_of_two() {
         "stripped: behaviour decides"
     );
 }
+
+#[test]
+fn condition_variables_inside_python_are_its_gil() {
+    let wait = |operation, flags, value| protocol(Library::Python, &call(operation, flags, value), &[]);
+    let gil = wait(op::WAIT_BITSET, PRIVATE | flag::TIMED, 0);
+    assert_eq!(
+        (gil.name, gil.kind, gil.role),
+        ("the GIL", Kind::Mutex, Role::Lock)
+    );
+    let inside = protocol(Library::Python, &call(op::WAIT, PRIVATE, 2), &mutex(42, 0));
+    assert_eq!(
+        (inside.name, inside.owner),
+        ("mutex", Some(42)),
+        "the mutex that guards it"
+    );
+}
