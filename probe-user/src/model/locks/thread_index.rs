@@ -133,15 +133,6 @@ impl<'a> ThreadIndex<'a> {
             let tid = protocol_of(other, open).owner?;
             Some(open.wait.op == op::LOCK_PI && tid == thread.inner_tid())
         };
-        if found.is_empty() {
-            // Nothing is left of it in registers or on the stack. If one thread waits for this one, at a
-            // priority-inheriting mutex, what was refused would have closed the circle with it.
-            let threads = self.tables().by_tid.values().copied();
-            let own = |other: &&Thread| other.space == thread.space && waits_for_us(other) == Some(true);
-            let mut waiters = threads.filter(own);
-            let one = waiters.next().filter(|_| waiters.next().is_none())?;
-            return Some(Owner::Live(one));
-        }
         let mut circle = found
             .iter()
             .map(|(_, tid)| owner(*tid))
