@@ -50,6 +50,7 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
             memory.runtimes.insert(thread.pid, *runtime);
         }
     }
+    memory.gaps = std::mem::take(&mut snapshot.memory.gaps);
     snapshot.memory = memory;
 }
 

@@ -31,6 +31,7 @@ mod futexes;
 pub mod happened;
 pub mod limits;
 pub mod locks;
+pub mod memory;
 pub mod patience;
 pub mod proc;
 pub mod resolve;

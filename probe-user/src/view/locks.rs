@@ -8,6 +8,7 @@ use super::states::lost;
 use super::table::{Align, Table, cut};
 use crate::model::blocked::syscall_name;
 use crate::model::locks::deadlock::{Deadlock, Shape};
+use crate::model::locks::memory::MemoryGap;
 use crate::model::locks::report::{Code, Doing, Edge, Holder, Lock, Parallelism, Pattern, Report};
 use crate::model::locks::site::Runtime;
 use crate::model::locks::stall::{Reason, Stall, Stalled};
@@ -61,6 +62,7 @@ pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(idle(report));
+    lines.extend(memory_gaps(report));
     lines.extend(runtimes(report));
     lines.into_iter().map(|line| cut(&line, look.width)).collect()
 }
@@ -390,6 +392,14 @@ fn idle(report: &Report) -> String {
         return "not contention: nothing".to_owned();
     }
     format!("not contention, threads: {}", parts.join(", "))
+}
+
+/// Processes whose memory was left out, which is why the holders of their locks are not known.
+fn memory_gaps(report: &Report) -> Vec<String> {
+    let line = |(&pid, (gap, comm)): (&u32, &(MemoryGap, Comm))| {
+        format!("memory of {comm} {pid} was not read: {}", gap.text())
+    };
+    report.memory_gaps.iter().take(EDGES).map(line).collect()
 }
 
 /// Processes whose run-time system schedules threads at locks of its own, which no futex shows.

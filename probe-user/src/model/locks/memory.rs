@@ -4,13 +4,44 @@
 //! A tid that memory names can only be the owner if that thread could have written it, so its process has to
 //! map the same memory. Filled in by `source/`, for the few waits where it matters.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use probe_ebpf::lock::LockKey;
 
 use super::LockId;
 use super::site::Runtime;
 use crate::model::thread::ThreadId;
+
+/// Why memory of a process was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryGap {
+    /// Its memory map is locked by a writer, or a writer waits for it.
+    Locked,
+    /// A futex lies in a page of a file whose file system may not answer.
+    OfFile,
+    /// A read of its memory did not come back.
+    Hangs,
+}
+
+impl MemoryGap {
+    /// The name used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Locked => "memory_map_locked",
+            Self::OfFile => "file_may_not_answer",
+            Self::Hangs => "does_not_answer",
+        }
+    }
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Locked => "its memory map is locked",
+            Self::OfFile => "it lies in a file whose file system may not answer",
+            Self::Hangs => "reading it did not come back",
+        }
+    }
+}
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +59,10 @@ pub struct SharedMemory {
     /// Whether processes handle signals by code of their own, which may release a semaphore; only of those
     /// that were asked.
     pub handles_signals: HashMap<u32, bool>,
+    /// Processes whose memory was not read.
+    pub gaps: BTreeMap<u32, MemoryGap>,
     /// Run-time systems, by process.
-    pub runtimes: HashMap<u32, Runtime>,
+    pub runtimes: BTreeMap<u32, Runtime>,
 }
 
 impl SharedMemory {
