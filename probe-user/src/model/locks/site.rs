@@ -13,6 +13,8 @@ pub enum Library {
     Syscall,
     /// The musl C library.
     Musl,
+    /// A static program without symbols that has musl in it: musl's code, or one that calls its `syscall()`.
+    StrippedMusl,
     /// The run-time system of Go.
     Go,
     /// Another file, or one without symbols: a static program that was stripped, code made while running.
