@@ -81,6 +81,7 @@ enum FileLibrary {
     Musl,
     StaticGlibc,
     StaticMusl,
+    StrippedMusl,
     Go,
     None,
 }
@@ -119,7 +120,40 @@ fn read(path: &Path) -> Option<FileCode> {
         parse(&headers, sections, sections)?
     };
     let data = Sparse::read(&file, &sections)?;
-    parse(&data, code, code)
+    let mut found = parse(&data, code, code)?;
+    if found.library == FileLibrary::None && has_musl(&file) {
+        found.library = FileLibrary::StrippedMusl;
+    }
+    Some(found)
+}
+
+/// The beginning of musl's table of messages (`src/errno/__strerror.h`), which `printf()` brings into every
+/// static program: what is left of the library when its symbols are gone.
+const OF_MUSL: &[u8] = b"No error information\0Illegal byte sequence\0Domain error\0";
+/// Constants that are searched of a file.
+const CONSTANTS: u64 = 16 << 20;
+
+/// Whether a file is a static program with musl in it.
+fn has_musl(file: &File) -> bool {
+    let headers = ReadCache::new(file);
+    let Some(Some(Range { start, end })) = parse(&headers, constants, constants) else {
+        return false;
+    };
+    let size = end.saturating_sub(start).min(CONSTANTS);
+    let Ok(size) = usize::try_from(size) else {
+        return false;
+    };
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, start).is_ok() && memchr::memmem::find(&bytes, OF_MUSL).is_some()
+}
+
+/// Where the constants of a static program stand in its file.
+fn constants<'data>(elf: &impl Object<'data>) -> Option<Range<u64>> {
+    if elf.section_by_name(".interp").is_some() {
+        return None;
+    }
+    let (start, size) = elf.section_by_name(".rodata")?.file_range()?;
+    Some(start..start.saturating_add(size))
 }
 
 /// Where the sections with symbols and their names stand, and the tables of sections and segments.
@@ -325,6 +359,7 @@ impl FileCode {
         };
         let library = match self.library {
             FileLibrary::Go => Library::Go,
+            FileLibrary::StrippedMusl => Library::StrippedMusl,
             FileLibrary::None => Library::Other,
             _ if function == Some("syscall") => Library::Syscall,
             FileLibrary::Glibc => Library::Glibc,

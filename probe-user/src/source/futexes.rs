@@ -9,7 +9,7 @@ use probe_ebpf::lock::LockKey;
 use super::address_space::{AddressSpaces, Answer, Frame, Request};
 use super::patience::stuck;
 use crate::model::locks::memory::SharedMemory;
-use crate::model::locks::protocol::{self, glibc};
+use crate::model::locks::protocol;
 use crate::model::locks::stall::{self, STALL_AFTER_NS};
 use crate::model::locks::thread_index::wait_of;
 use crate::model::locks::{LockId, is_shared, key_of};
@@ -117,7 +117,7 @@ fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32
         let wait = wait_of(thread, open);
         let owner = protocol::identify(wait).owner;
         let foreign = owner.is_some_and(|tid| !own.contains(&(thread.space, tid)));
-        let endless = glibc::is_endless(wait);
+        let endless = protocol::is_endless(wait);
         let waits = idle.contains(&thread.pid);
         if !(is_shared(&open.wait) || foreign || endless || waits) {
             continue;

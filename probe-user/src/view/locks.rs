@@ -112,12 +112,15 @@ fn absent_owner(deadlock: &Deadlock) -> String {
         let (holder, pid) = (party(holder), holder.pid);
         return format!("for a lock that {holder} of the parent {pid} held when it forked");
     }
-    let owner = deadlock.dead_owner.unwrap_or(0);
-    format!("for a lock whose holder, thread {owner}, has ended")
+    match deadlock.dead_owner {
+        Some(owner) => format!("for a lock whose holder, thread {owner}, has ended"),
+        None => "for a lock whose holder has ended".to_owned(),
+    }
 }
 
 fn stall_lines(stall: &Stall, report: &Report, width: Option<usize>) -> Vec<String> {
     let why = match stall.reason {
+        Reason::Refused => "refused a lock by the kernel, it sleeps for ever in the C library",
         Reason::NobodyCanWake => "every thread that could wake them waits itself",
         Reason::TookEachOthers => "each at a lock that another of them took last",
     };

@@ -154,12 +154,14 @@ impl ReportBuilder<'_, '_> {
         let target = self.index.target(thread, open)?;
         match target.owner {
             Owner::Live(owner) if !target.joins => Some(Party::of(owner)),
-            Owner::Exited(tid) => Some(self.names.get(tid).unwrap_or(Party {
-                pid: 0,
-                tid,
-                comm: Comm::default(),
-            })),
-            _ => None,
+            Owner::Exited(tid) => tid.map(|tid| {
+                self.names.get(tid).unwrap_or(Party {
+                    pid: 0,
+                    tid,
+                    comm: Comm::default(),
+                })
+            }),
+            Owner::Live(_) | Owner::Parent(_) | Owner::Ambiguous => None,
         }
     }
 

@@ -13,6 +13,8 @@ pub enum Library {
     Syscall,
     /// The musl C library.
     Musl,
+    /// A static program without symbols that has musl in it: musl's code, or one that calls its `syscall()`.
+    StrippedMusl,
     /// The run-time system of Go.
     Go,
     /// The C library's, at a futex inside `CPython`'s `_PyRuntime`.

@@ -2,9 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+<<<<<<< HEAD
 use probe_ebpf::lock::{EXPECTED, Expected, FutexWait, LockKey, OUTCOMES, Outcome};
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::{flag, op};
+=======
+use probe_ebpf::lock::{HAS_WAITERS, LIVE_BEFORE, LockKey, OWNER_DIED, Outcome};
+use probe_ebpf::state::State;
+use probe_ebpf::waiting::flag;
+>>>>>>> corpus
 use proptest::prelude::*;
 
 use super::deadlock::{Shape, candidates, confirmed};
@@ -437,6 +443,60 @@ fn unknown_owners_make_a_stall_never_a_deadlock() {
             .acquirer = acquirer;
     }
     assert_eq!(report(&world).stalls[0].reason, Reason::TookEachOthers);
+}
+
+/// A semaphore that only one thread wants, whose end the others wait for: none is left to post it.
+#[test]
+fn who_waits_alone_at_a_semaphore_is_stalled() {
+    let mut world = World::default();
+    world
+        .waits(101, "a", "semaphore", MU, 0)
+        .waits(100, "main", "join", 0x3000, 101);
+    let stuck = report(&world);
+    assert_eq!(
+        (
+            stuck.stalls.len(),
+            stuck.stalls[0].waits.len(),
+            stuck.stalls[0].others
+        ),
+        (1, 1, 1)
+    );
+    world.waits(102, "b", "semaphore", MU, 0);
+    assert!(report(&world).stalls.is_empty(), "a pool without work");
+}
+
+/// Whatever else the process does: nobody wakes who sleeps for ever.
+#[test]
+fn who_was_refused_a_lock_is_stalled() {
+    let mut world = World::default();
+    world.runs(100, "main").waits(101, "a", "timed", 0x1000_0044, 0);
+    let thread = world.last();
+    thread.sp = 0x1000_0000;
+    let open = thread.futex.as_mut().unwrap();
+    open.wait.flags &= !flag::TIMED;
+    let stuck = report(&world);
+    assert_eq!(stuck.stalls.len(), 1);
+    assert_eq!(
+        (stuck.stalls[0].reason, stuck.stalls[0].waits[0].kind),
+        (Reason::Refused, Kind::PiMutex)
+    );
+    world.last().sp = 0x2000_0000;
+    assert!(report(&world).stalls.is_empty(), "elsewhere somebody may wake it");
+}
+
+/// musl's word of a recursive mutex whose owner has ended says just that.
+#[test]
+fn an_owner_that_left_no_name() {
+    let mut world = World::default();
+    world.runs(100, "main").waits(101, "a", "musl", MU, 0);
+    let open = world.last().futex.as_mut().unwrap();
+    let live = open.live.as_mut().unwrap();
+    let first = (LIVE_BEFORE / 4) as usize;
+    open.wait.value = HAS_WAITERS | OWNER_DIED;
+    (live.words[first - 1], live.words[first]) = (1, open.wait.value);
+    let found = report(&world).deadlocks;
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].shape, found[0].dead_owner), (Shape::DeadOwner, None));
 }
 
 /// What idles by design: parked threads, and conditions that a signal handler may bring about.

@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use probe_ebpf::lock::LockKey;
 use probe_ebpf::waiting::op;
 
-use super::protocol::{self, Protocol, Wait, glibc, musl};
+use super::protocol::{self, Protocol, Wait, musl};
 use super::{LockId, Party, key_of};
 use crate::model::event::Event;
 use crate::model::snapshot::Snapshot;
@@ -40,8 +40,9 @@ pub enum Owner<'a> {
     /// A thread of the process that this one was forked from: it held the lock at that moment, and does not
     /// exist here.
     Parent(&'a Thread),
-    /// A tid that no living thread has that could have written it.
-    Exited(u32),
+    /// A tid that no living thread has that could have written it; `None` if memory says that the owner has
+    /// ended, but not who it was.
+    Exited(Option<u32>),
     /// A tid that several threads may mean, or of which too little is known.
     Ambiguous,
 }
@@ -105,11 +106,14 @@ impl<'a> ThreadIndex<'a> {
         }
         let lock = |owner| Some(Target { owner, joins: false });
         let wait = wait_of(thread, open);
-        if glibc::is_endless(wait) {
+        if protocol::is_endless(wait) {
             return lock(self.refused_by(thread, open)?);
         }
         open.live.as_ref()?;
         let found = protocol::identify(wait);
+        if found.abandoned {
+            return lock(Owner::Exited(None));
+        }
         let owner = self.owner(thread, key_of(thread, open), found.owner?);
         match owner {
             Owner::Live(other) if other.id == thread.id && !found.can_own_itself => None,
@@ -164,7 +168,7 @@ impl<'a> ThreadIndex<'a> {
             .iter()
             .filter(|other| other.pid_namespace == waiter.pid_namespace);
         match alive.next() {
-            None => Owner::Exited(tid),
+            None => Owner::Exited(Some(tid)),
             Some(other) if is_forked_from(waiter, other) => Owner::Parent(other),
             Some(_) => Owner::Ambiguous,
         }
@@ -178,7 +182,7 @@ impl<'a> ThreadIndex<'a> {
         }
         let mut able = named.iter().filter(|thread| maps(thread) == Some(true));
         match (able.next(), able.next()) {
-            (None, _) => Owner::Exited(tid),
+            (None, _) => Owner::Exited(Some(tid)),
             (Some(owner), None) => Owner::Live(owner),
             (Some(_), Some(_)) => Owner::Ambiguous,
         }

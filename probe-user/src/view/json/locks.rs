@@ -104,7 +104,7 @@ struct DeadlockJson {
     kind: &'static str,
     since_ns: u64,
     threads: Vec<MemberJson>,
-    /// Tid of a holder that has ended, as its mutex has it.
+    /// Tid of a holder that has ended, as its mutex has it, if it still has it.
     dead_owner: Option<u32>,
     /// The thread of the parent process that held the lock when this process was forked.
     forked_from: Option<PartyJson>,

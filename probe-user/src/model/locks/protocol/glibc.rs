@@ -111,9 +111,15 @@ fn common(wait: Wait<'_>) -> Protocol {
 /// After `EDEADLK` or `ESRCH` from the kernel, `pthread_mutex_lock()` of a priority-inheriting mutex sleeps
 /// for ever at a zero on its own stack, which nobody can wake ("Delay the thread indefinitely",
 /// `nptl/pthread_mutex_lock.c`).
+///
+/// Semaphores and condition variables that are variables of a function lie there as well, and somebody will
+/// wake those: the counts of their waiters tell, so without memory nothing is known.
 pub fn is_endless(wait: Wait<'_>) -> bool {
-    let untimed = wait.flag(flag::PRIVATE) && !wait.flag(flag::TIMED);
-    wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0 && wait.is_on_own_stack()
+    const FLAGS: u8 = flag::PRIVATE | flag::REALTIME;
+    let untimed = wait.call.flags & (FLAGS | flag::TIMED) == FLAGS;
+    let of_nobody = wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0;
+    let nothing_else = wait.around(0).is_some() && !is_condvar(wait) && !is_semaphore(wait);
+    of_nobody && wait.is_on_own_stack() && nothing_else
 }
 
 /// By the memory before the word: `__wrefs` (the number of waiters, from bit 3 on) is 4 or 8 bytes before
@@ -133,7 +139,8 @@ fn is_condvar(wait: Wait<'_>) -> bool {
 /// The lower half is the value, the upper the number of waiters, then 0 or 128 (private or not).
 fn is_semaphore(wait: Wait<'_>) -> bool {
     let words = wait.words();
-    (1..=0xffff).contains(&words[1]) && matches!(words[2], 0 | 128)
+    let aligned = wait.flag(flag::COMPAT) || wait.call.address & 7 == 0;
+    aligned && (1..=0xffff).contains(&words[1]) && matches!(words[2], 0 | 128)
 }
 
 /// A barrier that is not complete: the number of those who have come stands before the word (the round that
