@@ -17,6 +17,7 @@ use super::caller::callers;
 use super::code::CodeCache;
 use super::patience::within;
 use crate::model::locks::LockId;
+use crate::model::locks::memory::SignalHandlers;
 use crate::model::locks::site::{Library, Runtime, Site};
 use crate::model::thread::ThreadId;
 
@@ -70,7 +71,7 @@ pub enum Answer {
     /// The mutexes, with their owners, one of which a thread waits for, for ever.
     Endless(ThreadId, Vec<(u64, u32)>),
     /// Whether it handles signals itself.
-    Signals(u32, bool),
+    Signals(u32, SignalHandlers),
     /// Its run-time system.
     Runtime(u64, Option<Runtime>),
     /// Where `CPython` keeps its state.
@@ -190,7 +191,14 @@ fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> 
         answers.push(Answer::Site((space, ip), site));
     }
     if let Some((space, _)) = request.sites.iter().next() {
-        answers.push(Answer::Runtime(*space, runtime(&maps)));
+        let go = request
+            .sites
+            .iter()
+            .any(|(_, ip)| site(&directory, code, &maps, *ip).library == Library::Go);
+        answers.push(Answer::Runtime(
+            *space,
+            go.then_some(Runtime::Go).or_else(|| runtime(&maps)),
+        ));
         answers.extend(python(&directory, code, &maps).map(|range| Answer::Python(*space, range)));
     }
     answers.extend(callers(&directory, code, &maps, &request.callers));
@@ -329,23 +337,23 @@ const OF_GLIBC: u64 = 0b111 << 31;
 /// Handlers of faults (Rust's for overflowing stacks) serve the thread that commits them: SIGILL, SIGBUS,
 /// SIGFPE, SIGSEGV.
 const FAULTS: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10;
-/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the
-/// interrupted thread itself.
+/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the main
+/// thread, whatever that waits for.
 const OF_PYTHON: u64 = 1 << 1;
 
-/// Whether a process has handlers of its own that may wake a thread.
-fn handles_signals(directory: &Path) -> Option<bool> {
+/// Which handlers of its own a process has that may wake a thread.
+fn handles_signals(directory: &Path) -> Option<SignalHandlers> {
     let status = fs::read_to_string(directory.join("status")).ok()?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
     let program = fs::read_link(directory.join("exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default().as_encoded_bytes();
-    let harmless = if name.starts_with(b"python") {
-        OF_GLIBC | FAULTS | OF_PYTHON
-    } else {
-        OF_GLIBC | FAULTS
-    };
-    Some(caught & !harmless != 0)
+    let caught = caught & !(OF_GLIBC | FAULTS);
+    Some(match caught {
+        0 => SignalHandlers::None,
+        OF_PYTHON if name.starts_with(b"python") => SignalHandlers::MainThread,
+        _ => SignalHandlers::Any,
+    })
 }
 
 /// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just

@@ -70,7 +70,7 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
                 memory.endless.insert(id, mutex);
             }
             Answer::Signals(pid, handles) => {
-                memory.handles_signals.insert(pid, handles);
+                memory.signal_handlers.insert(pid, handles);
             }
             Answer::Site(..) | Answer::Caller(..) | Answer::Runtime(..) | Answer::Python(..) => {}
         }

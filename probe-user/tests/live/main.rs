@@ -51,6 +51,7 @@ mod prometheus;
 mod refused;
 mod reuse;
 mod service;
+mod sick;
 mod states;
 mod storm;
 mod tree;

@@ -12,6 +12,17 @@ use super::LockId;
 use super::site::Runtime;
 use crate::model::thread::ThreadId;
 
+/// Code of a process's own that a signal starts, and that may release a semaphore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalHandlers {
+    /// There is none.
+    None,
+    /// It ends a wait of the main thread, and does nothing else (Python's for SIGINT).
+    MainThread,
+    /// There may be any.
+    Any,
+}
+
 /// Why memory of a process was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryGap {
@@ -56,9 +67,8 @@ pub struct SharedMemory {
     /// Priority-inheriting mutexes that the stack of a thread points to that sleeps for ever in
     /// `pthread_mutex_lock()`, with their owners' tids: one of them is what it wanted.
     pub endless: HashMap<ThreadId, Vec<(u64, u32)>>,
-    /// Whether processes handle signals by code of their own, which may release a semaphore; only of those
-    /// that were asked.
-    pub handles_signals: HashMap<u32, bool>,
+    /// The code of their own by which processes handle signals; only of those that were asked.
+    pub signal_handlers: HashMap<u32, SignalHandlers>,
     /// Processes whose memory was not read.
     pub gaps: BTreeMap<u32, MemoryGap>,
     /// Run-time systems, by process.
@@ -71,9 +81,12 @@ impl SharedMemory {
         self.places.get(key).copied()
     }
 
-    /// Whether a process may handle signals by code of its own: what is not known may be.
-    pub fn may_handle_signals(&self, pid: u32) -> bool {
-        self.handles_signals.get(&pid).copied().unwrap_or(true)
+    /// What a process may do when a signal comes: what is not known may be anything.
+    pub fn signal_handlers(&self, pid: u32) -> SignalHandlers {
+        self.signal_handlers
+            .get(&pid)
+            .copied()
+            .unwrap_or(SignalHandlers::Any)
     }
 
     /// Whether a process maps the file of a shared lock; `None` if that is not known.

@@ -17,6 +17,7 @@ use probe_ebpf::state::State;
 use probe_ebpf::waiting::flag;
 
 use super::deadlock::Deadlock;
+use super::memory::SignalHandlers;
 use super::protocol::{self, Role};
 use super::thread_index::{ThreadIndex, protocol_of, wait_of};
 use super::{Kind, LockId, Look, Party, key_of};
@@ -163,7 +164,7 @@ pub fn waits_for_signal(thread: &Thread) -> bool {
 fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
     let asleep = thread.condition == Condition::Alive(State::Sleeping);
     if asleep && waits_for_signal(thread) {
-        return !look.snapshot.memory.may_handle_signals(thread.pid);
+        return look.snapshot.memory.signal_handlers(thread.pid) == SignalHandlers::None;
     }
     let Some(open) = thread.futex.as_ref().filter(|open| asleep && is_long(open)) else {
         return false;
@@ -175,11 +176,17 @@ fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
 
 /// What all threads of an address space wait for; `None` if that is what idle programs do.
 fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> Option<Stall> {
-    let waits = threads.iter().filter_map(|thread| {
-        let open = thread.futex.as_ref()?;
-        let joins = index.joined(thread, open).is_some();
-        (!joins).then(|| (*thread, open, protocol_of(thread, open)))
-    });
+    let handlers = look.snapshot.memory.signal_handlers(threads.first()?.pid);
+    // What ends a wait of the main thread, and it may wait for just that, wakes none of the others.
+    let wakes = |thread: &&&Thread| handlers == SignalHandlers::MainThread && thread.is_leader();
+    let waits = threads
+        .iter()
+        .filter(|thread| !wakes(thread))
+        .filter_map(|thread| {
+            let open = thread.futex.as_ref()?;
+            let joins = index.joined(thread, open).is_some();
+            (!joins).then(|| (*thread, open, protocol_of(thread, open)))
+        });
     let waits: Vec<_> = waits.collect();
     let is_lock = |role| matches!(role, Role::Lock | Role::LikelyLock);
     let locks = waits.iter().any(|(_, _, protocol)| is_lock(protocol.role));
@@ -196,12 +203,9 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
         let open = thread.futex.as_ref();
         open.is_some_and(|open| index.joined(thread, open).is_some())
     });
-    let alone = joining.count() + 1 == threads.len();
+    let alone = joining.count() + 1 == threads.len() && handlers == SignalHandlers::None;
     let wants = distinct.len() > 1 || (alone && !semaphores.is_empty());
-    let by_signal = threads
-        .iter()
-        .any(|thread| look.snapshot.memory.may_handle_signals(thread.pid));
-    if !locks && (by_signal || !wants) {
+    if !locks && (handlers == SignalHandlers::Any || !wants) {
         return None;
     }
     let mut stall = stall(look, threads.first()?.pid, Reason::NobodyCanWake);

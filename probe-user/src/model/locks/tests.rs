@@ -2,18 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-<<<<<<< HEAD
-use probe_ebpf::lock::{EXPECTED, Expected, FutexWait, LockKey, OUTCOMES, Outcome};
+use probe_ebpf::lock::{
+    EXPECTED, Expected, FutexWait, HAS_WAITERS, LIVE_BEFORE, LockKey, OUTCOMES, OWNER_DIED, Outcome,
+};
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::{flag, op};
-=======
-use probe_ebpf::lock::{HAS_WAITERS, LIVE_BEFORE, LockKey, OWNER_DIED, Outcome};
-use probe_ebpf::state::State;
-use probe_ebpf::waiting::flag;
->>>>>>> corpus
 use proptest::prelude::*;
 
 use super::deadlock::{Shape, candidates, confirmed};
+use super::memory::SignalHandlers;
 use super::report::{Pattern, Report};
 use super::stall::{Reason, stalls};
 use super::testing::{PID, SPACE, World, look, no_tables};
@@ -508,19 +505,37 @@ fn idle_programs_are_not_stalled() {
     let mut world = World::default();
     world.waits(100, "main", "semaphore", MU, 0);
     assert_eq!(report(&world).stalls.len(), 1, "nobody can post it");
+    assert_eq!(stalls_with(&world, Some(SignalHandlers::Any)), 0, "a handler may");
+    assert_eq!(stalls_with(&world, None), 0, "nobody knows");
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::MainThread)),
+        0,
+        "parked until Ctrl-C"
+    );
+    world.waits(101, "worker", "semaphore", OTHER, 0);
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::MainThread)),
+        0,
+        "one worker is idle"
+    );
+    world.waits(102, "worker", "semaphore", OTHER + 64, 0);
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::MainThread)),
+        1,
+        "two wait for each other"
+    );
+}
+
+/// How many stalls there are if the process handles signals so.
+fn stalls_with(world: &World, handlers: Option<SignalHandlers>) -> usize {
     let mut snapshot = world.snapshot(11 * SECOND, 5);
-    snapshot.memory.handles_signals.insert(PID, true);
+    snapshot.memory.signal_handlers.clear();
+    snapshot
+        .memory
+        .signal_handlers
+        .extend(handlers.map(|handlers| (PID, handlers)));
     let index = ThreadIndex::new(&snapshot);
-    assert!(
-        stalls(look(&snapshot, &world.tables), &index, &[]).is_empty(),
-        "a handler may"
-    );
-    snapshot.memory.handles_signals.clear();
-    let index = ThreadIndex::new(&snapshot);
-    assert!(
-        stalls(look(&snapshot, &world.tables), &index, &[]).is_empty(),
-        "nobody knows"
-    );
+    stalls(look(&snapshot, &world.tables), &index, &[]).len()
 }
 
 /// The part of an open wait that lies before the window is not of the window.

@@ -123,25 +123,35 @@ impl<'a> ThreadIndex<'a> {
 
     /// The owner of the mutex that the kernel refused to let a thread wait for (`EDEADLK`).
     ///
-    /// Of several mutexes that its stack points to, it is the one of another thread that waits in turn for a
-    /// mutex of this one: that circle is what the kernel refuses.
+    /// The kernel refuses what would close a circle: of the mutexes that the stack points to, the one whose owner
+    /// waits in turn for a mutex of this thread; or, if nobody waited for one of those by then, that which the
+    /// thread has itself. What could be either proves nothing.
     fn refused_by(&self, thread: &Thread, open: &OpenWait) -> Option<Owner<'a>> {
-        let found = self.snapshot.memory.endless.get(&thread.id);
-        let found = found.map_or(&[][..], Vec::as_slice);
-        let owner = |tid| self.owner(thread, key_of(thread, open), tid);
-        if let [(_, tid)] = found {
-            return Some(owner(*tid));
-        }
-        let waits_for_us = |other: &Thread| {
-            let open = other.futex.as_ref()?;
-            let tid = protocol_of(other, open).owner?;
-            Some(open.wait.op == op::LOCK_PI && tid == thread.inner_tid())
-        };
-        let mut circle = found
+        let found = self.snapshot.memory.endless.get(&thread.id)?;
+        let owners = found
             .iter()
-            .map(|(_, tid)| owner(*tid))
-            .filter(|owner| matches!(owner, Owner::Live(other) if waits_for_us(other) == Some(true)));
-        circle.next().filter(|_| circle.next().is_none())
+            .map(|(_, tid)| self.owner(thread, key_of(thread, open), *tid));
+        let (own, others): (Vec<_>, Vec<_>) =
+            owners.partition(|owner| matches!(owner, Owner::Live(other) if other.id == thread.id));
+        let waits_for_us = |other: &Thread| {
+            let wait = other.futex.as_ref();
+            let wait = wait.filter(|wait| wait.wait.op == op::LOCK_PI && wait.age_ns >= open.age_ns);
+            let tid = wait.and_then(|wait| protocol_of(other, wait).owner);
+            tid == Some(thread.inner_tid())
+        };
+        let threads = self.tables().by_tid.values();
+        let wanted = threads
+            .filter(|other| other.space == thread.space)
+            .any(|other| waits_for_us(other));
+        match (wanted, own.as_slice(), others.as_slice()) {
+            (false, [one], _) => Some(*one),
+            (true, [], _) => {
+                let closes = |owner: &&Owner<'a>| matches!(owner, Owner::Live(other) if waits_for_us(other));
+                let mut circle = others.iter().filter(closes);
+                circle.next().filter(|_| circle.next().is_none()).copied()
+            }
+            _ => None,
+        }
     }
 
     /// Which thread a tid in the memory of a lock means.

@@ -116,9 +116,22 @@ fn is_writer(wait: Wait<'_>) -> bool {
     state & HAS_WAITERS != 0 && held && wait.call.address & 7 == 4
 }
 
+/// MariaDB's latches (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in twos, bit 0
+/// says that it is taken; behind it stands the number of readers, with bit 31 while a writer has it or waits.
+fn is_innodb_writer(wait: Wait<'_>) -> bool {
+    const MOST: u32 = 0xffff;
+    let readers = wait.call.next;
+    let held = wait.call.value & 1 == 1 && wait.call.value <= MOST;
+    let private = wait.flag(flag::PRIVATE) && !wait.flag(flag::TIMED);
+    private && held && readers & HAS_WAITERS != 0 && readers & !HAS_WAITERS <= MOST
+}
+
 fn others(wait: Wait<'_>) -> Protocol {
     if wait.call.value == GUARD_WAITING {
         return unowned("initialiser of a static variable", Kind::Mutex, Role::Lock);
+    }
+    if is_innodb_writer(wait) {
+        return unowned("InnoDB latch", Kind::Rwlock, Role::Lock);
     }
     unowned("futex", Kind::Unknown, Role::ByBehaviour)
 }

@@ -118,7 +118,8 @@ pub fn is_endless(wait: Wait<'_>) -> bool {
     const FLAGS: u8 = flag::PRIVATE | flag::REALTIME;
     let untimed = wait.call.flags & (FLAGS | flag::TIMED) == FLAGS;
     let of_nobody = wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0;
-    let nothing_else = wait.around(0).is_some() && !is_condvar(wait) && !is_semaphore(wait);
+    let nothing_else =
+        wait.around(-6).is_some() && !is_condvar(wait) && !is_newer_condvar(wait) && !is_semaphore(wait);
     of_nobody && wait.is_on_own_stack() && nothing_else
 }
 
@@ -134,6 +135,15 @@ fn is_condvar(wait: Wait<'_>) -> bool {
     let of_group = wait.around(-6).unwrap_or(0) >> 1;
     let plausible = (1..=TID_LIMIT).contains(&waiters);
     plausible && (of_group != 0 && of_group <= waiters || wait.call.value != 0)
+}
+
+/// The layout from 2.41 on, by the memory before the word: `__wrefs`, before it `__g1_orig_size` and two
+/// `__g_size`, all of them small, and `__g1_start`, a count of 64 bits.
+fn is_newer_condvar(wait: Wait<'_>) -> bool {
+    let second = isize::from(wait.call.address & 7 == 4);
+    let at = |before: isize| wait.around(-before - second).unwrap_or(u32::MAX);
+    let is_count = |word: u32| word >> 3 <= TID_LIMIT;
+    at(1) >> 3 != 0 && [1, 2, 3, 4].into_iter().all(|before| is_count(at(before))) && at(5) <= 0xff
 }
 
 /// The lower half is the value, the upper the number of waiters, then 0 or 128 (private or not).
