@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use object::elf::{FileHeader32, FileHeader64, PT_LOAD, SHT_DYNSYM, SHT_NOBITS, SHT_STRTAB, SHT_SYMTAB};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
@@ -18,23 +18,38 @@ use object::{Endianness, ReadCache, ReadRef};
 use super::bounded::{Bounded, LARGEST_SUM, Window};
 use super::table::{Bytes, Symbol, Table};
 
-/// A table of symbols or names is kept up to this size …
+/// A table of symbols is kept up to this size …
 const KEPT: u64 = 8 << 20;
+/// … its names up to this (a program in Rust with debug information has 10 MB) …
+const KEPT_NAMES: u64 = 24 << 20;
 /// … and gone through up to this: three million symbols.
 const LARGEST_TABLE: u64 = 64 << 20;
 const PAGE: u64 = 4096;
+/// The beginning of musl's table of messages (`src/errno/__strerror.h`), which `printf()` brings into every
+/// static program: what is left of the library when its symbols are gone.
+const OF_MUSL: &[u8] = b"No error information\0Illegal byte sequence\0Domain error\0";
+/// Constants that are searched of a file.
+const CONSTANTS: u64 = 16 << 20;
 
 /// A file, as far as it was read.
 pub struct Elf {
     file: File,
+    contents: Contents,
+    has_musl: OnceLock<bool>,
+    /// Bytes that were kept.
+    pub size: usize,
+}
+
+/// What was found in it.
+struct Contents {
     /// File range and address of each segment.
     segments: Vec<(Range<u64>, u64)>,
     /// Whether it says that it is Go.
-    pub go: bool,
+    go: bool,
+    /// Where the constants of a static program stand.
+    constants: Option<Range<u64>>,
     tables: Vec<Table>,
     unwind: Unwind,
-    /// Bytes that were kept.
-    pub size: usize,
 }
 
 /// The sections that tell how to unwind.
@@ -53,24 +68,24 @@ pub struct Unwind {
 impl Elf {
     /// Reads a file that is `length` bytes long; `None` if it is no ELF file, or breaks a bound.
     pub fn read(file: File, length: u64) -> Option<Self> {
-        let (segments, go, tables, unwind) = Self::parse(&file, length)?;
-        let kept = [&unwind.frames, &unwind.index].into_iter().flatten();
+        let contents = Self::parse(&file, length)?;
+        let Unwind { frames, index, .. } = &contents.unwind;
+        let kept = [frames, index].into_iter().flatten();
         let kept = kept.map(|(_, bytes)| bytes.len());
-        let of_tables = tables
+        let of_tables = contents
+            .tables
             .iter()
             .map(|table| table.entries.kept() + table.names.kept());
         let size = kept.chain(of_tables).sum();
         Some(Self {
             file,
-            segments,
-            go,
-            tables,
-            unwind,
+            contents,
+            has_musl: OnceLock::new(),
             size,
         })
     }
 
-    fn parse(file: &File, length: u64) -> Option<Parsed> {
+    fn parse(file: &File, length: u64) -> Option<Contents> {
         let cache = ReadCache::new(Window {
             file,
             length,
@@ -91,7 +106,7 @@ impl Elf {
 
     /// Where the file wants a byte of it to be in memory.
     pub fn address(&self, offset: u64) -> Option<u64> {
-        let mut segments = self.segments.iter();
+        let mut segments = self.contents.segments.iter();
         let (range, address) = segments.find(|(range, _)| range.contains(&offset))?;
         Some(address.wrapping_add(offset - range.start))
     }
@@ -99,18 +114,35 @@ impl Elf {
     /// Where the file is against where it wants to be, if its first mapping begins at `base`: zero unless it is
     /// position-independent.
     pub fn bias(&self, base: u64) -> Option<u64> {
-        let lowest = self.segments.iter().map(|(_, address)| *address).min()?;
+        let lowest = self.contents.segments.iter().map(|(_, address)| *address).min()?;
         Some(base.wrapping_sub(lowest & !(PAGE - 1)))
+    }
+
+    /// Whether it says that it is Go.
+    pub fn go(&self) -> bool {
+        self.contents.go
+    }
+
+    /// Whether it is a static program with musl in it, by its constants; looked for once.
+    pub fn has_musl(&self) -> bool {
+        *self.has_musl.get_or_init(|| {
+            let constants = self.contents.constants.as_ref();
+            constants.is_some_and(|Range { start, end }| {
+                let size = end.saturating_sub(*start).min(CONSTANTS);
+                bytes(&self.file, *start, size)
+                    .is_some_and(|bytes| memchr::memmem::find(&bytes, OF_MUSL).is_some())
+            })
+        })
     }
 
     /// How to unwind its code.
     pub fn unwind(&self) -> &Unwind {
-        &self.unwind
+        &self.contents.unwind
     }
 
     /// Shows all that are defined here.
     pub fn symbols(&self, mut visit: impl FnMut(Symbol)) {
-        for (number, table) in self.tables.iter().enumerate() {
+        for (number, table) in self.contents.tables.iter().enumerate() {
             table.symbols(number, &self.file, &mut visit);
         }
     }
@@ -118,25 +150,22 @@ impl Elf {
     /// The name of a symbol; `None` if it has none.
     pub fn name(&self, symbol: &Symbol) -> Option<Vec<u8>> {
         let (table, at) = symbol.name;
-        self.tables.get(table)?.name(&self.file, at)
+        self.contents.tables.get(table)?.name(&self.file, at)
     }
 
     /// The name, if it is at hand: those of large tables are not, and to read all of them would take too long.
     pub fn name_at_hand(&self, symbol: &Symbol) -> Option<&[u8]> {
         let (table, at) = symbol.name;
-        self.tables.get(table)?.name_at_hand(at)
+        self.contents.tables.get(table)?.name_at_hand(at)
     }
 }
-
-/// Segments, whether it is Go, tables, and how to unwind.
-type Parsed = (Vec<(Range<u64>, u64)>, bool, Vec<Table>, Unwind);
 
 fn parse<'data, H: FileHeader<Endian = Endianness>>(
     header: &'data H,
     data: Bounded<'data, '_>,
     file: &File,
     wide: bool,
-) -> Option<Parsed> {
+) -> Option<Contents> {
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, data).ok()?.iter();
     let segments = segments.filter(|segment| segment.p_type(endian) == PT_LOAD);
@@ -164,8 +193,22 @@ fn parse<'data, H: FileHeader<Endian = Endianness>>(
         .iter()
         .filter_map(|section| table(&sections, section, endian, data, file, wide))
         .collect();
+    let constants = |section: &H::SectionHeader| {
+        let offset: u64 = section.sh_offset(endian).into();
+        Some(offset..offset.checked_add(section.sh_size(endian).into())?)
+    };
+    let is_static = named(b".interp").is_none();
+    let constants = named(b".rodata")
+        .filter(|section| is_static && section.sh_type(endian) != SHT_NOBITS)
+        .and_then(constants);
     let go = named(b".go.buildinfo").is_some() || named(b".gopclntab").is_some();
-    Some((segments, go, tables, unwind))
+    Some(Contents {
+        segments,
+        go,
+        constants,
+        tables,
+        unwind,
+    })
 }
 
 fn table<'data, H: FileHeader<Endian = Endianness>>(
@@ -202,6 +245,10 @@ fn whole<S: SectionHeader<Endian = Endianness>>(
     }
     let (offset, size): (u64, u64) = (section.sh_offset(endian).into(), section.sh_size(endian).into());
     data.allow(offset, size).ok()?;
+    bytes(file, offset, size)
+}
+
+fn bytes(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let size = usize::try_from(size).ok()?;
     bytes.try_reserve_exact(size).ok()?;
@@ -210,7 +257,7 @@ fn whole<S: SectionHeader<Endian = Endianness>>(
     Some(bytes)
 }
 
-/// A section that may be large.
+/// A section that may be large: left in the file as well where the sum of what is kept of it would be too large.
 fn kept_or_left<S: SectionHeader<Endian = Endianness>>(
     file: &File,
     data: Bounded<'_, '_>,
@@ -218,10 +265,13 @@ fn kept_or_left<S: SectionHeader<Endian = Endianness>>(
     section: &S,
 ) -> Option<Bytes> {
     let (offset, size): (u64, u64) = (section.sh_offset(endian).into(), section.sh_size(endian).into());
-    if size <= KEPT {
-        return whole(file, data, endian, section).map(Bytes::Kept);
-    }
     let names = section.sh_type(endian) == SHT_STRTAB;
+    let most = if names { KEPT_NAMES } else { KEPT };
+    if size <= most
+        && let Some(bytes) = whole(file, data, endian, section)
+    {
+        return Some(Bytes::Kept(bytes));
+    }
     let end = offset.checked_add(size)?;
     let fits = end <= ReadRef::len(data).ok()? && (names || size <= LARGEST_TABLE);
     fits.then_some(Bytes::Left(offset, size))

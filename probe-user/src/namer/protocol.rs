@@ -75,7 +75,7 @@ pub enum FromNamer {
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Question {
-    /// Whose code is at these bytes of file 0.
+    /// Whose code is at these bytes of file 0, and what else its symbols say of them.
     Sites(Vec<u64>),
     /// Which variable is at an address. File 0 is mapped from `base` on.
     Variable {
@@ -134,13 +134,19 @@ pub enum Answer {
     },
 }
 
-/// Whose code it is, and the function.
+/// Whose code it is, the function, and what is known of it as a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteAnswer {
     /// See [`Library`].
     pub library: WireLibrary,
     /// As the symbol table has it.
     pub function: Option<String>,
+    /// The function, if it is one that waits by the `syscall()` of a C library.
+    pub caller: Option<String>,
+    /// Whether the file has a table of all its symbols, not only of those it exports.
+    pub has_symbols: bool,
+    /// How far behind the place the state of `CPython` begins and ends, modulo 2^64.
+    pub python: Option<(u64, u64)>,
 }
 
 /// [`Library`], as it is sent.
@@ -150,6 +156,7 @@ pub enum WireLibrary {
     Glibc,
     Syscall,
     Musl,
+    StrippedMusl,
     Go,
     Other,
 }
@@ -160,6 +167,7 @@ impl From<WireLibrary> for Library {
             WireLibrary::Glibc => Self::Glibc,
             WireLibrary::Syscall => Self::Syscall,
             WireLibrary::Musl => Self::Musl,
+            WireLibrary::StrippedMusl => Self::StrippedMusl,
             WireLibrary::Go => Self::Go,
             WireLibrary::Other => Self::Other,
         }

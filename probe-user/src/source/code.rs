@@ -1,14 +1,16 @@
-//! Whose code an address in a file is, as the namer says; remembered for each file.
+//! What the symbols of a file say of a place in its code, as the namer answers; remembered for each place.
+//!
+//! Whose code it is, the function that calls `syscall()` there, and how far from it `CPython` keeps its state.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::escape;
-use crate::model::locks::site::{Library, Site};
+use crate::model::locks::site::{Caller, Library, Site};
+use crate::namer;
 use crate::namer::file::{FileId, open_below};
-use crate::namer::protocol::{Answer, FileKey, Question, SiteAnswer};
-use crate::namer::{self};
+use crate::namer::protocol::{Answer, FileKey, Question, SiteAnswer, shortened};
 
 /// Places that are remembered; beyond that all are forgotten and asked for again.
 const REMEMBERED: usize = 65_536;
@@ -16,43 +18,74 @@ const REMEMBERED: usize = 65_536;
 /// What was found out about files. Locked for moments only: opening a file may take for ever.
 #[derive(Default)]
 pub struct CodeCache {
-    known: Mutex<HashMap<(FileKey, u64), Site>>,
+    /// `None` where the file cannot be read.
+    known: Mutex<HashMap<(FileKey, u64), Option<Place>>>,
+}
+
+/// One place in a file.
+#[derive(Clone)]
+struct Place {
+    site: Site,
+    caller: Caller,
+    python: Option<(u64, u64)>,
 }
 
 impl CodeCache {
     /// The site at a byte of a file; `path` is where it can be opened, `/proc/PID/root/…`.
     pub fn site(&self, id: FileId, offset: u64, path: &Path) -> Site {
-        let Ok(file) = open_below(path, id) else {
-            return Site::UNREAD;
-        };
-        let place = (file.key, offset);
-        if let Some(known) = self.known().get(&place) {
+        self.place(id, offset, path)
+            .map_or(Site::UNREAD, |place| place.site)
+    }
+
+    /// How far behind a byte of a file the state of `CPython` begins in memory and where it ends, modulo 2^64.
+    pub fn python(&self, id: FileId, offset: u64, path: &Path) -> Option<(u64, u64)> {
+        self.place(id, offset, path)?.python
+    }
+
+    /// The function at a byte of a file, if it is one of those that wait by `syscall()`; as [`Self::site`].
+    pub fn caller(&self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
+        self.place(id, offset, path).map(|place| place.caller)
+    }
+
+    fn place(&self, id: FileId, offset: u64, path: &Path) -> Option<Place> {
+        let file = open_below(path, id).ok()?;
+        let key = (file.key, offset);
+        if let Some(known) = self.known().get(&key) {
             return known.clone();
         }
         let answer = namer::shared().ask(Question::Sites(vec![offset]), &[Some(file)]);
-        let site = match answer {
-            Some(Answer::Sites(sites)) => sites.and_then(|sites| sites.into_iter().next()).map(site),
-            // Late or dead: another look asks again.
-            _ => return Site::UNREAD,
+        // Late or dead: another look asks again.
+        let Some(Answer::Sites(sites)) = answer else {
+            return None;
         };
-        let site = site.unwrap_or(Site::UNREAD);
+        let place = sites.and_then(|sites| sites.into_iter().next()).map(place);
         let mut known = self.known();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(place, site.clone());
-        site
+        known.insert(key, place.clone());
+        place
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<(FileKey, u64), Site>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<(FileKey, u64), Option<Place>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn site(answer: SiteAnswer) -> Site {
-    Site {
-        library: Library::from(answer.library),
-        function: answer.function.map(|name| escape(name.as_bytes())),
+/// The namer may have been taken over by a file that it read: what it says is kept short here.
+fn place(answer: SiteAnswer) -> Place {
+    let text = |name: String| escape(shortened(name).as_bytes());
+    Place {
+        site: Site {
+            library: Library::from(answer.library),
+            function: answer.function.map(text),
+            caller: None,
+        },
+        caller: Caller {
+            function: answer.caller.map(text),
+            has_symbols: answer.has_symbols,
+        },
+        python: answer.python,
     }
 }
 
@@ -63,10 +96,18 @@ mod tests {
     use super::super::address_space::tests::mapping_of;
     use super::*;
 
-    fn site_of(address: u64) -> Site {
+    /// What `CPython` calls its state, in this test.
+    #[unsafe(export_name = "_PyRuntime")]
+    static STATE: [u8; 48] = [1; 48];
+
+    fn of<T>(address: u64, ask: impl Fn(CodeCache, FileId, u64, &Path) -> T) -> T {
         let (path, offset, id) = mapping_of(address);
         let path = PathBuf::from("/proc/self/root").join(path.strip_prefix("/").unwrap());
-        CodeCache::default().site(id, offset, &path)
+        ask(CodeCache::default(), id, offset, &path)
+    }
+
+    fn site_of(address: u64) -> Site {
+        of(address, |code, id, offset, path| code.site(id, offset, path))
     }
 
     /// This test's own C library, found as the agent finds it.
@@ -82,11 +123,35 @@ mod tests {
     }
 
     #[test]
+    fn the_state_of_python_is_found_from_any_place_in_the_file() {
+        let state = (&raw const STATE).expose_provenance() as u64;
+        let here = (site_of as *const ()).expose_provenance() as u64;
+        let (start, end) = of(here, |code, id, offset, path| code.python(id, offset, path)).unwrap();
+        assert_eq!(here.wrapping_add(start), state);
+        assert_eq!(here.wrapping_add(end), state + 48);
+    }
+
+    /// This program has symbols, and none of its own functions waits by `syscall()`.
+    #[test]
+    fn a_function_that_does_not_wait_is_another_caller() {
+        let here = (site_of as *const ()).expose_provenance() as u64;
+        let caller = of(here, |code, id, offset, path| code.caller(id, offset, path));
+        let expected = Caller {
+            function: None,
+            has_symbols: true,
+        };
+        assert_eq!(caller, Some(expected));
+    }
+
+    #[test]
     fn what_cannot_be_read_proves_nothing() {
         let (_, _, id) = mapping_of(libc::syscall as *const () as u64);
         for path in ["nothing", "dev/zero", "proc/self/status", "etc/passwd"] {
             let path = Path::new("/proc/self/root").join(path);
-            assert_eq!(CodeCache::default().site(id, 0, &path), Site::UNREAD);
+            let code = CodeCache::default();
+            assert_eq!(code.site(id, 0, &path), Site::UNREAD);
+            assert_eq!(code.caller(id, 0, &path), None);
+            assert_eq!(code.python(id, 0, &path), None);
         }
     }
 }

@@ -9,6 +9,7 @@ mod mutants;
 #[expect(dead_code, reason = "the live tests use all of it")]
 #[path = "../live/common/random.rs"]
 mod random;
+mod sites;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
