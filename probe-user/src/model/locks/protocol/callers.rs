@@ -116,7 +116,7 @@ fn is_writer(wait: Wait<'_>) -> bool {
     state & HAS_WAITERS != 0 && held && wait.call.address & 7 == 4
 }
 
-/// MariaDB's latches (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in twos, bit 0
+/// Latches of `MariaDB` (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in twos, bit 0
 /// says that it is taken; behind it stands the number of readers, with bit 31 while a writer has it or waits.
 fn is_innodb_writer(wait: Wait<'_>) -> bool {
     const MOST: u32 = 0xffff;
