@@ -342,9 +342,11 @@ fn handles_signals(directory: &Path) -> Option<SignalHandlers> {
     let program = fs::read_link(directory.join("exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default().as_encoded_bytes();
     let caught = caught & !(OF_GLIBC | FAULTS);
+    let python = name.starts_with(b"python");
     Some(match caught {
+        // Where SIGINT is ignored (in the background of a shell) its main thread parks all the same.
+        0 | OF_PYTHON if python => SignalHandlers::MainThread,
         0 => SignalHandlers::None,
-        OF_PYTHON if name.starts_with(b"python") => SignalHandlers::MainThread,
         _ => SignalHandlers::Any,
     })
 }
@@ -358,7 +360,11 @@ fn endless_mutexes(directory: &Path, sp: u64, saved: &[u64]) -> Option<Vec<(u64,
     let (words, _) = stack.as_chunks::<8>();
     let mut found: HashMap<u64, u32> = HashMap::new();
     let on_stack = words.iter().map(|word| u64::from_le_bytes(*word));
-    for pointer in saved.iter().copied().chain(on_stack) {
+    // glibc 2.36 has the address of the mutex's kind (16) in a register by then, and not that of the mutex.
+    let in_registers = saved
+        .iter()
+        .flat_map(|&register| [register, register.wrapping_sub(16)]);
+    for pointer in in_registers.chain(on_stack) {
         let mut mutex = [0; 20];
         if pointer < 4096 || pointer % 4 != 0 || memory.read_exact_at(&mut mutex, pointer).is_err() {
             continue;

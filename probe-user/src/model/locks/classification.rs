@@ -140,6 +140,10 @@ fn is_exclusive(evidence: &Evidence<'_>, window_ns: u64) -> bool {
 
 /// What a futex of no known protocol looks like while it is idle.
 fn idle_kind(evidence: &Evidence<'_>) -> Kind {
+    if evidence.ended() == 0 {
+        // Nobody has seen how such a wait ends.
+        return Kind::Unknown;
+    }
     if !evidence.several_waiters {
         return Kind::Parker;
     }
@@ -149,7 +153,7 @@ fn idle_kind(evidence: &Evidence<'_>) -> Kind {
     if together && counts && evidence.take_turns() >= 2 && evidence.sample.op == op::WAIT {
         return Kind::Barrier;
     }
-    if evidence.sample.op == op::WAIT_BITSET || evidence.ended_by(Outcome::WokenMany) > 0 {
+    if evidence.sample.op == op::WAIT_BITSET {
         return Kind::Condvar;
     }
     Kind::Unknown

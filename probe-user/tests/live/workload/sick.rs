@@ -24,7 +24,7 @@ use crate::{ready, sys};
 
 const PAGE: usize = 4096;
 /// How many pages the file has: the first is answered, the others never.
-const PAGES: u64 = 64;
+const PAGES: usize = 64;
 const FILE: &str = "words";
 const INODE: u64 = 2;
 const TTL: Duration = Duration::from_secs(3600);
@@ -33,7 +33,7 @@ fn attributes(inode: u64) -> FileAttr {
     let is_file = inode == INODE;
     FileAttr {
         ino: INodeNo(inode),
-        size: if is_file { PAGES * PAGE as u64 } else { 0 },
+        size: if is_file { (PAGES * PAGE) as u64 } else { 0 },
         blocks: 1,
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,
@@ -148,7 +148,10 @@ fn keep_mounts() {
     assert!(done, "{}", std::io::Error::last_os_error());
 }
 
-static TIDS: [AtomicI32; 3] = [const { AtomicI32::new(0) }; 3];
+static TIDS: [AtomicI32; 4] = [const { AtomicI32::new(0) }; 4];
+/// Whether the reader has had time to lock the memory map, and whether a new mapping was made all the same.
+static LOCKED: AtomicBool = AtomicBool::new(false);
+static MAPPED: AtomicBool = AtomicBool::new(false);
 /// What the waiter of `locked` waits at: a mutex of nobody.
 static WORD: AtomicU32 = AtomicU32::new(2);
 
@@ -186,7 +189,7 @@ pub fn client(mode: &str, file: &str) {
         .write(true)
         .open(Path::new(file))
         .expect("a file");
-    let length = PAGES as usize * PAGE;
+    let length = PAGES * PAGE;
     // SAFETY: a new mapping, for ever.
     let map = unsafe {
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -217,21 +220,32 @@ pub fn client(mode: &str, file: &str) {
         nap_until(|| sleeps(0));
         println!("mapped");
         std::thread::sleep(Duration::from_millis(100));
-        member(1, "pp-reader", move || {
-            let memory = File::open("/proc/self/mem").expect("own memory");
-            let mut byte = [0];
-            let _ = memory.read_exact_at(&mut byte, far as u64);
-        });
-        nap_until(|| sleeps(1));
+        // A thread's stack is mapped: all threads have to be there before the map is locked.
         member(2, "pp-mapper", || {
+            while !LOCKED.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             // SAFETY: a new mapping.
             unsafe {
                 let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
                 libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, kind, -1, 0);
             }
-            std::thread::sleep(Duration::from_secs(3600));
+            MAPPED.store(true, SeqCst);
         });
-        nap_until(|| sleeps(2));
+        nap_until(|| TIDS[2].load(SeqCst) != 0);
+        member(1, "pp-reader", move || {
+            let memory = File::open("/proc/self/mem").expect("own memory");
+            let mut byte = [0];
+            TIDS[3].store(1, SeqCst);
+            let _ = memory.read_exact_at(&mut byte, far as u64);
+        });
+        while TIDS[3].load(SeqCst) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        LOCKED.store(true, SeqCst);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!MAPPED.load(SeqCst), "the reader holds the map's lock");
     }
     sys::set_name(b"pp-sick");
     sys::pause();
