@@ -145,7 +145,13 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
         return protocol;
     }
     match wait.site.library {
-        Library::Glibc => glibc::identify(wait),
+        Library::Glibc => {
+            let found = glibc::identify(wait);
+            let used_for = wait.site.calling_function().and_then(callers::semaphore_of);
+            used_for
+                .filter(|_| found.kind == Kind::Semaphore)
+                .unwrap_or(found)
+        }
         Library::Musl => musl::identify(wait),
         Library::Python => python::identify(wait),
         Library::Syscall => callers::identify(wait),
