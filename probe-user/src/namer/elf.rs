@@ -16,6 +16,7 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{Endianness, ReadCache, ReadRef};
 
 use super::bounded::{Bounded, LARGEST_SUM, Window};
+use super::site::FileCode;
 use super::table::{Bytes, Symbol, Table};
 
 /// A table of symbols is kept up to this size …
@@ -35,7 +36,8 @@ const CONSTANTS: u64 = 16 << 20;
 pub struct Elf {
     file: File,
     contents: Contents,
-    has_musl: OnceLock<bool>,
+    /// What its symbols say of whose code it is, once that was asked for.
+    pub code: OnceLock<FileCode>,
     /// Bytes that were kept.
     pub size: usize,
 }
@@ -80,7 +82,7 @@ impl Elf {
         Some(Self {
             file,
             contents,
-            has_musl: OnceLock::new(),
+            code: OnceLock::new(),
             size,
         })
     }
@@ -123,16 +125,14 @@ impl Elf {
         self.contents.go
     }
 
-    /// Whether it is a static program with musl in it, by its constants; looked for once.
+    /// Whether it is a static program with musl in it, by its constants.
     pub fn has_musl(&self) -> bool {
-        *self.has_musl.get_or_init(|| {
-            let constants = self.contents.constants.as_ref();
-            constants.is_some_and(|Range { start, end }| {
-                let size = end.saturating_sub(*start).min(CONSTANTS);
-                bytes(&self.file, *start, size)
-                    .is_some_and(|bytes| memchr::memmem::find(&bytes, OF_MUSL).is_some())
-            })
-        })
+        let Some(Range { start, end }) = self.contents.constants else {
+            return false;
+        };
+        let size = end.saturating_sub(start).min(CONSTANTS);
+        let constants = bytes(&self.file, start, size);
+        constants.is_some_and(|bytes| memchr::memmem::find(&bytes, OF_MUSL).is_some())
     }
 
     /// How to unwind its code.

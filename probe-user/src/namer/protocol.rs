@@ -147,6 +147,8 @@ pub struct SiteAnswer {
     pub has_symbols: bool,
     /// How far behind the place the state of `CPython` begins and ends, modulo 2^64.
     pub python: Option<(u64, u64)>,
+    /// The function of the program that waits at its semaphores, if it is known.
+    pub semaphores: Option<String>,
 }
 
 /// [`Library`], as it is sent.

@@ -305,15 +305,14 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
 }
 
 /// Which function of the program itself waits at semaphores, if it is a program that is known.
-fn semaphores(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap]) -> Option<Caller> {
+fn semaphores(directory: &Path, code: &CodeCache, maps: &[MemoryMap]) -> Option<Caller> {
     let known = |path: &Path| path.file_name().is_some_and(|name| name == "postgres");
     let program = maps.iter().find_map(|map| match &map.pathname {
         MMapPath::Path(path) if known(path) => Some((map, path)),
         _ => None,
     });
     let (map, path) = program?;
-    let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
-    code.semaphores(file_of(map), &inside(directory, path))
+    code.semaphores(file_of(map), map.offset, &inside(directory, path))
 }
 
 /// Where `CPython` keeps its state: in the program, or in its shared library.

@@ -28,6 +28,7 @@ struct Place {
     site: Site,
     caller: Caller,
     python: Option<(u64, u64)>,
+    semaphores: Option<String>,
 }
 
 impl CodeCache {
@@ -42,17 +43,12 @@ impl CodeCache {
         self.place(id, offset, path)?.python
     }
 
-    /// The function that waits at the semaphores of a program, if it has one that is known.
-    pub fn semaphores(&mut self, id: FileId, path: &Path) -> Option<Caller> {
-        let code = self.known.entry(id).or_insert_with(|| read(path)).as_ref()?;
-        let mut functions = code.callers.values().map(|(_, name)| name);
+    /// The function that waits at the semaphores of a program, if it has one that is known; the byte is any of it.
+    pub fn semaphores(&self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
+        let place = self.place(id, offset, path)?;
         Some(Caller {
-            function: Some(
-                functions
-                    .find(|name| callers::semaphore_of(name).is_some())?
-                    .clone(),
-            ),
-            has_symbols: code.has_symbols,
+            function: Some(place.semaphores?),
+            ..place.caller
         })
     }
 
@@ -100,6 +96,7 @@ fn place(answer: SiteAnswer) -> Place {
             has_symbols: answer.has_symbols,
         },
         python: answer.python,
+        semaphores: answer.semaphores.map(text),
     }
 }
 

@@ -159,3 +159,12 @@ fn the_state_of_python_is_told_from_the_place() {
         "no sum breaks"
     );
 }
+
+/// Of any place in the file, whatever is there.
+#[test]
+fn the_function_that_waits_at_semaphores_is_told_of_its_program() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let semaphores = |name| said(&with_function(directory.path(), name, 1), 0).semaphores;
+    assert_eq!(semaphores("PGSemaphoreLock").as_deref(), Some("PGSemaphoreLock"));
+    assert_eq!(semaphores("PGSemaphoreUnlock"), None);
+}
