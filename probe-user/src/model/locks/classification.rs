@@ -111,7 +111,11 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
             let most = |waits: u64| waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE;
             // A semaphore of atomics waits for zero, and libstdc++'s wakes all who share a word of its pool;
             // ping-pong over an atomic waits for one value and the other, a barrier for ever new ones.
-            let zero = most(evidence.waits_for(Expected::Zero)) && evidence.take_turns() >= 2;
+            // musl's semaphores wait for all bits.
+            let nothing = evidence.waits_for(Expected::Zero);
+            let all_bits = evidence.waits_for(Expected::AllOnes);
+            let taken = most(nothing) || (evidence.sample.op == op::WAIT && most(all_bits));
+            let zero = taken && evidence.take_turns() >= 2;
             // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that.
             let exclusive = exclusive && takes_turns(evidence, 2);
             exclusive || zero || (most(locked) && takes_turns(evidence, 1))
