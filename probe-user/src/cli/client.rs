@@ -83,7 +83,10 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
         "never" => return Ok(Target::Never),
         _ => {}
     }
-    if let Some(path) = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text)) {
+    if let Some(path) = text
+        .strip_prefix("unix:")
+        .or_else(|| text.starts_with('/').then_some(text))
+    {
         return Ok(Target::Socket(path.into()));
     }
     let (tls, address) = match text.split_once("://") {
@@ -115,7 +118,9 @@ pub struct Client {
 
 /// Somebody is there, but not somebody to be believed: nothing else is tried.
 #[derive(Debug, thiserror::Error)]
-#[error("{at} is held by {holder}, who is neither root nor procprobe nor you: not asked (--connect names another agent)")]
+#[error(
+    "{at} is held by {holder}, who is neither root nor procprobe nor you: not asked (--connect names another agent)"
+)]
 struct Stranger {
     at: String,
     holder: String,
@@ -146,8 +151,17 @@ impl Client {
         let (target, status, body) = runtime()?.block_on(self.ask(path))?;
         if status != 200 {
             let said = String::from_utf8_lossy(&body);
-            let first: String = said.lines().next().unwrap_or_default().chars().take(300).collect();
-            anyhow::bail!("the agent at {target} says: {} (status {status})", escape(first.trim().as_bytes()));
+            let first: String = said
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(300)
+                .collect();
+            anyhow::bail!(
+                "the agent at {target} says: {} (status {status})",
+                escape(first.trim().as_bytes())
+            );
         }
         answer(&body).with_context(|| format!("{target} does not answer as an agent does"))
     }
@@ -251,7 +265,9 @@ impl Client {
 /// The first address of a name.
 fn first_of(host: &str, port: u16) -> io::Result<SocketAddr> {
     let mut addresses = (host, port).to_socket_addrs()?;
-    addresses.next().ok_or_else(|| io::Error::other("the name has no address"))
+    addresses
+        .next()
+        .ok_or_else(|| io::Error::other("the name has no address"))
 }
 
 /// Whether what `uid` holds is an agent's: root's, the packaged agent's, or our own.
@@ -355,13 +371,31 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_shown_as_they_are_written() {
-        for text in ["10.0.0.1:9982", "[::1]:1", "https://node7.example:443", "/run/x.sock"] {
+        for text in [
+            "10.0.0.1:9982",
+            "[::1]:1",
+            "https://node7.example:443",
+            "/run/x.sock",
+        ] {
             assert_eq!(parse_target(text).unwrap().to_string(), text);
         }
         assert_eq!(parse_target("unix:/a"), Ok(Target::Socket("/a".into())));
         assert_eq!(parse_target("http://a:1/"), parse_target("a:1"));
         assert_eq!(parse_target("auto"), Ok(Target::Auto));
-        for wrong in ["", "9982", "a", "a:", ":1", "a:99999", "::1:9", "ftp://a:1", "a b:1", "joe:secret@a:1", "a/b:1", "a\r\nx:1"] {
+        for wrong in [
+            "",
+            "9982",
+            "a",
+            "a:",
+            ":1",
+            "a:99999",
+            "::1:9",
+            "ftp://a:1",
+            "a b:1",
+            "joe:secret@a:1",
+            "a/b:1",
+            "a\r\nx:1",
+        ] {
             assert!(parse_target(wrong).is_err(), "{wrong}");
         }
     }
@@ -369,9 +403,19 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_refused_and_what_is_one_can_be_shown() {
         let tree = |body: &str| answer::<Tree>(body.as_bytes());
-        for wrong in ["", "  PID  S\u{1b}]0;title\u{7}", "{}", "[]", "{\"schema\":\"procprobe/v2\"}", "{\"schema\":\"procprobe/v1\"}"] {
+        for wrong in [
+            "",
+            "  PID  S\u{1b}]0;title\u{7}",
+            "{}",
+            "[]",
+            "{\"schema\":\"procprobe/v2\"}",
+            "{\"schema\":\"procprobe/v1\"}",
+        ] {
             let error = tree(wrong).unwrap_err();
-            assert!(!format!("{error:#}").contains(char::is_control), "{wrong:?}: {error:#}");
+            assert!(
+                !format!("{error:#}").contains(char::is_control),
+                "{wrong:?}: {error:#}"
+            );
         }
         let good = "{\"schema\":\"procprobe/v1\",\"taken_at\":\"\\u001b[2J\",\"window_ns\":0,\"source\":\"bpf\",\
                     \"complete\":true,\"lost\":{},\"withheld\":[\"\\u001b]52;c;eA==\\u0007\"],\"processes\":[]}";

@@ -52,7 +52,9 @@ pub fn init(verbose: u8, bpf_log: bool) {
 pub fn detach() -> io::Result<()> {
     // The library panics where there is no thread to be had: one is tried first.
     std::thread::Builder::new().spawn(|| {})?;
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
+    let builder = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING);
     let (writer, guard) = builder.thread_name("log").finish(io::stderr());
     let detached = Detached {
         dropped: writer.error_counter(),
@@ -94,7 +96,11 @@ impl Write for Line {
         let dropped = detached.dropped.dropped_lines();
         let before = detached.said.swap(dropped, Ordering::Relaxed);
         if dropped > before {
-            let _ = writeln!(writer, "procprobe: {} lines of the log found no room", dropped - before);
+            let _ = writeln!(
+                writer,
+                "procprobe: {} lines of the log found no room",
+                dropped - before
+            );
         }
         let _ = writer.write(line);
         Ok(line.len())

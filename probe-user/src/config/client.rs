@@ -81,10 +81,13 @@ impl BasicAuth {
         about: &dyn Fn(String) -> Complaint,
     ) -> Result<(), Complaint> {
         match (&self.password, &self.password_file) {
-            (Some(_), Some(_)) => Err(about("password and password_file are both there (keep one)".to_owned())),
+            (Some(_), Some(_)) => Err(about(
+                "password and password_file are both there (keep one)".to_owned(),
+            )),
             (None, Some(file)) => {
                 let file = directory.join(file);
-                let text = file::read_text(&file).map_err(|error| Complaint::about(&file, error.to_string()))?;
+                let text =
+                    file::read_text(&file).map_err(|error| Complaint::about(&file, error.to_string()))?;
                 self.password = Some(text.trim_end_matches(['\r', '\n']).to_owned());
                 Ok(())
             }
@@ -113,17 +116,29 @@ mod tests {
         )
         .unwrap();
         let auth = config.basic_auth.unwrap();
-        assert_eq!((auth.username.as_str(), auth.password.as_deref()), ("joe", Some("pass word")));
-        assert_eq!(config.tls_config.ca_file.unwrap(), directory.path().join("ca.crt"));
+        assert_eq!(
+            (auth.username.as_str(), auth.password.as_deref()),
+            ("joe", Some("pass word"))
+        );
+        assert_eq!(
+            config.tls_config.ca_file.unwrap(),
+            directory.path().join("ca.crt")
+        );
         for (text, what) in [
             ("basic_auth:\n  user: joe\n", "user"),
-            ("basic_auth:\n  username: joe\n  password: a\n  password_file: secret\n", "both"),
+            (
+                "basic_auth:\n  username: joe\n  password: a\n  password_file: secret\n",
+                "both",
+            ),
             ("basic_auth:\n  username: joe\n  password_file: none\n", "none"),
             ("tls_config:\n  cert_file: a\n", "key_file"),
             ("proxy_url: http://x\n", "proxy_url"),
         ] {
             let complaint = read(text).unwrap_err();
-            assert!(complaint.contains(what) && !complaint.contains('\n'), "{text}: {complaint}");
+            assert!(
+                complaint.contains(what) && !complaint.contains('\n'),
+                "{text}: {complaint}"
+            );
         }
     }
 }

@@ -63,7 +63,11 @@ mod tests {
         assert_eq!(read_text(&file).unwrap(), "text");
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(read(&link).unwrap(), b"text", "a link to one is as good: Kubernetes mounts them so");
+        assert_eq!(
+            read(&link).unwrap(),
+            b"text",
+            "a link to one is as good: Kubernetes mounts them so"
+        );
         fs::write(&file, vec![b'#'; (1 << 20) + 1]).unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("longer"));
         fs::write(&file, [0xff]).unwrap();
@@ -72,10 +76,17 @@ mod tests {
         let name = CString::new(fifo.to_str().unwrap()).unwrap();
         // SAFETY: a path that ends with NUL, and a mode.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-        for (path, what) in [(fifo.as_path(), "a FIFO"), (Path::new("/dev/zero"), "a device"), (directory.path(), "a directory")] {
+        for (path, what) in [
+            (fifo.as_path(), "a FIFO"),
+            (Path::new("/dev/zero"), "a device"),
+            (directory.path(), "a directory"),
+        ] {
             let error = read(path).unwrap_err().to_string();
             assert_eq!(error, format!("it is {what}, not a regular file"));
         }
-        assert_eq!(read(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            read(&directory.path().join("none")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

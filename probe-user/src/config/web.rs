@@ -131,7 +131,11 @@ impl WebConfig {
         for (user, hash) in &self.basic_auth_users {
             let remedy = format!("`htpasswd -nBC 10 {user}` prints one");
             match bcrypt::HashParts::from_str(hash) {
-                Err(_) => return wrong(format!("the password of user {user} is no bcrypt hash ({remedy})")),
+                Err(_) => {
+                    return wrong(format!(
+                        "the password of user {user} is no bcrypt hash ({remedy})"
+                    ));
+                }
                 Ok(parts) if parts.get_cost() > COSTLIEST => {
                     return wrong(format!(
                         "the password of user {user} has the cost {}: each guess of anybody would keep the agent busy for \

@@ -26,7 +26,10 @@ pub fn user_name(uid: u32) -> String {
         id == Some(uid)
     });
     let name = name.and_then(|line| line.split(':').next());
-    name.map_or_else(|| format!("uid {uid}"), |name| crate::model::escape(name.as_bytes()))
+    name.map_or_else(
+        || format!("uid {uid}"),
+        |name| crate::model::escape(name.as_bytes()),
+    )
 }
 
 /// The third field of the line that begins with a name: both files have the number there.

@@ -137,7 +137,11 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_of_a_user_gets_in_each_time() {
         let hash = bcrypt::hash("se:cret", 4).unwrap();
-        let users = Users::new(BTreeMap::from([("joe".to_owned(), hash)]), Workers::start(1).unwrap()).unwrap();
+        let users = Users::new(
+            BTreeMap::from([("joe".to_owned(), hash)]),
+            Workers::start(1).unwrap(),
+        )
+        .unwrap();
         for _ in 0..3 {
             assert!(users.admit(Some(&header("joe:se:cret"))).await);
             for wrong in ["joe:se:cre", "joe:", "jo:se:cret", "joe", "", "nobody:nobody's"] {

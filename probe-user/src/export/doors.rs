@@ -67,7 +67,9 @@ impl Doors {
         let listener = UnixListener::from(descriptor.try_clone()?);
         if let Ok(address) = listener.local_addr() {
             // Who may connect is the unit's business (SocketGroup=): the file has it.
-            let gid = address.as_pathname().and_then(|path| Some(fs::metadata(path).ok()?.gid()));
+            let gid = address
+                .as_pathname()
+                .and_then(|path| Some(fs::metadata(path).ok()?.gid()));
             self.unix.push((listener, trusted(gid.unwrap_or(0))));
             return Ok(());
         }
@@ -92,7 +94,10 @@ impl Doors {
                 if error.kind() == io::ErrorKind::AddrInUse {
                     tracing::info!("no socket: {} is another agent's", path.display());
                 } else {
-                    tracing::warn!("no socket at {}: {error} (socket = \"none\" leaves it out)", path.display());
+                    tracing::warn!(
+                        "no socket at {}: {error} (socket = \"none\" leaves it out)",
+                        path.display()
+                    );
                 }
                 Ok(())
             }
@@ -126,7 +131,9 @@ fn inherited() -> io::Result<Vec<OwnedFd>> {
     let descriptors = sd_notify::listen_fds()?;
     // SAFETY: the service manager opened them for this process alone, which takes them once, here, before it opens any
     // descriptor of its own under those numbers.
-    Ok(descriptors.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect())
+    Ok(descriptors
+        .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+        .collect())
 }
 
 fn bind(address: SocketAddr, is_only: bool) -> anyhow::Result<TcpListener> {
@@ -135,7 +142,8 @@ fn bind(address: SocketAddr, is_only: bool) -> anyhow::Result<TcpListener> {
     } else {
         "procprobe.socket holds another address: systemctl edit procprobe.socket, or systemctl mask --now it"
     };
-    TcpListener::bind(address).map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error} ({remedy})"))
+    TcpListener::bind(address)
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error} ({remedy})"))
 }
 
 /// Makes a socket that is right from the moment it can be seen: under another name first. One that nobody listens at any more
@@ -150,7 +158,11 @@ fn make(path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     }
     match UnixStream::connect(path) {
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) => {}
         Err(error) => return Err(error),
     }
     if fs::symlink_metadata(path).is_ok_and(|found| !is_socket(&found)) {
@@ -204,7 +216,11 @@ mod tests {
         };
         let doors = Doors::open(&config).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing beside it");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing beside it"
+        );
         let refused = Doors::open(&config).unwrap_err().to_string();
         assert!(refused.contains("--socket"), "another agent has it: {refused}");
         drop(doors);

@@ -62,14 +62,16 @@ impl EngineThread {
             last_ms: AtomicU64::new(0),
         });
         let beat = Arc::clone(&pulse);
-        std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(engine, &asked, &beat)));
-            let why = match outcome {
-                Ok(()) => "nobody asks it any more".to_owned(),
-                Err(panic) => format!("it panicked: {}", said(&*panic)),
-            };
-            let _ = ended.send(why);
-        })?;
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(engine, &asked, &beat)));
+                let why = match outcome {
+                    Ok(()) => "nobody asks it any more".to_owned(),
+                    Err(panic) => format!("it panicked: {}", said(&*panic)),
+                };
+                let _ = ended.send(why);
+            })?;
         Ok((Self { questions, pulse }, end))
     }
 
@@ -114,9 +116,7 @@ impl EngineThread {
         let question = move |engine: &mut Engine| {
             let _ = answer.send(question(engine));
         };
-        self.questions
-            .send(Box::new(question))
-            .map_err(|_| NoAnswer)?;
+        self.questions.send(Box::new(question)).map_err(|_| NoAnswer)?;
         Ok(answered)
     }
 }

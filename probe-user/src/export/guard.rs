@@ -118,7 +118,9 @@ const RESERVED: usize = 4;
 pub fn guarded(router: Router, limits: &Limits, rules: Rules) -> Router {
     let gate = Gate {
         rules,
-        queries: Arc::new(Semaphore::new(limits.max_connections.saturating_sub(RESERVED).max(1))),
+        queries: Arc::new(Semaphore::new(
+            limits.max_connections.saturating_sub(RESERVED).max(1),
+        )),
         turns: Arc::new(Semaphore::new(limits.max_scrapes)),
         windows: Arc::new(Semaphore::new(MAX_WINDOWS)),
         timeout: limits.request_timeout,
@@ -165,7 +167,8 @@ fn foreign(policy: &Policy, way: Option<Way>, request: &Request) -> Option<Respo
     if !is_plain_loopback || policy.names.include(request.uri(), request.headers()) {
         return None;
     }
-    let text = "this is not the host you named (ask by address or as localhost, or add the name to http.hosts)\n";
+    let text =
+        "this is not the host you named (ask by address or as localhost, or add the name to http.hosts)\n";
     Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
 }
 

@@ -57,10 +57,26 @@ mod tests {
 
     #[test]
     fn who_asks_for_gzip_gets_it_and_who_refuses_it_does_not() {
-        for yes in [&["gzip"][..], &["GZIP;q=0.1"], &["br, gzip"], &["br", "gzip"], &["*"], &["*;q=0, gzip"]] {
+        for yes in [
+            &["gzip"][..],
+            &["GZIP;q=0.1"],
+            &["br, gzip"],
+            &["br", "gzip"],
+            &["*"],
+            &["*;q=0, gzip"],
+        ] {
             assert!(accepts(yes), "{yes:?}");
         }
-        for no in [&[][..], &["br"], &["gzip;q=0"], &["br, gzip;q=0.0"], &["*;q=0"], &["*, gzip; q=0"], &["identity"], &[",;,"]] {
+        for no in [
+            &[][..],
+            &["br"],
+            &["gzip;q=0"],
+            &["br, gzip;q=0.0"],
+            &["*;q=0"],
+            &["*, gzip; q=0"],
+            &["identity"],
+            &[",;,"],
+        ] {
             assert!(!accepts(no), "{no:?}");
         }
     }
@@ -71,7 +87,9 @@ mod tests {
         let packed = compressed(text.as_bytes()).unwrap();
         assert!(packed.len() < text.len() / 10);
         let mut out = String::new();
-        flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut out).unwrap();
+        flate2::read::GzDecoder::new(packed.as_slice())
+            .read_to_string(&mut out)
+            .unwrap();
         assert_eq!(out, text);
         assert!(compressed(b"ok").is_none());
     }

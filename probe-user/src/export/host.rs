@@ -27,7 +27,10 @@ impl Names {
             .get_all(header::HOST)
             .iter()
             .all(|value| value.to_str().is_ok_and(|host| self.has(host)));
-        named && uri.authority().is_none_or(|authority| self.has(authority.as_str()))
+        named
+            && uri
+                .authority()
+                .is_none_or(|authority| self.has(authority.as_str()))
     }
 
     fn has(&self, authority: &str) -> bool {
@@ -58,14 +61,32 @@ mod tests {
     fn addresses_and_own_names_mean_this_host_and_others_do_not() {
         let names = Names(vec!["node7".to_owned(), "metrics.example".to_owned()]);
         for ours in [
-            "127.0.0.1:9982", "127.0.0.1", "[::1]:9982", "10.1.2.3", "localhost", "LOCALHOST:9982", "localhost.",
-            "a.localhost", "node7:9982", "NODE7", "metrics.example.:1",
+            "127.0.0.1:9982",
+            "127.0.0.1",
+            "[::1]:9982",
+            "10.1.2.3",
+            "localhost",
+            "LOCALHOST:9982",
+            "localhost.",
+            "a.localhost",
+            "node7:9982",
+            "NODE7",
+            "metrics.example.:1",
         ] {
             assert!(names.has(ours), "{ours}");
         }
         for foreign in [
-            "evil.example", "evil.example:9982", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost",
-            "node7.evil.example", "", "a b", "[::1", "xn--e28h.example", "127.0.0.1@evil.example",
+            "evil.example",
+            "evil.example:9982",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "notlocalhost",
+            "node7.evil.example",
+            "",
+            "a b",
+            "[::1",
+            "xn--e28h.example",
+            "127.0.0.1@evil.example",
         ] {
             assert!(!names.has(foreign), "{foreign}");
         }
@@ -75,7 +96,9 @@ mod tests {
     fn every_place_where_a_name_stands_counts() {
         let names = Names::default();
         let headers = |hosts: &[&'static str]| {
-            let hosts = hosts.iter().map(|&host| (header::HOST, HeaderValue::from_static(host)));
+            let hosts = hosts
+                .iter()
+                .map(|&host| (header::HOST, HeaderValue::from_static(host)));
             hosts.collect::<HeaderMap>()
         };
         let mut two = headers(&["localhost"]);

@@ -60,7 +60,10 @@ impl Shared {
 }
 
 /// All families of one look.
-fn gather(engine: &EngineThread, registry: &Registry) -> anyhow::Result<Vec<prometheus::proto::MetricFamily>> {
+fn gather(
+    engine: &EngineThread,
+    registry: &Registry,
+) -> anyhow::Result<Vec<prometheus::proto::MetricFamily>> {
     let looked = engine.ask(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
     let mut families = looked?;
     let cpu = collector::cpu_time();
@@ -124,7 +127,9 @@ fn why(rejection: &QueryRejection) -> String {
 fn line(text: &str) -> String {
     let said = text.find("unknown field").map_or(text, |at| &text[at..]);
     let line = match complaint::unknown_field(said) {
-        Some((name, known)) if known.is_empty() => format!("unknown parameter {name} (this takes no parameters)"),
+        Some((name, known)) if known.is_empty() => {
+            format!("unknown parameter {name} (this takes no parameters)")
+        }
         Some((name, known)) => format!("unknown parameter {name} ({})", complaint::hint(name, &known)),
         None => text.to_owned(),
     };
@@ -173,7 +178,10 @@ impl Leaving {
 }
 
 fn respond(kind: &'static str, is_packed: bool, body: impl IntoResponse) -> Response {
-    let headers = [(header::CONTENT_TYPE, kind), (header::VARY, "accept, accept-encoding")];
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::VARY, "accept, accept-encoding"),
+    ];
     if is_packed {
         return (headers, [(header::CONTENT_ENCODING, "gzip")], body).into_response();
     }
@@ -410,7 +418,11 @@ impl Drop for WindowGuard {
     }
 }
 
-async fn states(State(shared): State<Shared>, Asked(query): Asked<StatesQuery>, leaving: Leaving) -> Response {
+async fn states(
+    State(shared): State<Shared>,
+    Asked(query): Asked<StatesQuery>,
+    leaving: Leaving,
+) -> Response {
     let by = By::from_name(&query.by);
     let (Some(window), Some(by)) = (window_of(&query.window), by) else {
         let text = "for= takes a duration up to 60s, by= one of thread, process, comm, unit\n";
@@ -500,7 +512,10 @@ mod tests {
                 "x: unknown field `x`, there are no fields",
                 "unknown parameter x (this takes no parameters)\n",
             ),
-            ("pid: invalid digit found in string", "pid: invalid digit found in string\n"),
+            (
+                "pid: invalid digit found in string",
+                "pid: invalid digit found in string\n",
+            ),
             ("a\u{1b}[2J: unknown", "a\\u{1b}[2J: unknown\n"),
         ] {
             assert_eq!(line(words), told);

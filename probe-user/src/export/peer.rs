@@ -78,7 +78,8 @@ const MOST_GROUPS: usize = 65_536;
 fn supplementary(stream: &UnixStream) -> io::Result<Vec<u32>> {
     let mut groups = vec![0_u32; 64];
     loop {
-        let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(libc::socklen_t::MAX);
+        let mut length =
+            libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(libc::socklen_t::MAX);
         // SAFETY: the buffer is as long as `length` says, and the kernel writes no more than that.
         let outcome = unsafe {
             libc::getsockopt(

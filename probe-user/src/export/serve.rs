@@ -128,7 +128,9 @@ impl Server {
 
     async fn tcp(self, stream: TcpStream, seat: Seat) {
         let _ = stream.set_nodelay(true);
-        let is_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let is_loopback = stream
+            .local_addr()
+            .is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let tls = self.rules.web.borrow().tls.clone();
         let way = Way::Tcp {
             plain_loopback: is_loopback && tls.is_none(),
@@ -162,7 +164,12 @@ impl Server {
     }
 
     /// Serves the requests of one connection.
-    async fn requests(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, seat: &Seat, way: Way) {
+    async fn requests(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        seat: &Seat,
+        way: Way,
+    ) {
         let router = self.router;
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let busy = seat.busy();

@@ -87,7 +87,9 @@ fn nodes(processes: &[ProcessJson]) -> Vec<Node<'_>> {
 
 /// The state of a name; `None` for one that only another version knows.
 fn condition(name: &str) -> Option<Condition> {
-    Condition::ALL.into_iter().find(|condition| condition.name() == name)
+    Condition::ALL
+        .into_iter()
+        .find(|condition| condition.name() == name)
 }
 
 /// The table as it grows, with a colour for each row.
@@ -118,7 +120,10 @@ impl Drawing {
     fn process(&mut self, node: &Node<'_>, command: &str) {
         let prefix = self.branches.prefix(node);
         let process = node.process;
-        let speaks = process.threads.iter().find(|thread| thread.tid == process.state_of);
+        let speaks = process
+            .threads
+            .iter()
+            .find(|thread| thread.tid == process.state_of);
         let began_ns = process.threads.iter().map(|thread| thread.start_ns).min();
         let began_ns = began_ns.unwrap_or(process.start_ns);
         if let Some(thread) = speaks {
@@ -149,7 +154,11 @@ impl Drawing {
             _ => UNKNOWN.to_owned(),
         };
         // `ps` has no letter for frozen threads.
-        let letter = if is_frozen { Some('F') } else { condition.map(Condition::letter) };
+        let letter = if is_frozen {
+            Some('F')
+        } else {
+            condition.map(Condition::letter)
+        };
         self.table.row(vec![
             id.to_string(),
             letter.unwrap_or('?').to_string(),

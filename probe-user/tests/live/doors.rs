@@ -52,7 +52,10 @@ impl Doors {
         write!(stream, "GET {path} HTTP/1.1\r\nconnection: close\r\n{lines}\r\n").expect("asking");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an answer");
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        let end = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a head");
         let head = String::from_utf8(answer[..end].to_vec()).expect("UTF-8");
         (head.to_lowercase(), answer[end + 4..].to_vec())
     }
@@ -125,7 +128,10 @@ fn tcp_tells_what_everybody_may_know_and_the_socket_everything() {
         let withheld = list(&told, "withheld");
         for field in fields {
             assert_eq!(known(&told, field), 0, "{field} of {path}");
-            assert!(withheld.contains(&Value::from(*field)), "{field} of {path}: {withheld:?}");
+            assert!(
+                withheld.contains(&Value::from(*field)),
+                "{field} of {path}: {withheld:?}"
+            );
         }
         let text = told.to_string();
         assert!(!text.contains("0x7f") && !text.contains("0x55"), "{path}: {text}");
@@ -134,8 +140,14 @@ fn tcp_tells_what_everybody_may_know_and_the_socket_everything() {
     let told = doors.json("/api/v1/locks?for=200ms");
     let ids: Vec<&Value> = list(&told, "locks").iter().map(|lock| &lock["id"]).collect();
     let of_edges = list(&told, "edges").iter().map(|edge| &edge["lock"]);
-    assert!(ids.iter().all(|id| id.as_str().is_some_and(|id| id.starts_with("lock-"))));
-    assert!(of_edges.clone().count() > 0 && of_edges.clone().all(|lock| ids.contains(&lock)), "{told}");
+    assert!(
+        ids.iter()
+            .all(|id| id.as_str().is_some_and(|id| id.starts_with("lock-")))
+    );
+    assert!(
+        of_edges.clone().count() > 0 && of_edges.clone().all(|lock| ids.contains(&lock)),
+        "{told}"
+    );
     doors.agent.stop();
     // Configured, TCP tells it as well.
     let doors = Doors::open(&live, &["--expose-details", "--expose-cmdline"]);
@@ -156,18 +168,34 @@ fn a_page_that_had_its_own_name_lead_here_reads_nothing() {
     let own = fs::read_to_string("/proc/sys/kernel/hostname").expect("its name");
     let own = own.trim();
     for path in ["/api/v1/zombies", "/metrics", "/healthz", "/nowhere"] {
-        for foreign in ["host: evil.example:9982\r\n", "host: localhost\r\nhost: evil.example\r\n", "host: \r\n"] {
+        for foreign in [
+            "host: evil.example:9982\r\n",
+            "host: localhost\r\nhost: evil.example\r\n",
+            "host: \r\n",
+        ] {
             let (head, body) = doors.ask(path, foreign);
             assert_eq!(&head[9..12], "421", "{path} {foreign}: {head}");
             assert!(body.len() < 200 && !head.contains("access-control"), "{head}");
         }
     }
-    for ours in [doors.agent.address.as_str(), "localhost:1", "[::1]", own, "metrics.example"] {
-        assert_eq!(doors.status("/healthz", &format!("host: {ours}\r\n")), "200", "{ours}");
+    for ours in [
+        doors.agent.address.as_str(),
+        "localhost:1",
+        "[::1]",
+        own,
+        "metrics.example",
+    ] {
+        assert_eq!(
+            doors.status("/healthz", &format!("host: {ours}\r\n")),
+            "200",
+            "{ours}"
+        );
     }
     fs::write(&config, "").expect("writing a configuration");
     doors.agent.running.signal(libc::SIGHUP);
-    eventually("the name to be foreign", || doors.status("/healthz", "host: metrics.example\r\n") == "421");
+    eventually("the name to be foreign", || {
+        doors.status("/healthz", "host: metrics.example\r\n") == "421"
+    });
     doors.agent.stop();
 }
 
@@ -189,7 +217,10 @@ fn what_nobody_understands_is_refused_and_not_left_out() {
         let (head, body) = doors.ask(&format!("/api/v1/{query}"), "host: localhost\r\n");
         let body = String::from_utf8(body).expect("UTF-8");
         assert_eq!(&head[9..12], "400", "{query}: {body}");
-        assert!(body.contains(hint) && body.lines().count() == 1, "{query}: {body}");
+        assert!(
+            body.contains(hint) && body.lines().count() == 1,
+            "{query}: {body}"
+        );
     }
     // A scrape has always taken any: `params` of a scrape configuration may be for another exporter.
     assert_eq!(doors.status("/metrics?collect=x", "host: localhost\r\n"), "200");
@@ -204,10 +235,21 @@ fn answers_are_compressed_for_whom_that_suits() {
     let doors = Doors::open(&live, &[]);
     for path in ["/metrics", "/api/v1/tree"] {
         let (head, plain) = doors.ask(path, "host: localhost\r\n");
-        assert!(!head.contains("content-encoding") && head.contains("vary: "), "{head}");
+        assert!(
+            !head.contains("content-encoding") && head.contains("vary: "),
+            "{head}"
+        );
         let (head, packed) = doors.ask(path, "host: localhost\r\naccept-encoding: gzip\r\n");
-        assert!(head.contains("content-encoding: gzip") && packed.starts_with(&[0x1f, 0x8b]), "{head}");
-        assert!(packed.len() < plain.len() / 3, "{} of {}", packed.len(), plain.len());
+        assert!(
+            head.contains("content-encoding: gzip") && packed.starts_with(&[0x1f, 0x8b]),
+            "{head}"
+        );
+        assert!(
+            packed.len() < plain.len() / 3,
+            "{} of {}",
+            packed.len(),
+            plain.len()
+        );
         let mut out = String::new();
         flate2::read::GzDecoder::new(packed.as_slice())
             .read_to_string(&mut out)
@@ -277,7 +319,9 @@ impl Squatter {
         );
         let mut line = String::new();
         let out = running.0.stdout.take().expect("its output is a pipe");
-        std::io::BufReader::new(out).read_line(&mut line).expect("its port");
+        std::io::BufReader::new(out)
+            .read_line(&mut line)
+            .expect("its port");
         Some(Self {
             running,
             address: format!("127.0.0.1:{}", line.trim()),
@@ -290,17 +334,25 @@ fn who_holds_the_port_is_not_believed_for_that() {
     let Some(live) = Live::begin("a squatter") else {
         return;
     };
-    let Some(squatter) = Squatter::sit(NOBODY) else { return };
+    let Some(squatter) = Squatter::sit(NOBODY) else {
+        return;
+    };
     let outcome = live.run(&["tree", "--ancestry", "--connect", &squatter.address]);
     let line = outcome.complaint(1);
-    assert!(line.contains("is held by") && outcome.stdout.is_empty(), "{outcome:?}");
+    assert!(
+        line.contains("is held by") && outcome.stdout.is_empty(),
+        "{outcome:?}"
+    );
     // Of a user that is believed, what comes is still no answer, and reaches no terminal.
     let Some(root) = Squatter::sit(0) else { return };
     for output in ["table", "json"] {
         let outcome = live.run(&["tree", "--ancestry", "--connect", &root.address, "-o", output]);
         let line = outcome.complaint(1);
         assert!(line.contains("does not answer as an agent does"), "{line}");
-        assert!(outcome.stdout.is_empty() && !line.contains(char::is_control), "{outcome:?}");
+        assert!(
+            outcome.stdout.is_empty() && !line.contains(char::is_control),
+            "{outcome:?}"
+        );
     }
     drop((squatter.running, root.running));
 }
@@ -314,8 +366,21 @@ fn no_proxy_is_asked() {
     let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
     proxy.set_nonblocking(true).expect("not blocking");
     let url = format!("http://{}", proxy.local_addr().expect("its address"));
-    let mut command = live.command(&["tree", "--ancestry", "-o", "json", "--connect", &doors.agent.address]);
-    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"] {
+    let mut command = live.command(&[
+        "tree",
+        "--ancestry",
+        "-o",
+        "json",
+        "--connect",
+        &doors.agent.address,
+    ]);
+    for name in [
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+        "https_proxy",
+    ] {
         command.env(name, &url);
     }
     let outcome = probe::finish(&mut command);
@@ -358,7 +423,9 @@ fn what_the_service_manager_holds_is_served_and_stays_when_the_agent_ends() {
         let agent = Agent::begin(command);
         assert_eq!(agent.address, address);
         let mut stream = UnixStream::connect(&path).expect("connecting");
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").expect("asking");
+        stream
+            .write_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+            .expect("asking");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.ends_with("ok\n"), "{answer}");
@@ -381,11 +448,22 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let path = config.to_str().expect("UTF-8");
     for is_gone in [true, false] {
         fs::write(&config, "").expect("writing a configuration");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a port");
         let address = port.to_string();
-        let mut command = live.command(&["agent", "-vv", "--listen", &address, "--socket", "none", "--config", path]);
-        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
-        let mut agent = probe::Running(command.stderr(std::process::Stdio::piped()).spawn().expect("starting"));
+        let mut command = live.command(&[
+            "agent", "-vv", "--listen", &address, "--socket", "none", "--config", path,
+        ]);
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped());
+        let mut agent = probe::Running(
+            command
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .expect("starting"),
+        );
         let healthy = || crate::common::agent::try_get(&address, "/healthz").is_ok();
         eventually("it serves", healthy);
         if is_gone {
@@ -410,7 +488,13 @@ fn a_configuration_that_could_block_is_refused() {
     };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let fifo = directory.path().join("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .expect("mkfifo")
+            .success()
+    );
     for (path, what) in [(fifo.as_path(), "a FIFO"), (Path::new("/dev/zero"), "a device")] {
         let path = path.to_str().expect("UTF-8");
         for option in ["--config", "--web-config"] {
@@ -435,7 +519,9 @@ fn half_closed_and_hung_up_clients_leave_nothing_behind() {
     let before = descriptors();
     for _ in 0..100 {
         let mut stream = UnixStream::connect(&doors.socket).expect("connecting");
-        stream.write_all(b"GET /api/v1/states?for=50ms HTTP/1.1\r\nhost: x\r\n\r\n").expect("asking");
+        stream
+            .write_all(b"GET /api/v1/states?for=50ms HTTP/1.1\r\nhost: x\r\n\r\n")
+            .expect("asking");
         let _ = stream.shutdown(Shutdown::Write);
     }
     eventually("all to be closed", || descriptors() <= before + 1);

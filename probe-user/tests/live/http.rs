@@ -235,7 +235,8 @@ fn the_connection_that_is_idle_for_longest_makes_room_for_another() {
     };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("procprobe.toml");
-    fs::write(&path, "[http]\nmax_connections = 8\nheader_timeout = \"1m\"\n").expect("writing a configuration");
+    fs::write(&path, "[http]\nmax_connections = 8\nheader_timeout = \"1m\"\n")
+        .expect("writing a configuration");
     let agent = Agent::start(&live, &["--config", path.to_str().expect("UTF-8")]);
     let before = Before::of(&agent);
     // Of eight, those on this host have four.

@@ -77,6 +77,9 @@ mod tests {
         assert!(said.contains("on purpose"), "{said}");
         let (ended, mut engine) = oneshot::channel();
         ended.send("it panicked: at noon".to_owned()).unwrap();
-        assert_eq!(tasks.first_end(&mut engine).await, "the engine ended: it panicked: at noon");
+        assert_eq!(
+            tasks.first_end(&mut engine).await,
+            "the engine ended: it panicked: at noon"
+        );
     }
 }

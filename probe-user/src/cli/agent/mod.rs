@@ -81,7 +81,10 @@ async fn live(
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Supervised::default();
     open(&mut tasks, &mut doors, &setup, (&shared, &changeable, &stopped))?;
-    tasks.add("giving memory back", background::give_back(shared.workers.clone()));
+    tasks.add(
+        "giving memory back",
+        background::give_back(shared.workers.clone()),
+    );
     tasks.add("the watchdog", manager::watchdog(shared.clone()));
     manager::ready();
     let mut end = std::pin::pin!(interrupted());

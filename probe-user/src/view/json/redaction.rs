@@ -11,7 +11,8 @@
 use std::collections::HashMap;
 
 use super::locks::{
-    CodeJson, DeadlockJson, EdgeJson, HolderJson, IdleJson, LockJson, Locks, MemberJson, StallJson, StalledJson,
+    CodeJson, DeadlockJson, EdgeJson, HolderJson, IdleJson, LockJson, Locks, MemberJson, StallJson,
+    StalledJson,
 };
 use super::orphans::Orphans;
 use super::states::States;
