@@ -25,6 +25,8 @@ pub struct Doors {
     pub tcp: Vec<TcpListener>,
     /// Sockets, and whom they are for.
     pub unix: Vec<(UnixListener, Trusted)>,
+    /// Why there is no socket, for a person to know once the agent serves.
+    pub lacking: Option<String>,
     /// The socket that was made here, to be removed at the end.
     made: Option<Made>,
 }
@@ -94,10 +96,10 @@ impl Doors {
                 if error.kind() == io::ErrorKind::AddrInUse {
                     tracing::info!("no socket: {} is another agent's", path.display());
                 } else {
-                    tracing::warn!(
+                    self.lacking = Some(format!(
                         "no socket at {}: {error} (socket = \"none\" leaves it out)",
                         path.display()
-                    );
+                    ));
                 }
                 Ok(())
             }

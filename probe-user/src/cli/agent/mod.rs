@@ -72,6 +72,9 @@ async fn live(
         .start(2 * config.http.max_scrapes + OTHER_WORK)
         .context("no threads to draw answers")?;
     log::detach().context("no thread for the log")?;
+    if let Some(lacking) = &doors.lacking {
+        tracing::warn!("{lacking}");
+    }
     let shared = Shared::new(engine, workers, registry);
     let mut hangups = signal(SignalKind::hangup())?;
     let changeable = Changeable {
