@@ -211,7 +211,7 @@ pub struct TreeArgs {
     /// HOST:PORT and https://HOST:PORT are asked over TCP.
     #[arg(long, alias = "agent", value_name = "ADDRESS", default_value = "auto", value_parser = parse_target, requires = "ancestry")]
     pub connect: Target,
-    /// Password and certificates for that agent: basic_auth and tls_config as in promtool's --http.config.file.
+    /// Password and certificates for that agent: user and CA as in promtool's --http.config.file.
     #[arg(long, value_name = "FILE", requires = "ancestry")]
     pub http_config: Option<PathBuf>,
 }

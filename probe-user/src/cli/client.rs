@@ -77,6 +77,9 @@ impl fmt::Display for Target {
 }
 
 /// Reads `--connect`.
+///
+/// # Errors
+/// What it takes, if it is something else.
 pub fn parse_target(text: &str) -> Result<Target, String> {
     match text {
         "auto" => return Ok(Target::Auto),

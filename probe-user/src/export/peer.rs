@@ -26,7 +26,7 @@ impl Peer {
                 let network = ip.to_bits() & !u128::from(u64::MAX);
                 Self::Host(IpAddr::V6(Ipv6Addr::from_bits(network)))
             }
-            ip @ IpAddr::V4(_) => Self::Host(ip),
+            IpAddr::V4(ip) => Self::Host(IpAddr::V4(ip)),
         }
     }
 }

@@ -48,6 +48,9 @@ impl Scrapes {
     }
 
     /// One scrape.
+    ///
+    /// # Errors
+    /// One line, if there was no look.
     pub async fn scrape(&self, shape: Shape) -> Body {
         let (sender, answer) = oneshot::channel();
         let begins = {
