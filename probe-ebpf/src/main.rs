@@ -30,6 +30,8 @@ mod kernel;
 mod lock_tables;
 mod maps;
 mod mark_victim;
+mod memory;
+mod open_wait;
 mod process_exec;
 mod process_fork;
 mod process_free;
@@ -39,7 +41,6 @@ mod sched_switch;
 mod sched_waking;
 mod signal_generate;
 mod snapshot;
-mod snapshot_futex;
 mod storage;
 mod task;
 

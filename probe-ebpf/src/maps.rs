@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::ledger::{Killers, Ledger, RareLedger};
 use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
-use probe_ebpf::record::Scratch;
+use probe_ebpf::record::{MemoryRecord, Scratch};
 use probe_ebpf::totals::{Control, Totals};
 
 use crate::storage::TaskStorage;
@@ -57,6 +57,15 @@ pub static CONTROL: Array<Control, 1> = Array::new();
 /// Where `snapshot` puts a record together. One snapshot at a time: the agent sees to it.
 #[btf_map]
 pub static SCRATCH: Array<Scratch, 1> = Array::new();
+
+/// Where `memory` puts a record together; while a pass hangs it says whose memory it waits for. One pass at a time.
+#[btf_map]
+pub static MEMORY: Array<MemoryRecord, 1> = Array::new();
+
+/// Pids whose memory hung a pass lately: written by the agent, which takes them out again. Full, further ones wait
+/// for a place.
+#[btf_map]
+pub static LEFT_ALONE: HashMap<u32, u32, 256> = HashMap::new();
 
 /// When accounting began; 0 until the agent has attached every program.
 #[inline(always)]

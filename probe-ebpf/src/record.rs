@@ -82,8 +82,6 @@ pub const HISTOGRAMS: u32 = 2;
 pub const RARE: u32 = 4;
 /// [`TaskRecord::flags`]: the ledger changed under every attempt to read it.
 pub const TORN: u32 = 8;
-/// [`TaskRecord::flags`]: a [`LiveFutex`] follows, last.
-pub const LIVE_FUTEX: u32 = 32;
 /// [`TaskRecord::flags`]: the thread is on a CPU.
 pub const ON_CPU: u32 = 16;
 /// [`TaskRecord::flags`]: the freezer of a cgroup holds the thread.
@@ -138,7 +136,35 @@ pub struct Scratch {
     pub ledger: Ledger,
     /// Histograms of rare states.
     pub rare: RareLedger,
-    /// An open futex wait.
+}
+
+/// [`MemoryRecord::outcome`]: memory was read, as far as [`LiveFutex::valid`] says.
+pub const MEMORY_READ: u32 = 0;
+/// [`MemoryRecord::outcome`]: the lock of the process's memory map is held or waited for by a writer. Reading would
+/// wait behind it.
+pub const MEMORY_LOCKED: u32 = 1;
+/// [`MemoryRecord::outcome`]: the page belongs to a file whose file system may not answer (FUSE, network).
+pub const MEMORY_OF_FILE: u32 = 2;
+/// [`MemoryRecord::outcome`]: the agent has asked to leave the process alone.
+pub const MEMORY_LEFT_ALONE: u32 = 3;
+
+/// What the pass over memory found at one open futex wait.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct MemoryRecord {
+    /// The thread: tid and `start_boottime`, as in [`Facts`].
+    pub start_ns: u64,
+    /// See [`Self::start_ns`].
+    pub tid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// `MEMORY_*`.
+    pub outcome: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The wait; with what memory says of it if nobody saw it begin.
+    pub futex: FutexWait,
+    /// Memory, and the registers.
     pub live: LiveFutex,
 }
 

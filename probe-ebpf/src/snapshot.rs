@@ -1,7 +1,7 @@
 //! `iter.s/task`: the read path. One record per thread, zombies included, as a byte stream that the agent reads.
 //!
-//! Sleepable, so that storage can be allocated here instead of in the hot path, and so that later evidence can be read
-//! from other processes' memory. The record is put together in one map element, so there is one snapshot at a time.
+//! Sleepable, so that storage can be allocated here instead of in the hot path. It waits for nothing that a process
+//! can hold up: memory of others is read in a pass of its own, see `memory.rs`. The record is put together in one map element, so there is one snapshot at a time.
 //! When the stream's buffer is full the kernel calls the program again for the same thread; nothing here minds.
 
 use core::ffi::c_void;
@@ -10,10 +10,9 @@ use core::ptr;
 use aya_ebpf::bindings::{seq_file, task_struct};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
-use probe_ebpf::lock::{FutexWait, LiveFutex};
+use probe_ebpf::lock::FutexWait;
 use probe_ebpf::record::{
-    FROZEN, HISTOGRAMS, LEDGER, LIVE_FUTEX, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN,
-    TaskRecord,
+    FROZEN, HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
@@ -21,8 +20,8 @@ use probe_ebpf::waiting::Class;
 
 use crate::futex::{class_of, settle};
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
+use crate::open_wait::{find_wait, noted_wait};
 use crate::registers::has_registers;
-use crate::snapshot_futex as futexes;
 use crate::task::Task;
 
 /// `struct bpf_iter_meta` and `struct bpf_iter__task`: fixed ABI, every member in its own 8 bytes.
@@ -65,23 +64,25 @@ extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     if !says_nothing {
         size += read_ledger(task, ledger, wanted, scratch);
     }
-    let is_live = futexes::read(task, ledger, wanted, scratch);
+    note_futex(task, ledger, &mut scratch.task);
     let Ok(bytes) = u32::try_from(size) else { return 0 };
     scratch.task.size = bytes;
-    if is_live {
-        scratch.task.flags |= LIVE_FUTEX;
-        scratch.task.size = bytes + size_of::<LiveFutex>() as u32;
-    }
     if size <= size_of::<Scratch>() {
         // SAFETY: `size` bytes of the map element are valid.
         unsafe { bpf_seq_write(seq, ptr::from_ref(scratch).cast(), bytes) };
     }
-    if is_live {
-        let live = ptr::from_ref(&scratch.live);
-        // SAFETY: as above. If the buffer is full now, the kernel drops the whole record and asks again.
-        unsafe { bpf_seq_write(seq, live.cast(), size_of::<LiveFutex>() as u32) };
-    }
     0
+}
+
+/// Fills in the record's futex wait, as it began or as the registers show it.
+#[inline(always)]
+fn note_futex(task: Task, ledger: *const Ledger, record: &mut TaskRecord) {
+    if let Some(noted) = noted_wait(ledger) {
+        record.futex = noted;
+        return;
+    }
+    let on_cpu = record.flags & ON_CPU != 0;
+    find_wait(task, record.facts.state_bits, on_cpu, &mut record.futex);
 }
 
 #[inline(always)]

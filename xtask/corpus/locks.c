@@ -382,7 +382,9 @@ static void ended(void) {
     ms(20);
     for (int i = 0; i < 2; i++) start(wait_for_it, 0);
     lock_object(0, "either");
-    if (owned()) printf("dead %d\n", tid);
+    /* musl gives such a mutex a mark when its owner ends, in place of the tid: that it has ended is known, not
+       who it was. */
+    if (owned() && GLIBC) printf("dead %d\n", tid);
     expect(owned() ? "deadlock" : "maybe");
 }
 
@@ -470,8 +472,8 @@ int main(int count, char **values) {
     if (count < 3) return 2;
     protocol = values[1];
     scene = values[2];
-    /* A handler, as the first process of a namespace does not die of a signal that it does not handle; elsewhere none, since a handler
-       may post a semaphore. */
+    /* A handler, as the first process of a namespace does not die of a signal that it does not handle;
+       elsewhere none, since a handler may post a semaphore. */
     if (getpid() == 1) signal(SIGALRM, end);
     alarm(LIFE_S);
     name("xmain");

@@ -8,19 +8,21 @@ use probe_ebpf::ledger::{Ledger, RareLedger};
 use probe_ebpf::lock::{EdgeKey, EdgeStats, FutexWait, LiveFutex, LockKey, LockStats};
 use probe_ebpf::record::{
     COMM_LEN, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_REAP, EventRecord, ExitRecord, Facts, HISTOGRAMS,
-    LEDGER, LIVE_FUTEX, ON_CPU, RARE, TORN, TaskRecord,
+    LEDGER, MemoryRecord, ON_CPU, RARE, TORN, TaskRecord,
 };
 use proptest::prelude::*;
 
 use super::{check_locks, check_outputs, nasty_bytes};
 use crate::kernel::events::decode;
-use crate::kernel::snapshot::parse;
+use crate::kernel::memory::MemoryRead;
+use crate::kernel::snapshot::{Futexes, parse};
 use crate::model::event::Event;
 use crate::model::locks::Tables;
 use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Thread;
 use crate::source::happened;
+use crate::source::memory;
 use crate::source::resolve::{self, Clocks};
 
 /// Some years in nanoseconds: time stamps are any below it, in any order, which is more than any kernel does.
@@ -60,12 +62,10 @@ fn facts() -> impl Strategy<Value = Facts> {
     })
 }
 
-/// A record of the iterator with what its flags say, as bytes.
-fn task() -> impl Strategy<Value = Vec<u8>> {
+/// A record of the iterator with what its flags say, as bytes; and what the pass over memory says of its wait.
+fn task() -> impl Strategy<Value = (Vec<u8>, MemoryRecord)> {
     let parts = (words::<TaskRecord>(), words::<Ledger>(), words::<RareLedger>());
     let flags = proptest::sample::select(vec![
-        LIVE_FUTEX,
-        LEDGER | HISTOGRAMS | LIVE_FUTEX,
         0,
         TORN,
         ON_CPU,
@@ -89,10 +89,18 @@ fn task() -> impl Strategy<Value = Vec<u8>> {
             };
             follows(LEDGER, bytemuck::bytes_of(&ledger));
             follows(RARE, bytemuck::bytes_of(&rare));
-            follows(LIVE_FUTEX, bytemuck::bytes_of(&live));
             let size = u32::try_from(bytes.len()).expect("it is small");
             bytes[..4].copy_from_slice(&size.to_ne_bytes());
-            bytes
+            let memory = MemoryRecord {
+                start_ns: facts.start_ns,
+                tid: facts.tid,
+                pid: facts.pid,
+                outcome: record.size & 3,
+                padding: 0,
+                futex,
+                live,
+            };
+            (bytes, memory)
         },
     )
 }
@@ -152,8 +160,8 @@ fn event() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A look made of records.
-fn snapshot(records: &[Vec<u8>], live_since_ns: u64) -> Snapshot {
-    let bytes = records.concat();
+fn snapshot(records: &[(Vec<u8>, MemoryRecord)], live_since_ns: u64) -> Snapshot {
+    let bytes: Vec<u8> = records.iter().flat_map(|(bytes, _)| bytes).copied().collect();
     let words: Vec<u64> = bytes
         .chunks_exact(8)
         .map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")))
@@ -168,6 +176,11 @@ fn snapshot(records: &[Vec<u8>], live_since_ns: u64) -> Snapshot {
     })
     .expect("whole records");
     assert_eq!(threads.len(), records.len());
+    let read = MemoryRead {
+        records: records.iter().map(|(_, memory)| *memory).collect(),
+        ..MemoryRead::default()
+    };
+    let missing = memory::add(&mut threads, &read, Futexes::All);
     threads.sort_unstable_by_key(|thread| thread.id.tid);
     Snapshot {
         taken_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
@@ -179,7 +192,10 @@ fn snapshot(records: &[Vec<u8>], live_since_ns: u64) -> Snapshot {
         losses: Losses::none(),
         took: Duration::ZERO,
         hidden: 0,
-        memory: SharedMemory::default(),
+        memory: SharedMemory {
+            gaps: missing.gaps,
+            ..SharedMemory::default()
+        },
     }
 }
 

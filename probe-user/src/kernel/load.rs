@@ -1,6 +1,7 @@
 //! Loading the programs, attaching them, and going live.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use aya::maps::{Array, MapData, PerCpuArray};
@@ -12,6 +13,7 @@ use probe_ebpf::totals::{Control, Totals};
 use super::btf::Btf;
 use super::hierarchy::Hierarchy;
 use super::load_error::{LoadError, chain, map_error};
+use super::memory::{MEMORY, MemoryPass, MemoryRead};
 use super::snapshot::SnapshotError;
 use super::tables::{Edges, Locks};
 use super::{clock, offsets, preflight};
@@ -79,6 +81,7 @@ enum ClockOffset {
 /// The loaded programs. Dropping it detaches and unloads them all; so does the end of the process, however it ends.
 pub struct Probe {
     pub(super) ebpf: Ebpf,
+    memory: MemoryPass,
     control: Array<MapData, PodControl>,
     totals: PerCpuArray<MapData, PodTotals>,
     live_since_ns: u64,
@@ -130,10 +133,12 @@ impl Probe {
         let control = Array::try_from(control).map_err(|source| map_error("CONTROL", source))?;
         let totals = take_map(&mut ebpf, "TOTALS")?;
         let totals = PerCpuArray::try_from(totals).map_err(|source| map_error("TOTALS", source))?;
+        let memory = MemoryPass::new(&mut ebpf)?;
         let locks = Locks::new("LOCKS", take_map(&mut ebpf, "LOCKS")?)?;
         let edges = Edges::new("EDGES", take_map(&mut ebpf, "EDGES")?)?;
         Ok(Self {
             ebpf,
+            memory,
             control,
             totals,
             clock_offset: ClockOffset::NotMeasured,
@@ -237,8 +242,34 @@ impl Probe {
         Ok(sum)
     }
 
-    pub(super) fn iterator(&mut self) -> Result<&mut Iter, LoadError> {
-        iterator(&mut self.ebpf)
+    /// Reads the memory of open futex waits, as `flags` ask for it; it may hang in others' hands, this does not.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the pass cannot be begun.
+    pub(super) fn read_memory(&mut self, flags: u64) -> Result<MemoryRead, LoadError> {
+        if let Err(hangs_in) = self.memory.may_begin() {
+            return Ok(MemoryRead {
+                hangs_in,
+                ..MemoryRead::default()
+            });
+        }
+        self.set_snapshot_flags(flags)?;
+        let stream = self.open_iterator(MEMORY)?;
+        Ok(self.memory.read(stream))
+    }
+
+    /// Opens an iterator at its beginning.
+    pub(super) fn open_iterator(&mut self, program: &'static str) -> Result<File, LoadError> {
+        let failed = |answer| LoadError::Program {
+            action: "attach",
+            program,
+            answer: Box::new(answer),
+        };
+        let iterator = iterator(&mut self.ebpf, program)?;
+        let link = iterator.attach().map_err(failed)?;
+        let link = iterator.take_link(link).map_err(failed)?;
+        link.into_file()
+            .map_err(|error| failed(ProgramError::from(io::Error::other(error))))
     }
 }
 
@@ -267,7 +298,10 @@ fn load_programs(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), LoadError> {
             tracing::info!(program = name, error = %chain(&error), "optional program not loaded");
         }
     }
-    iterator(ebpf)?.load("task", btf).map_err(failed(SNAPSHOT))
+    for name in [SNAPSHOT, MEMORY] {
+        iterator(ebpf, name)?.load("task", btf).map_err(failed(name))?;
+    }
+    Ok(())
 }
 
 fn stand_in(program: &str) -> Option<&'static str> {
@@ -297,11 +331,11 @@ fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfT
         .map_err(|_: ProgramError| LoadError::Missing(name))
 }
 
-fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, LoadError> {
-    let program = ebpf.program_mut(SNAPSHOT).ok_or(LoadError::Missing(SNAPSHOT))?;
+fn iterator<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Iter, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     program
         .try_into()
-        .map_err(|_: ProgramError| LoadError::Missing(SNAPSHOT))
+        .map_err(|_: ProgramError| LoadError::Missing(name))
 }
 
 pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {

@@ -4,6 +4,7 @@
 //! preflight ─▶ btf ─▶ offsets ─▶ load (programs, maps) ─▶ attach ─▶ live
 //!                                  │
 //!                                  ├─▶ snapshot   every thread, through the iterator
+//!                                  ├─▶ memory     futexes of those that wait, through an iterator that may hang
 //!                                  ├─▶ events     births and deaths, through the ring
 //!                                  ├─▶ tables     waits by lock, by waiter and holder
 //!                                  └─▶ cost       what our programs cost
@@ -19,6 +20,7 @@ pub mod hierarchy;
 pub mod load;
 pub mod load_error;
 pub mod log;
+pub mod memory;
 pub mod offsets;
 pub mod preflight;
 pub mod privileges;

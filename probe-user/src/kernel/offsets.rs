@@ -151,5 +151,13 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_frozen_byte: frozen_bit.map_or(ABSENT, |bit| bit / 8),
         task_frozen_mask: frozen_bit.map_or(0, |bit| 1 << (bit % 8)),
         task_jobctl: optional(task("jobctl")),
+        mm_lock_count: optional(btf.offset_of("mm_struct", "mmap_lock.count")),
+        vma_start: btf.offset_of("vm_area_struct", "vm_start")?,
+        vma_end: btf.offset_of("vm_area_struct", "vm_end")?,
+        vma_file: btf.offset_of("vm_area_struct", "vm_file")?,
+        file_inode: btf.offset_of("file", "f_inode")?,
+        inode_sb: btf.offset_of("inode", "i_sb")?,
+        sb_magic: btf.offset_of("super_block", "s_magic")?,
+        sb_bdev: btf.offset_of("super_block", "s_bdev")?,
     })
 }

@@ -4,13 +4,13 @@ use std::io::{self, Read};
 
 use bytemuck::Zeroable;
 use probe_ebpf::ledger::{LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
-use probe_ebpf::lock::LiveFutex;
-use probe_ebpf::record::{HISTOGRAMS, LEDGER, LIVE_FUTEX, RARE, TORN, TaskRecord};
+use probe_ebpf::record::{HISTOGRAMS, LEDGER, RARE, TORN, TaskRecord};
 use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS, SNAPSHOT_OWNERS};
 use thiserror::Error;
 
 use super::load::{Probe, SNAPSHOT};
 use super::load_error::LoadError;
+use super::memory::MemoryRead;
 
 /// What a snapshot shall carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +45,6 @@ pub struct RawTask<'a> {
     pub histograms: bool,
     /// Histograms of stopped, traced and parked.
     pub rare: Option<&'a RareLedger>,
-    /// Memory around the futex it waits in, as it is now.
-    pub live: Option<&'a LiveFutex>,
 }
 
 impl RawTask<'_> {
@@ -100,23 +98,8 @@ impl Probe {
         if detail.open_ledgers {
             flags |= SNAPSHOT_OPEN_LEDGERS;
         }
-        flags |= match detail.futexes {
-            Futexes::None => 0,
-            Futexes::Owned => SNAPSHOT_OWNERS,
-            Futexes::All => SNAPSHOT_FUTEXES,
-        };
         self.set_snapshot_flags(flags)?;
-        let failed = |answer| LoadError::Program {
-            action: "attach",
-            program: SNAPSHOT,
-            answer: Box::new(answer),
-        };
-        let iterator = self.iterator()?;
-        let link = iterator.attach().map_err(failed)?;
-        let link = iterator.take_link(link).map_err(failed)?;
-        let mut stream = link
-            .into_file()
-            .map_err(|error| failed(aya::programs::ProgramError::from(io::Error::other(error))))?;
+        let mut stream = self.open_iterator(SNAPSHOT)?;
         let mut words = vec![0_u64; CHUNK / 8];
         let chunk: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         let mut total = 0;
@@ -131,6 +114,31 @@ impl Probe {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl Probe {
+    /// Reads the memory of the open futex waits that `detail` asks for.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the pass cannot be begun.
+    pub fn read_futexes(&mut self, detail: Detail) -> Result<MemoryRead, SnapshotError> {
+        let flags = match detail.futexes {
+            Futexes::None => {
+                return Ok(MemoryRead {
+                    is_whole: true,
+                    ..MemoryRead::default()
+                });
+            }
+            Futexes::Owned => SNAPSHOT_OWNERS,
+            Futexes::All => SNAPSHOT_FUTEXES,
+        };
+        let open = if detail.open_ledgers {
+            SNAPSHOT_OPEN_LEDGERS
+        } else {
+            0
+        };
+        Ok(self.read_memory(flags | open)?)
     }
 }
 
@@ -176,11 +184,6 @@ fn one(rest: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<usize> {
         rare = Some(view(rest, size)?);
         size += size_of::<RareLedger>();
     }
-    let mut live = None;
-    if record.flags & LIVE_FUTEX != 0 {
-        live = Some(view(rest, size)?);
-        size += size_of::<LiveFutex>();
-    }
     if record.size as usize != size {
         return None;
     }
@@ -189,7 +192,6 @@ fn one(rest: &[u8], visit: &mut impl FnMut(&RawTask<'_>)) -> Option<usize> {
         ledger,
         histograms,
         rare,
-        live,
     });
     Some(size)
 }

@@ -31,7 +31,7 @@ pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
     /// The reasons there are, with what each means.
-    pub const REASONS: [(&'static str, &'static str); 11] = [
+    pub const REASONS: [(&'static str, &'static str); 12] = [
         (
             "ring_fork",
             "a fork event found the ring full; the next snapshot shows the process",
@@ -70,6 +70,10 @@ impl Losses {
         ),
         ("malformed", "a record did not follow the contract"),
         ("unread", "a process in /proc could not be read"),
+        (
+            "memory",
+            "the memory at a futex was not read: it might not come, or did not in time; who holds that lock is not known",
+        ),
     ];
 
     /// No losses.

@@ -4,17 +4,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use probe_ebpf::lock::{LockKey, TID_MASK, is_tid};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
 
+use super::caller::callers;
 use super::code::CodeCache;
 use super::patience::within;
 use crate::model::locks::LockId;
+use crate::model::locks::memory::SignalHandlers;
 use crate::model::locks::site::{Library, Runtime, Site};
 use crate::model::thread::ThreadId;
 
@@ -22,6 +25,8 @@ use crate::model::thread::ThreadId;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Entries that are remembered; beyond that all are forgotten and read again.
 const REMEMBERED: usize = 65_536;
+/// After this a lock's caller is looked for again: the memory may belong to another lock by now.
+const CALLER_IS_OLD: Duration = Duration::from_secs(10);
 /// `PTHREAD_MUTEX_PRIO_INHERIT_NP` in the kind of a mutex of glibc.
 const PI_MUTEX: u32 = 0x20;
 /// Bytes of a stack that are searched for the mutex that `pthread_mutex_lock()` was called with.
@@ -32,6 +37,8 @@ const STACK: usize = 1024;
 pub struct Request {
     /// Address space and instruction of waits.
     pub sites: HashSet<(u64, u64)>,
+    /// Waits whose instruction alone does not tell whose they are.
+    pub callers: HashMap<LockKey, Frame>,
     /// Futexes whose file is asked for.
     pub places: HashSet<LockKey>,
     /// Files (device, inode) of which it is asked whether the process maps them shared.
@@ -42,10 +49,21 @@ pub struct Request {
     pub signals: bool,
 }
 
+/// The innermost frame of a thread that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+}
+
 /// An answer about one process.
 pub enum Answer {
     /// Whose code is at an instruction.
     Site((u64, u64), Arc<Site>),
+    /// Whose code it is, with its caller, at a lock.
+    Caller(LockKey, Arc<Site>),
     /// Where a futex lies.
     Place(LockKey, Option<LockId>),
     /// The mappings were read; these of the files asked for are mapped.
@@ -53,9 +71,11 @@ pub enum Answer {
     /// The mutexes, with their owners, one of which a thread waits for, for ever.
     Endless(ThreadId, Vec<(u64, u32)>),
     /// Whether it handles signals itself.
-    Signals(u32, bool),
+    Signals(u32, SignalHandlers),
     /// Its run-time system.
     Runtime(u64, Option<Runtime>),
+    /// Where `CPython` keeps its state.
+    Python(u64, Range<u64>),
 }
 
 /// See the module.
@@ -66,6 +86,11 @@ pub struct AddressSpaces {
     pub patience: Duration,
     /// By address space and instruction.
     pub sites: HashMap<(u64, u64), Arc<Site>>,
+    /// By lock, where the instruction alone does not tell; with the time of the look, for memory is used
+    /// again.
+    callers: HashMap<LockKey, (Instant, Arc<Site>)>,
+    /// By address space: where `CPython` keeps its state.
+    pythons: HashMap<u64, Range<u64>>,
     /// By address space.
     pub runtimes: HashMap<u64, Option<Runtime>>,
 }
@@ -78,6 +103,8 @@ impl AddressSpaces {
             code: Arc::default(),
             patience: PATIENCE,
             sites: HashMap::new(),
+            callers: HashMap::new(),
+            pythons: HashMap::new(),
             runtimes: HashMap::new(),
         }
     }
@@ -87,6 +114,10 @@ impl AddressSpaces {
         if self.sites.len() > REMEMBERED {
             self.sites.clear();
             self.runtimes.clear();
+            self.pythons.clear();
+        }
+        if self.callers.len() > REMEMBERED {
+            self.callers.clear();
         }
         if requests.is_empty() {
             return Vec::new();
@@ -106,6 +137,12 @@ impl AddressSpaces {
                 Answer::Site(key, site) => {
                     self.sites.insert(*key, Arc::clone(site));
                 }
+                Answer::Caller(key, site) => {
+                    self.callers.insert(*key, (Instant::now(), Arc::clone(site)));
+                }
+                Answer::Python(space, range) => {
+                    self.pythons.insert(*space, range.clone());
+                }
                 Answer::Runtime(space, runtime) => {
                     self.runtimes.insert(*space, *runtime);
                 }
@@ -113,6 +150,30 @@ impl AddressSpaces {
             }
         }
         answers
+    }
+
+    /// Whether it is worth asking (again) for the caller of a thread that waits at a lock.
+    pub fn asks_for_caller(&self, key: &LockKey) -> bool {
+        let known = self.callers.get(key);
+        known.is_none_or(|(seen, _)| seen.elapsed() > CALLER_IS_OLD)
+    }
+
+    /// The code that waits at a lock: with its caller, if that was looked for.
+    pub fn site_at(&self, key: &LockKey, ip: u64) -> Option<Arc<Site>> {
+        let with_caller = self.callers.get(key).map(|(_, site)| site);
+        let site = with_caller.or_else(|| self.sites.get(&(key.space, ip)))?;
+        let python = self.pythons.get(&key.space);
+        let inside = python.is_some_and(|state| state.contains(&key.address));
+        Some(if inside && site.library == Library::Glibc {
+            Arc::new(site.inside_python())
+        } else {
+            Arc::clone(site)
+        })
+    }
+
+    /// Forgets the callers of all other locks.
+    pub fn keep_callers(&mut self, is_kept: impl Fn(&LockKey) -> bool) {
+        self.callers.retain(|key, _| is_kept(key));
     }
 }
 
@@ -130,8 +191,17 @@ fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> 
         answers.push(Answer::Site((space, ip), site));
     }
     if let Some((space, _)) = request.sites.iter().next() {
-        answers.push(Answer::Runtime(*space, runtime(&maps)));
+        let go = request
+            .sites
+            .iter()
+            .any(|(_, ip)| site(&directory, code, &maps, *ip).library == Library::Go);
+        answers.push(Answer::Runtime(
+            *space,
+            go.then_some(Runtime::Go).or_else(|| runtime(&maps)),
+        ));
+        answers.extend(python(&directory, code, &maps).map(|range| Answer::Python(*space, range)));
     }
+    answers.extend(callers(&directory, code, &maps, &request.callers));
     let places = request.places.iter();
     answers.extend(places.map(|key| Answer::Place(*key, shared_place(&maps, key.address))));
     if !request.files.is_empty() {
@@ -156,38 +226,45 @@ fn maps_of(directory: &Path) -> Option<Vec<MemoryMap>> {
     Some(process.maps().ok()?.into_iter().collect())
 }
 
-fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
+pub(super) fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
     maps.iter()
         .find(|map| (map.address.0..map.address.1).contains(&address))
 }
 
-fn file_of(map: &MemoryMap) -> (u64, u64) {
+pub(super) fn file_of(map: &MemoryMap) -> (u64, u64) {
     let (major, minor) = map.dev;
     let device = u64::from(major.unsigned_abs()) << 32 | u64::from(minor.unsigned_abs());
     (device, map.inode)
 }
 
 /// Whose code is at an instruction pointer, which stands behind the system call.
-fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
-    let other = || {
+pub(super) fn site(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
+    let other = |library| {
         Arc::new(Site {
-            library: Library::Other,
+            library,
             function: None,
+            caller: None,
         })
     };
     let at = ip.saturating_sub(1);
     let Some(map) = mapping(maps, at) else {
         return Arc::new(Site::UNREAD);
     };
-    let MMapPath::Path(path) = &map.pathname else {
-        return other();
+    let path = match &map.pathname {
+        MMapPath::Path(path) => inside(directory, path),
+        MMapPath::Vdso => return other(Library::Vdso),
+        _ => return other(Library::Other),
     };
-    let path = directory
-        .join("root")
-        .join(path.strip_prefix("/").unwrap_or(path));
     let offset = at - map.address.0 + map.offset;
     let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::new(code.site(file_of(map), offset, &path))
+}
+
+/// A path as the process itself sees it.
+pub(super) fn inside(directory: &Path, path: &Path) -> PathBuf {
+    directory
+        .join("root")
+        .join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The run-time system, by the library or the program that is mapped.
@@ -215,6 +292,28 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
         })
 }
 
+/// Where `CPython` keeps its state: in the program, or in its shared library.
+fn python(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap]) -> Option<Range<u64>> {
+    let is_python = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.starts_with(b"python") || name.starts_with(b"libpython")
+    };
+    maps.iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+        .find_map(|map| {
+            let MMapPath::Path(path) = &map.pathname else {
+                return None;
+            };
+            if !is_python(path) {
+                return None;
+            }
+            let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = code.python(file_of(map), map.offset, &inside(directory, path))?;
+            let at = |behind: i128| u64::try_from(i128::from(map.address.0) + behind).ok();
+            Some(at(state.start)?..at(state.end)?)
+        })
+}
+
 /// The file and byte behind an address; `None` if it is memory of the process's own.
 ///
 /// The kernel goes by the mapping, not by the flag (`get_futex_key()` in kernel/futex/core.c): in private
@@ -238,23 +337,25 @@ const OF_GLIBC: u64 = 0b111 << 31;
 /// Handlers of faults (Rust's for overflowing stacks) serve the thread that commits them: SIGILL, SIGBUS,
 /// SIGFPE, SIGSEGV.
 const FAULTS: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10;
-/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the
-/// interrupted thread itself.
+/// The handler of SIGINT in Python notes the signal and returns: `KeyboardInterrupt` is raised by the main
+/// thread, whatever that waits for.
 const OF_PYTHON: u64 = 1 << 1;
 
-/// Whether a process has handlers of its own that may wake a thread.
-fn handles_signals(directory: &Path) -> Option<bool> {
+/// Which handlers of its own a process has that may wake a thread.
+fn handles_signals(directory: &Path) -> Option<SignalHandlers> {
     let status = fs::read_to_string(directory.join("status")).ok()?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
     let program = fs::read_link(directory.join("exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default().as_encoded_bytes();
-    let harmless = if name.starts_with(b"python") {
-        OF_GLIBC | FAULTS | OF_PYTHON
-    } else {
-        OF_GLIBC | FAULTS
-    };
-    Some(caught & !harmless != 0)
+    let caught = caught & !(OF_GLIBC | FAULTS);
+    let python = name.starts_with(b"python");
+    Some(match caught {
+        // Where SIGINT is ignored (in the background of a shell) its main thread parks all the same.
+        0 | OF_PYTHON if python => SignalHandlers::MainThread,
+        0 => SignalHandlers::None,
+        _ => SignalHandlers::Any,
+    })
 }
 
 /// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just
@@ -266,7 +367,11 @@ fn endless_mutexes(directory: &Path, sp: u64, saved: &[u64]) -> Option<Vec<(u64,
     let (words, _) = stack.as_chunks::<8>();
     let mut found: HashMap<u64, u32> = HashMap::new();
     let on_stack = words.iter().map(|word| u64::from_le_bytes(*word));
-    for pointer in saved.iter().copied().chain(on_stack) {
+    // glibc 2.36 has the address of the mutex's kind (16) in a register by then, and not that of the mutex.
+    let in_registers = saved
+        .iter()
+        .flat_map(|&register| [register, register.wrapping_sub(16)]);
+    for pointer in in_registers.chain(on_stack) {
         let mut mutex = [0; 20];
         if pointer < 4096 || pointer % 4 != 0 || memory.read_exact_at(&mut mutex, pointer).is_err() {
             continue;

@@ -14,6 +14,7 @@ use super::address_space::AddressSpaces;
 use super::cgroup::Cgroups;
 use super::descriptors::Descriptors;
 use super::futexes;
+use super::memory;
 use super::proc;
 use super::resolve::{self, Clocks};
 use crate::kernel::events::Events;
@@ -48,6 +49,8 @@ pub struct BpfSource {
     compared: Option<Instant>,
     torn: u64,
     unread: u64,
+    /// Waits whose memory was not read.
+    memory: u64,
 }
 
 impl BpfSource {
@@ -68,6 +71,7 @@ impl BpfSource {
             compared: None,
             torn: 0,
             unread: 0,
+            memory: 0,
         })
     }
 
@@ -86,6 +90,7 @@ impl BpfSource {
             futexes: Futexes::All,
         };
         self.probe.read_snapshot(detail, |_| {})?;
+        self.probe.read_futexes(detail)?;
         Ok(events)
     }
 
@@ -116,6 +121,9 @@ impl BpfSource {
             *torn += u64::from(task.torn());
             threads.push(resolve::thread(task, clocks));
         })?;
+        let read = self.probe.read_futexes(detail)?;
+        let missing = memory::add(&mut threads, &read, detail.futexes);
+        self.memory += missing.waits;
         self.threads = threads.len();
         let took = started.elapsed();
         tracing::info!(threads = threads.len(), bytes, ?took, "snapshot");
@@ -130,7 +138,10 @@ impl BpfSource {
             losses: self.losses()?,
             took,
             hidden,
-            memory: SharedMemory::default(),
+            memory: SharedMemory {
+                gaps: missing.gaps,
+                ..SharedMemory::default()
+            },
         };
         if detail.futexes != Futexes::None {
             futexes::complete(&mut snapshot, &mut self.spaces);
@@ -155,6 +166,7 @@ impl BpfSource {
         losses.add("clock", totals.clock_backwards);
         losses.add("torn", self.torn);
         losses.add("unread", self.unread);
+        losses.add("memory", self.memory);
         Ok(losses)
     }
 

@@ -1,14 +1,15 @@
 //! What a snapshot's futex waits need besides the snapshot: whose code waits, and whose memory it is.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use foldhash::HashSet as FastSet;
 
-use super::address_space::{AddressSpaces, Answer, Request};
+use probe_ebpf::lock::LockKey;
+
+use super::address_space::{AddressSpaces, Answer, Frame, Request};
 use super::patience::stuck;
 use crate::model::locks::memory::SharedMemory;
-use crate::model::locks::protocol::{self, glibc};
+use crate::model::locks::protocol;
 use crate::model::locks::stall::{self, STALL_AFTER_NS};
 use crate::model::locks::thread_index::wait_of;
 use crate::model::locks::{LockId, is_shared, key_of};
@@ -28,10 +29,16 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
         }
     }
     spaces.ask(requests);
+    let requests = requests_for_callers(snapshot, spaces, &stuck);
+    spaces.ask(requests);
     for thread in &mut snapshot.threads {
         let Some(open) = &mut thread.futex else { continue };
-        if let Some(site) = spaces.sites.get(&(thread.space, open.wait.ip)) {
-            open.site = Arc::clone(site);
+        let key = LockKey {
+            space: thread.space,
+            address: open.wait.address,
+        };
+        if let Some(site) = spaces.site_at(&key, open.wait.ip) {
+            open.site = site;
         }
     }
     let mut memory = SharedMemory::default();
@@ -43,6 +50,7 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
             memory.runtimes.insert(thread.pid, *runtime);
         }
     }
+    memory.gaps = std::mem::take(&mut snapshot.memory.gaps);
     snapshot.memory = memory;
 }
 
@@ -62,11 +70,32 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
                 memory.endless.insert(id, mutex);
             }
             Answer::Signals(pid, handles) => {
-                memory.handles_signals.insert(pid, handles);
+                memory.signal_handlers.insert(pid, handles);
             }
-            Answer::Site(..) | Answer::Runtime(..) => {}
+            Answer::Site(..) | Answer::Caller(..) | Answer::Runtime(..) | Answer::Python(..) => {}
         }
     }
+}
+
+/// Who called what waits, where the site alone does not tell: once for each lock.
+fn requests_for_callers(
+    snapshot: &Snapshot,
+    spaces: &AddressSpaces,
+    stuck: &HashSet<u32>,
+) -> HashMap<u32, Request> {
+    let mut requests: HashMap<u32, Request> = HashMap::new();
+    for thread in &snapshot.threads {
+        let Some(open) = &thread.futex else { continue };
+        let key = key_of(thread, open);
+        let ip = open.wait.ip;
+        let site = spaces.sites.get(&(thread.space, ip));
+        let unknown = site.is_some_and(|site| site.needs_caller()) && spaces.asks_for_caller(&key);
+        if unknown && thread.sp != 0 && !stuck.contains(&thread.pid) {
+            let frame = Frame { ip, sp: thread.sp };
+            requests.entry(thread.pid).or_default().callers.insert(key, frame);
+        }
+    }
+    requests
 }
 
 /// Where futexes lie that several processes may share, and those whose owner is not a thread of the waiter's
@@ -88,7 +117,7 @@ fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32
         let wait = wait_of(thread, open);
         let owner = protocol::identify(wait).owner;
         let foreign = owner.is_some_and(|tid| !own.contains(&(thread.space, tid)));
-        let endless = glibc::is_endless(wait);
+        let endless = protocol::is_endless(wait);
         let waits = idle.contains(&thread.pid);
         if !(is_shared(&open.wait) || foreign || endless || waits) {
             continue;

@@ -114,11 +114,20 @@ impl BpfSource {
         let sites = sites
             .filter_map(|key| Some((key, Arc::clone(self.spaces.sites.get(&key)?))))
             .collect();
+        self.spaces.keep_callers(|key| seen.contains_key(key));
+        let special = |(key, (wait, _)): (&LockKey, &(FutexWait, u32))| {
+            let site = self.spaces.site_at(key, wait.ip)?;
+            let plain = self.spaces.sites.get(&(key.space, wait.ip));
+            let is_plain = plain.is_some_and(|plain| Arc::ptr_eq(plain, &site));
+            (!is_plain).then_some((*key, site))
+        };
+        let callers = seen.iter().filter_map(special).collect();
         Ok(Tables {
             locks,
             edges,
             aliases,
             sites,
+            callers,
         })
     }
 
@@ -180,6 +189,7 @@ fn over(snapshot: &Snapshot, tables: &Tables, idle_ns: u64) -> Tables {
     Tables {
         aliases: names.collect(),
         sites: tables.sites.clone(),
+        callers: tables.callers.clone(),
         edges: edges
             .filter(|(key, stats)| is_over(&key.lock, stats.last_ns))
             .collect(),

@@ -22,6 +22,7 @@
 pub mod accounts;
 mod address_space;
 pub mod bpf;
+mod caller;
 pub mod cgroup;
 mod code;
 pub mod describe;
@@ -30,6 +31,7 @@ mod futexes;
 pub mod happened;
 pub mod limits;
 pub mod locks;
+pub mod memory;
 pub mod patience;
 pub mod proc;
 pub mod resolve;

@@ -112,7 +112,7 @@ fn open_wait(task: &RawTask<'_>, ledger: Option<&Ledger>, since: Since, clocks: 
         wait,
         age_ns: until(known_ns),
         counted_ns: until(counted_from_ns),
-        live: task.live.map(|live| Box::new(*live)),
+        live: None,
         site: Arc::clone(&UNREAD),
     })
 }

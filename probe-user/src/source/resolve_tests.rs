@@ -39,7 +39,6 @@ fn resolve(record: &TaskRecord, ledger: Option<&Ledger>) -> Thread {
             ledger,
             histograms: false,
             rare: None,
-            live: None,
         },
         CLOCKS,
     )
@@ -141,7 +140,6 @@ fn a_turn_under_way_is_divided_by_its_time_stamps() {
         ledger: Some(&running),
         histograms: true,
         rare: None,
-        live: None,
     };
     let thread = thread(&task, CLOCKS);
     assert_eq!(thread.condition_ns, Some(250));

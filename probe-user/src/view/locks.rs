@@ -8,6 +8,7 @@ use super::states::lost;
 use super::table::{Align, Table, cut};
 use crate::model::blocked::syscall_name;
 use crate::model::locks::deadlock::{Deadlock, Shape};
+use crate::model::locks::memory::MemoryGap;
 use crate::model::locks::report::{Code, Doing, Edge, Holder, Lock, Parallelism, Pattern, Report};
 use crate::model::locks::site::Runtime;
 use crate::model::locks::stall::{Reason, Stall, Stalled};
@@ -61,6 +62,7 @@ pub fn lines(report: &Report, losses: &Losses, look: Look) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(idle(report));
+    lines.extend(memory_gaps(report));
     lines.extend(runtimes(report));
     lines.into_iter().map(|line| cut(&line, look.width)).collect()
 }
@@ -110,12 +112,15 @@ fn absent_owner(deadlock: &Deadlock) -> String {
         let (holder, pid) = (party(holder), holder.pid);
         return format!("for a lock that {holder} of the parent {pid} held when it forked");
     }
-    let owner = deadlock.dead_owner.unwrap_or(0);
-    format!("for a lock whose holder, thread {owner}, has ended")
+    match deadlock.dead_owner {
+        Some(owner) => format!("for a lock whose holder, thread {owner}, has ended"),
+        None => "for a lock whose holder has ended".to_owned(),
+    }
 }
 
 fn stall_lines(stall: &Stall, report: &Report, width: Option<usize>) -> Vec<String> {
     let why = match stall.reason {
+        Reason::Refused => "refused a lock by the kernel, it sleeps for ever in the C library",
         Reason::NobodyCanWake => "every thread that could wake them waits itself",
         Reason::TookEachOthers => "each at a lock that another of them took last",
     };
@@ -390,6 +395,14 @@ fn idle(report: &Report) -> String {
         return "not contention: nothing".to_owned();
     }
     format!("not contention, threads: {}", parts.join(", "))
+}
+
+/// Processes whose memory was left out, which is why the holders of their locks are not known.
+fn memory_gaps(report: &Report) -> Vec<String> {
+    let line = |(&pid, (gap, comm)): (&u32, &(MemoryGap, Comm))| {
+        format!("memory of {comm} {pid} was not read: {}", gap.text())
+    };
+    report.memory_gaps.iter().take(EDGES).map(line).collect()
 }
 
 /// Processes whose run-time system schedules threads at locks of its own, which no futex shows.

@@ -47,7 +47,8 @@ fn at_a_futex(thread: &Thread, open: &OpenWait, index: &ThreadIndex<'_>) -> Stri
             Owner::Live(owner) if owner.id == thread.id => return "a lock it holds itself".to_owned(),
             Owner::Live(owner) => return format!("lock held by {}", owner.id.tid),
             Owner::Parent(owner) => return format!("lock held by {} when it forked", owner.id.tid),
-            Owner::Exited(tid) => return format!("lock of {tid}, which ended"),
+            Owner::Exited(Some(tid)) => return format!("lock of {tid}, which ended"),
+            Owner::Exited(None) => return "lock of a thread that ended".to_owned(),
             Owner::Ambiguous => {}
         }
     }

@@ -146,6 +146,11 @@ fn four_threads_of_python_are_one_that_runs_and_a_lock() {
     let pid = scene.fact("pid");
     let answer = live.json(&["locks", "--for", "3s", "--pid", &pid.to_string()]);
     let contended = locks::of(&answer, "locks", pid);
+    let gil_named = |lock: &&Value| lock["symbol"] == "the GIL";
+    assert!(
+        contended.iter().any(gil_named),
+        "it goes by its name: {contended:?}"
+    );
     let waits_ns: Vec<u64> = contended
         .iter()
         .map(|lock| number(lock, "wait_ns_total"))

@@ -52,6 +52,7 @@ mod prometheus;
 mod refused;
 mod reuse;
 mod service;
+mod sick;
 mod states;
 mod storm;
 mod tree;

@@ -74,7 +74,7 @@ pub fn classify(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u64) 
         Kind::Unknown if contended => Kind::Mutex,
         Kind::Unknown => idle_kind(evidence),
         // A count that passes through the value of a lock.
-        Kind::Mutex if !contended && protocol.role == Role::ByBehaviour => idle_kind(evidence),
+        Kind::Mutex if !contended && protocol.role != Role::Lock => idle_kind(evidence),
         kind => kind,
     };
     classification(kind, contended, protocol.has_owner)
@@ -109,8 +109,11 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
         _ => {
             let locked = evidence.waits_for(Expected::Two) + evidence.waits_for(Expected::Flagged);
             let most = |waits: u64| waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE;
-            // A semaphore of atomics waits for zero; ping-pong over an atomic for one value and the other.
-            let zero = most(evidence.waits_for(Expected::Zero)) && takes_turns(evidence, 2);
+            // A semaphore of atomics waits for zero, and libstdc++'s wakes all who share a word of its pool;
+            // ping-pong over an atomic waits for one value and the other, a barrier for ever new ones.
+            let zero = most(evidence.waits_for(Expected::Zero)) && evidence.take_turns() >= 2;
+            // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that.
+            let exclusive = exclusive && takes_turns(evidence, 2);
             exclusive || zero || (most(locked) && takes_turns(evidence, 1))
         }
     }
@@ -140,7 +143,10 @@ fn idle_kind(evidence: &Evidence<'_>) -> Kind {
     if !evidence.several_waiters {
         return Kind::Parker;
     }
-    if evidence.ended_by(Outcome::WokenMany) * 2 > evidence.ended() && evidence.sample.op == op::WAIT {
+    // Whoever comes last wakes all, every time, for a count that is new every time.
+    let together = evidence.ended_by(Outcome::WokenMany) > 0 && evidence.ended_by(Outcome::WokenOne) == 0;
+    let counts = evidence.waits_for(Expected::Other) * 10 >= evidence.waits() * 9;
+    if together && counts && evidence.take_turns() >= 2 && evidence.sample.op == op::WAIT {
         return Kind::Barrier;
     }
     if evidence.sample.op == op::WAIT_BITSET || evidence.ended_by(Outcome::WokenMany) > 0 {

@@ -58,7 +58,7 @@ pub struct Deadlock {
     pub shape: Shape,
     /// Each waits for the next, the last for the first; of a dead owner, everybody who waits for it.
     pub members: Vec<Member>,
-    /// Tid of an owner that has ended, as memory has it.
+    /// Tid of an owner that has ended, as memory has it, if it still has it.
     pub dead_owner: Option<u32>,
     /// The thread of the parent process that held the lock when the waiters' process was forked: there it
     /// lives, here it never did.
@@ -148,13 +148,13 @@ fn dead_owners(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
     for proof in proofs.values().filter(|proof| !proof.target.joins) {
         let (tid, forked_from) = match proof.target.owner {
             Owner::Exited(tid) => (tid, None),
-            Owner::Parent(thread) => (thread.inner_tid(), Some(Party::of(thread))),
+            Owner::Parent(thread) => (Some(thread.inner_tid()), Some(Party::of(thread))),
             Owner::Live(_) | Owner::Ambiguous => continue,
         };
         let found = by_lock.entry(proof.lock).or_insert_with(|| Deadlock {
             shape: Shape::DeadOwner,
             members: Vec::new(),
-            dead_owner: Some(tid),
+            dead_owner: tid,
             forked_from,
             age_ns: 0,
         });

@@ -46,6 +46,7 @@ impl Baseline {
         self.gone.edges.extend(gained.edges);
         self.gone.aliases.extend(gained.aliases);
         self.gone.sites.extend(gained.sites);
+        self.gone.callers.extend(gained.callers);
         for (key, _) in &deleted.locks {
             self.locks.remove(key);
         }
@@ -68,6 +69,7 @@ impl Baseline {
         all.edges.extend(grown.edges);
         all.aliases.extend(grown.aliases);
         all.sites.extend(grown.sites);
+        all.callers.extend(grown.callers);
         all
     }
 
@@ -94,6 +96,7 @@ impl Baseline {
             edges: edges.collect(),
             aliases: tables.aliases.clone(),
             sites: tables.sites.clone(),
+            callers: tables.callers.clone(),
         }
     }
 

@@ -4,13 +4,55 @@
 //! A tid that memory names can only be the owner if that thread could have written it, so its process has to
 //! map the same memory. Filled in by `source/`, for the few waits where it matters.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use probe_ebpf::lock::LockKey;
 
 use super::LockId;
 use super::site::Runtime;
 use crate::model::thread::ThreadId;
+
+/// Code of a process's own that a signal starts, and that may release a semaphore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalHandlers {
+    /// There is none.
+    None,
+    /// It ends a wait of the main thread, and does nothing else (Python's for SIGINT).
+    MainThread,
+    /// There may be any.
+    Any,
+}
+
+/// Why memory of a process was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryGap {
+    /// Its memory map is locked by a writer, or a writer waits for it.
+    Locked,
+    /// A futex lies in a page of a file whose file system may not answer.
+    OfFile,
+    /// A read of its memory did not come back.
+    Hangs,
+}
+
+impl MemoryGap {
+    /// The name used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Locked => "memory_map_locked",
+            Self::OfFile => "file_may_not_answer",
+            Self::Hangs => "does_not_answer",
+        }
+    }
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Locked => "its memory map is locked",
+            Self::OfFile => "it lies in a file whose file system may not answer",
+            Self::Hangs => "reading it did not come back",
+        }
+    }
+}
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -25,11 +67,12 @@ pub struct SharedMemory {
     /// Priority-inheriting mutexes that the stack of a thread points to that sleeps for ever in
     /// `pthread_mutex_lock()`, with their owners' tids: one of them is what it wanted.
     pub endless: HashMap<ThreadId, Vec<(u64, u32)>>,
-    /// Whether processes handle signals by code of their own, which may release a semaphore; only of those
-    /// that were asked.
-    pub handles_signals: HashMap<u32, bool>,
+    /// The code of their own by which processes handle signals; only of those that were asked.
+    pub signal_handlers: HashMap<u32, SignalHandlers>,
+    /// Processes whose memory was not read.
+    pub gaps: BTreeMap<u32, MemoryGap>,
     /// Run-time systems, by process.
-    pub runtimes: HashMap<u32, Runtime>,
+    pub runtimes: BTreeMap<u32, Runtime>,
 }
 
 impl SharedMemory {
@@ -38,9 +81,12 @@ impl SharedMemory {
         self.places.get(key).copied()
     }
 
-    /// Whether a process may handle signals by code of its own: what is not known may be.
-    pub fn may_handle_signals(&self, pid: u32) -> bool {
-        self.handles_signals.get(&pid).copied().unwrap_or(true)
+    /// What a process may do when a signal comes: what is not known may be anything.
+    pub fn signal_handlers(&self, pid: u32) -> SignalHandlers {
+        self.signal_handlers
+            .get(&pid)
+            .copied()
+            .unwrap_or(SignalHandlers::Any)
     }
 
     /// Whether a process maps the file of a shared lock; `None` if that is not known.

@@ -77,6 +77,8 @@ pub struct Tables {
     pub aliases: HashMap<LockKey, LockId>,
     /// Code that waited, by address space and instruction.
     pub sites: HashMap<(u64, u64), Arc<Site>>,
+    /// The same with the callers, by lock, where the instruction alone does not tell.
+    pub callers: HashMap<LockKey, Arc<Site>>,
 }
 
 impl Tables {
@@ -88,7 +90,8 @@ impl Tables {
 
     /// The code that made a wait.
     pub fn site(&self, key: LockKey, wait: &FutexWait) -> &Site {
-        let found = self.sites.get(&(key.space, wait.ip));
+        let site = || self.sites.get(&(key.space, wait.ip));
+        let found = self.callers.get(&key).or_else(site);
         found.map_or(&Site::UNREAD, |site| site)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use probe_ebpf::ledger::BlockedOn;
 
 use super::deadlock::Deadlock;
+use super::memory::MemoryGap;
 use super::site::Runtime;
 use super::stall::Stall;
 use super::{Grade, Kind, LockId, Party};
@@ -30,6 +31,8 @@ pub struct Report {
     pub processes: Vec<Parallelism>,
     /// Processes whose run-time system keeps its locks to itself, by pid, with their names.
     pub runtimes: BTreeMap<u32, (Runtime, Comm)>,
+    /// Processes whose memory was not read, by pid, and why.
+    pub memory_gaps: BTreeMap<u32, (MemoryGap, Comm)>,
     /// Where threads of deadlocks and stalls wait, by tid; filled in by whoever can read symbols.
     pub codes: BTreeMap<u32, Code>,
 }

@@ -6,6 +6,7 @@ use probe_ebpf::lock::{BY_OWNER, EdgeKey};
 
 use super::classification::Classification;
 use super::evidence::Evidence;
+use super::protocol::python;
 use super::report::{Doing, Edge, Holder, Lock, Pattern};
 use super::thread_index::{NameCache, Owner, ThreadIndex};
 use super::{Grade, LockId, Look, Party, Tables, is_shared, key_of};
@@ -153,12 +154,14 @@ impl ReportBuilder<'_, '_> {
         let target = self.index.target(thread, open)?;
         match target.owner {
             Owner::Live(owner) if !target.joins => Some(Party::of(owner)),
-            Owner::Exited(tid) => Some(self.names.get(tid).unwrap_or(Party {
-                pid: 0,
-                tid,
-                comm: Comm::default(),
-            })),
-            _ => None,
+            Owner::Exited(tid) => tid.map(|tid| {
+                self.names.get(tid).unwrap_or(Party {
+                    pid: 0,
+                    tid,
+                    comm: Comm::default(),
+                })
+            }),
+            Owner::Live(_) | Owner::Parent(_) | Owner::Ambiguous => None,
         }
     }
 
@@ -187,7 +190,7 @@ impl ReportBuilder<'_, '_> {
             holder: class.contended.then(|| self.holder(evidence, &own)).flatten(),
             pattern: pattern(evidence, wait_ns, self.window_ns, &own),
             waiters,
-            symbol: None,
+            symbol: (evidence.protocol.name == python::GIL).then(|| python::GIL.to_owned()),
             code: None,
         }
     }

@@ -13,12 +13,27 @@ pub enum Library {
     Syscall,
     /// The musl C library.
     Musl,
+    /// A static program without symbols that has musl in it: musl's code, or one that calls its `syscall()`.
+    StrippedMusl,
     /// The run-time system of Go.
     Go,
+    /// The C library's, at a futex inside `CPython`'s `_PyRuntime`.
+    Python,
     /// Another file, or one without symbols: a static program that was stripped, code made while running.
     Other,
+    /// The kernel's own code for 32-bit system calls (`__kernel_vsyscall` in the vDSO): whoever called it.
+    Vdso,
     /// Not known: the file could not be read, or not in time.
     Unread,
+}
+
+/// Who called the exported `syscall()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The function as the symbol table spells it (mangled), if it is one of those that wait.
+    pub function: Option<String>,
+    /// Whether the file has symbols of its own: only then does a function without a name say something.
+    pub has_symbols: bool,
 }
 
 /// One place in the code.
@@ -28,6 +43,8 @@ pub struct Site {
     pub library: Library,
     /// The function, where a symbol covers the instruction.
     pub function: Option<String>,
+    /// Who called it, if it is the exported `syscall()` and a thread that waits there was looked at.
+    pub caller: Option<Caller>,
 }
 
 impl Site {
@@ -35,12 +52,39 @@ impl Site {
     pub const UNREAD: Self = Self {
         library: Library::Unread,
         function: None,
+        caller: None,
     };
 
     /// Whether the function is one of these, or begins with one of them.
     pub fn is_in(&self, functions: &[&str]) -> bool {
         let name = self.function.as_deref().unwrap_or("");
         functions.iter().any(|function| name.starts_with(function))
+    }
+
+    /// Whether the site alone does not say whose protocol it is.
+    pub const fn needs_caller(&self) -> bool {
+        matches!(self.library, Library::Syscall | Library::Vdso)
+    }
+
+    /// The function that called it.
+    pub fn calling_function(&self) -> Option<&str> {
+        self.caller.as_ref()?.function.as_deref()
+    }
+
+    /// The same code, known to wait at something that belongs to `CPython`.
+    #[must_use]
+    pub fn inside_python(&self) -> Self {
+        Self {
+            library: Library::Python,
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is known that no function of a known lock called it.
+    pub fn has_other_caller(&self) -> bool {
+        self.caller
+            .as_ref()
+            .is_some_and(|caller| caller.has_symbols && caller.function.is_none())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Threads that wait for what no thread is left to end, where memory names no owner: never called a deadlock.
 //!
-//! Two rules, both of which a healthy program cannot meet:
+//! Three rules, none of which a healthy program can meet:
+//! - *refused*: the kernel refused a thread its priority-inheriting mutex, and the C library sleeps for ever instead.
 //! - *nobody can wake it*: every thread of an address space waits, without a timeout, at futexes of that space. Only a thread of the
 //!   space can wake those, and none runs. A signal handler could (`sem_post()` is allowed there), so a process with handlers of its own
 //!   counts only for locks, which handlers must not release.
@@ -16,8 +17,9 @@ use probe_ebpf::state::State;
 use probe_ebpf::waiting::flag;
 
 use super::deadlock::Deadlock;
-use super::protocol::Role;
-use super::thread_index::{ThreadIndex, protocol_of};
+use super::memory::SignalHandlers;
+use super::protocol::{self, Role};
+use super::thread_index::{ThreadIndex, protocol_of, wait_of};
 use super::{Kind, LockId, Look, Party, key_of};
 use crate::model::blocked::syscall_name;
 use crate::model::thread::{Comm, Condition, OpenWait, Thread};
@@ -43,6 +45,8 @@ pub struct Stalled {
 /// How it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
+    /// The C library sleeps for ever, since the kernel refused it the lock.
+    Refused,
     /// Every thread that could end the waits waits itself.
     NobodyCanWake,
     /// Each waits at a lock that another of them took last.
@@ -53,6 +57,7 @@ impl Reason {
     /// The name used in JSON.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Refused => "refused",
             Self::NobodyCanWake => "nobody_can_wake",
             Self::TookEachOthers => "took_each_others",
         }
@@ -82,12 +87,30 @@ pub fn stalls(look: Look<'_>, index: &ThreadIndex<'_>, deadlocks: &[Deadlock]) -
     let members = deadlocks.iter().flat_map(|deadlock| &deadlock.members);
     let known: HashSet<u32> = members.map(|member| member.party.pid).collect();
     let mut found: BTreeMap<u32, Stall> = BTreeMap::new();
-    for stall in unwakeable(look, index).into_iter().chain(took_each_others(look)) {
+    let all = [refused(look), unwakeable(look, index), took_each_others(look)];
+    for stall in all.into_iter().flatten() {
         if !known.contains(&stall.pid) {
             found.entry(stall.pid).or_insert(stall);
         }
     }
     found.into_values().collect()
+}
+
+/// Threads that the C library has put to sleep for ever.
+fn refused(look: Look<'_>) -> Vec<Stall> {
+    let mut stalls: BTreeMap<u32, Stall> = BTreeMap::new();
+    for (thread, open, _) in look.open_waits() {
+        if is_long(open) && protocol::is_endless(wait_of(thread, open)) {
+            let of_process = stalls
+                .entry(thread.pid)
+                .or_insert_with(|| stall(look, thread.pid, Reason::Refused));
+            of_process.waits.push(stalled(look, thread, open, Kind::PiMutex));
+        }
+    }
+    stalls
+        .into_values()
+        .filter_map(|stall| finish(look, stall))
+        .collect()
 }
 
 /// Address spaces none of whose threads can wake any other.
@@ -141,7 +164,7 @@ pub fn waits_for_signal(thread: &Thread) -> bool {
 fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
     let asleep = thread.condition == Condition::Alive(State::Sleeping);
     if asleep && waits_for_signal(thread) {
-        return !look.snapshot.memory.may_handle_signals(thread.pid);
+        return look.snapshot.memory.signal_handlers(thread.pid) == SignalHandlers::None;
     }
     let Some(open) = thread.futex.as_ref().filter(|open| asleep && is_long(open)) else {
         return false;
@@ -153,27 +176,36 @@ fn waits_in_vain(look: Look<'_>, thread: &Thread) -> bool {
 
 /// What all threads of an address space wait for; `None` if that is what idle programs do.
 fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> Option<Stall> {
-    let waits = threads.iter().filter_map(|thread| {
-        let open = thread.futex.as_ref()?;
-        let joins = index.joined(thread, open).is_some();
-        (!joins).then(|| (*thread, open, protocol_of(thread, open)))
-    });
+    let handlers = look.snapshot.memory.signal_handlers(threads.first()?.pid);
+    // What ends a wait of the main thread, and it may wait for just that, wakes none of the others.
+    let wakes = |thread: &&&Thread| handlers == SignalHandlers::MainThread && thread.is_leader();
+    let waits = threads
+        .iter()
+        .filter(|thread| !wakes(thread))
+        .filter_map(|thread| {
+            let open = thread.futex.as_ref()?;
+            let joins = index.joined(thread, open).is_some();
+            (!joins).then(|| (*thread, open, protocol_of(thread, open)))
+        });
     let waits: Vec<_> = waits.collect();
     let is_lock = |role| matches!(role, Role::Lock | Role::LikelyLock);
     let locks = waits.iter().any(|(_, _, protocol)| is_lock(protocol.role));
     // An idle pool waits at one semaphore or condition variable while main joins it: that is no stall.
-    // Semaphores used as locks are several, or the only thing that the only thread waits for.
+    // Semaphores used as locks are several, or the only thing that the only thread waits for that does not
+    // wait for the end of another.
     let semaphores: Vec<LockId> = waits
         .iter()
         .filter(|(_, _, protocol)| protocol.kind == Kind::Semaphore)
         .map(|(thread, open, _)| look.tables.id(key_of(thread, open)))
         .collect();
     let distinct: BTreeSet<&LockId> = semaphores.iter().collect();
-    let wants = distinct.len() > 1 || (threads.len() == 1 && !semaphores.is_empty());
-    let by_signal = threads
-        .iter()
-        .any(|thread| look.snapshot.memory.may_handle_signals(thread.pid));
-    if !locks && (by_signal || !wants) {
+    let joining = threads.iter().filter(|thread| {
+        let open = thread.futex.as_ref();
+        open.is_some_and(|open| index.joined(thread, open).is_some())
+    });
+    let alone = joining.count() + 1 == threads.len() && handlers == SignalHandlers::None;
+    let wants = distinct.len() > 1 || (alone && !semaphores.is_empty());
+    if !locks && (handlers == SignalHandlers::Any || !wants) {
         return None;
     }
     let mut stall = stall(look, threads.first()?.pid, Reason::NobodyCanWake);

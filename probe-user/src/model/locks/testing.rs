@@ -11,6 +11,7 @@ use probe_ebpf::lock::{
 use probe_ebpf::state::State;
 use probe_ebpf::waiting::{Class, flag, op};
 
+use super::memory::SignalHandlers;
 use super::site::{Library, Site};
 use super::{LockId, Look, Tables};
 use crate::model::snapshot::Snapshot;
@@ -56,6 +57,7 @@ fn site(ip: u64) -> Arc<Site> {
     Arc::new(Site {
         library,
         function: function.map(str::to_owned),
+        caller: None,
     })
 }
 
@@ -232,7 +234,10 @@ impl World {
                 .places
                 .entry(super::key_of(thread, open))
                 .or_insert(None);
-            snapshot.memory.handles_signals.insert(thread.pid, false);
+            snapshot
+                .memory
+                .signal_handlers
+                .insert(thread.pid, SignalHandlers::None);
             let joined = snapshot
                 .threads
                 .iter_mut()

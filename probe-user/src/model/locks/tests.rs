@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use probe_ebpf::lock::{LockKey, Outcome};
+use probe_ebpf::lock::{
+    EXPECTED, Expected, FutexWait, HAS_WAITERS, LIVE_BEFORE, LockKey, OUTCOMES, OWNER_DIED, Outcome,
+};
 use probe_ebpf::state::State;
+use probe_ebpf::waiting::{flag, op};
 use proptest::prelude::*;
 
 use super::deadlock::{Shape, candidates, confirmed};
+use super::memory::SignalHandlers;
 use super::report::{Pattern, Report};
 use super::stall::{Reason, stalls};
 use super::testing::{PID, SPACE, World, look, no_tables};
@@ -296,6 +300,34 @@ fn threads_that_take_turns_wait_for_a_lock() {
     }
 }
 
+/// C++20's, which waits at a count: the one that comes last never waits, so one of the four is always out.
+#[test]
+fn a_barrier_of_counts_is_no_lock() {
+    let rounds = |outcome| {
+        let mut world = turns(7 * SECOND + SECOND / 2);
+        let stats = world.last_stats();
+        stats.sample = FutexWait {
+            op: op::WAIT,
+            value: 17,
+            ip: 2,
+            flags: flag::PRIVATE,
+            ..stats.sample
+        };
+        stats.expected = [0; EXPECTED];
+        stats.expected[Expected::Other as usize] = 400;
+        stats.timed = 0;
+        stats.outcomes = [0; OUTCOMES];
+        stats.outcomes[outcome as usize] = 400;
+        kind_of(&world)
+    };
+    assert_eq!(rounds(Outcome::WokenMany), (Kind::Barrier, false));
+    assert_eq!(
+        rounds(Outcome::WokenOne),
+        (Kind::Mutex, true),
+        "one at a time: a lock"
+    );
+}
+
 #[test]
 fn two_threads_hand_a_lock_to_and_fro() {
     let mut world = World::default();
@@ -410,6 +442,60 @@ fn unknown_owners_make_a_stall_never_a_deadlock() {
     assert_eq!(report(&world).stalls[0].reason, Reason::TookEachOthers);
 }
 
+/// A semaphore that only one thread wants, whose end the others wait for: none is left to post it.
+#[test]
+fn who_waits_alone_at_a_semaphore_is_stalled() {
+    let mut world = World::default();
+    world
+        .waits(101, "a", "semaphore", MU, 0)
+        .waits(100, "main", "join", 0x3000, 101);
+    let stuck = report(&world);
+    assert_eq!(
+        (
+            stuck.stalls.len(),
+            stuck.stalls[0].waits.len(),
+            stuck.stalls[0].others
+        ),
+        (1, 1, 1)
+    );
+    world.waits(102, "b", "semaphore", MU, 0);
+    assert!(report(&world).stalls.is_empty(), "a pool without work");
+}
+
+/// Whatever else the process does: nobody wakes who sleeps for ever.
+#[test]
+fn who_was_refused_a_lock_is_stalled() {
+    let mut world = World::default();
+    world.runs(100, "main").waits(101, "a", "timed", 0x1000_0044, 0);
+    let thread = world.last();
+    thread.sp = 0x1000_0000;
+    let open = thread.futex.as_mut().unwrap();
+    open.wait.flags &= !flag::TIMED;
+    let stuck = report(&world);
+    assert_eq!(stuck.stalls.len(), 1);
+    assert_eq!(
+        (stuck.stalls[0].reason, stuck.stalls[0].waits[0].kind),
+        (Reason::Refused, Kind::PiMutex)
+    );
+    world.last().sp = 0x2000_0000;
+    assert!(report(&world).stalls.is_empty(), "elsewhere somebody may wake it");
+}
+
+/// musl's word of a recursive mutex whose owner has ended says just that.
+#[test]
+fn an_owner_that_left_no_name() {
+    let mut world = World::default();
+    world.runs(100, "main").waits(101, "a", "musl", MU, 0);
+    let open = world.last().futex.as_mut().unwrap();
+    let live = open.live.as_mut().unwrap();
+    let first = (LIVE_BEFORE / 4) as usize;
+    open.wait.value = HAS_WAITERS | OWNER_DIED;
+    (live.words[first - 1], live.words[first]) = (1, open.wait.value);
+    let found = report(&world).deadlocks;
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].shape, found[0].dead_owner), (Shape::DeadOwner, None));
+}
+
 /// What idles by design: parked threads, and conditions that a signal handler may bring about.
 #[test]
 fn idle_programs_are_not_stalled() {
@@ -419,19 +505,37 @@ fn idle_programs_are_not_stalled() {
     let mut world = World::default();
     world.waits(100, "main", "semaphore", MU, 0);
     assert_eq!(report(&world).stalls.len(), 1, "nobody can post it");
+    assert_eq!(stalls_with(&world, Some(SignalHandlers::Any)), 0, "a handler may");
+    assert_eq!(stalls_with(&world, None), 0, "nobody knows");
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::MainThread)),
+        0,
+        "parked until Ctrl-C"
+    );
+    world.waits(101, "worker", "semaphore", OTHER, 0);
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::MainThread)),
+        0,
+        "one worker is idle"
+    );
+    world.waits(102, "worker", "semaphore", OTHER + 64, 0);
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::MainThread)),
+        1,
+        "two wait for each other"
+    );
+}
+
+/// How many stalls there are if the process handles signals so.
+fn stalls_with(world: &World, handlers: Option<SignalHandlers>) -> usize {
     let mut snapshot = world.snapshot(11 * SECOND, 5);
-    snapshot.memory.handles_signals.insert(PID, true);
+    snapshot.memory.signal_handlers.clear();
+    snapshot
+        .memory
+        .signal_handlers
+        .extend(handlers.map(|handlers| (PID, handlers)));
     let index = ThreadIndex::new(&snapshot);
-    assert!(
-        stalls(look(&snapshot, &world.tables), &index, &[]).is_empty(),
-        "a handler may"
-    );
-    snapshot.memory.handles_signals.clear();
-    let index = ThreadIndex::new(&snapshot);
-    assert!(
-        stalls(look(&snapshot, &world.tables), &index, &[]).is_empty(),
-        "nobody knows"
-    );
+    stalls(look(&snapshot, &world.tables), &index, &[]).len()
 }
 
 /// The part of an open wait that lies before the window is not of the window.

@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use probe_ebpf::lock::LockKey;
 use probe_ebpf::waiting::op;
 
-use super::protocol::{self, Protocol, Wait, glibc, musl};
+use super::protocol::{self, Protocol, Wait, musl};
 use super::{LockId, Party, key_of};
 use crate::model::event::Event;
 use crate::model::snapshot::Snapshot;
@@ -40,8 +40,9 @@ pub enum Owner<'a> {
     /// A thread of the process that this one was forked from: it held the lock at that moment, and does not
     /// exist here.
     Parent(&'a Thread),
-    /// A tid that no living thread has that could have written it.
-    Exited(u32),
+    /// A tid that no living thread has that could have written it; `None` if memory says that the owner has
+    /// ended, but not who it was.
+    Exited(Option<u32>),
     /// A tid that several threads may mean, or of which too little is known.
     Ambiguous,
 }
@@ -105,11 +106,14 @@ impl<'a> ThreadIndex<'a> {
         }
         let lock = |owner| Some(Target { owner, joins: false });
         let wait = wait_of(thread, open);
-        if glibc::is_endless(wait) {
+        if protocol::is_endless(wait) {
             return lock(self.refused_by(thread, open)?);
         }
         open.live.as_ref()?;
         let found = protocol::identify(wait);
+        if found.abandoned {
+            return lock(Owner::Exited(None));
+        }
         let owner = self.owner(thread, key_of(thread, open), found.owner?);
         match owner {
             Owner::Live(other) if other.id == thread.id && !found.can_own_itself => None,
@@ -119,34 +123,35 @@ impl<'a> ThreadIndex<'a> {
 
     /// The owner of the mutex that the kernel refused to let a thread wait for (`EDEADLK`).
     ///
-    /// Of several mutexes that its stack points to, it is the one of another thread that waits in turn for a
-    /// mutex of this one: that circle is what the kernel refuses.
+    /// The kernel refuses what would close a circle: of the mutexes that the stack points to, the one whose owner
+    /// waits in turn for a mutex of this thread; or, if nobody waited for one of those by then, that which the
+    /// thread has itself. What could be either proves nothing.
     fn refused_by(&self, thread: &Thread, open: &OpenWait) -> Option<Owner<'a>> {
-        let found = self.snapshot.memory.endless.get(&thread.id);
-        let found = found.map_or(&[][..], Vec::as_slice);
-        let owner = |tid| self.owner(thread, key_of(thread, open), tid);
-        if let [(_, tid)] = found {
-            return Some(owner(*tid));
-        }
-        let waits_for_us = |other: &Thread| {
-            let open = other.futex.as_ref()?;
-            let tid = protocol_of(other, open).owner?;
-            Some(open.wait.op == op::LOCK_PI && tid == thread.inner_tid())
-        };
-        if found.is_empty() {
-            // Nothing is left of it in registers or on the stack. If one thread waits for this one, at a
-            // priority-inheriting mutex, what was refused would have closed the circle with it.
-            let threads = self.tables().by_tid.values().copied();
-            let own = |other: &&Thread| other.space == thread.space && waits_for_us(other) == Some(true);
-            let mut waiters = threads.filter(own);
-            let one = waiters.next().filter(|_| waiters.next().is_none())?;
-            return Some(Owner::Live(one));
-        }
-        let mut circle = found
+        let found = self.snapshot.memory.endless.get(&thread.id)?;
+        let owners = found
             .iter()
-            .map(|(_, tid)| owner(*tid))
-            .filter(|owner| matches!(owner, Owner::Live(other) if waits_for_us(other) == Some(true)));
-        circle.next().filter(|_| circle.next().is_none())
+            .map(|(_, tid)| self.owner(thread, key_of(thread, open), *tid));
+        let (own, others): (Vec<_>, Vec<_>) =
+            owners.partition(|owner| matches!(owner, Owner::Live(other) if other.id == thread.id));
+        let waits_for_us = |other: &Thread| {
+            let wait = other.futex.as_ref();
+            let wait = wait.filter(|wait| wait.wait.op == op::LOCK_PI && wait.age_ns >= open.age_ns);
+            let tid = wait.and_then(|wait| protocol_of(other, wait).owner);
+            tid == Some(thread.inner_tid())
+        };
+        let threads = self.tables().by_tid.values();
+        let wanted = threads
+            .filter(|other| other.space == thread.space)
+            .any(|other| waits_for_us(other));
+        match (wanted, own.as_slice(), others.as_slice()) {
+            (false, [one], _) => Some(*one),
+            (true, [], _) => {
+                let closes = |owner: &&Owner<'a>| matches!(owner, Owner::Live(other) if waits_for_us(other));
+                let mut circle = others.iter().filter(closes);
+                circle.next().filter(|_| circle.next().is_none()).copied()
+            }
+            _ => None,
+        }
     }
 
     /// Which thread a tid in the memory of a lock means.
@@ -173,7 +178,7 @@ impl<'a> ThreadIndex<'a> {
             .iter()
             .filter(|other| other.pid_namespace == waiter.pid_namespace);
         match alive.next() {
-            None => Owner::Exited(tid),
+            None => Owner::Exited(Some(tid)),
             Some(other) if is_forked_from(waiter, other) => Owner::Parent(other),
             Some(_) => Owner::Ambiguous,
         }
@@ -187,7 +192,7 @@ impl<'a> ThreadIndex<'a> {
         }
         let mut able = named.iter().filter(|thread| maps(thread) == Some(true));
         match (able.next(), able.next()) {
-            (None, _) => Owner::Exited(tid),
+            (None, _) => Owner::Exited(Some(tid)),
             (Some(owner), None) => Owner::Live(owner),
             (Some(_), Some(_)) => Owner::Ambiguous,
         }

@@ -9,7 +9,6 @@ use super::evidence::gather;
 use super::parallelism;
 use super::report::{Lock, Report};
 use super::report_builder::{ReportBuilder, sharers};
-use super::site::Runtime;
 use super::thread_index::{NameCache, ThreadIndex};
 use super::{Kind, LockId, Look, Tables, stall};
 use crate::model::event::Event;
@@ -81,7 +80,8 @@ impl LockWindow {
         let blocked = parallelism::blocked(look, &gained, &contended, &self.baseline.open);
         let usage = self.usage.end(look.snapshot, units);
         report.processes = parallelism::of(&usage, &blocked, self.pid);
-        report.runtimes = runtimes(look);
+        report.runtimes = by_process(look, &look.snapshot.memory.runtimes);
+        report.memory_gaps = by_process(look, &look.snapshot.memory.gaps);
         narrow(&mut report, self.pid);
         report
     }
@@ -128,12 +128,11 @@ impl LockWindow {
     }
 }
 
-/// Processes with a futex wait whose run-time system has locks of its own.
-fn runtimes(look: Look<'_>) -> BTreeMap<u32, (Runtime, Comm)> {
-    let runtimes = &look.snapshot.memory.runtimes;
+/// What is known of processes, with their names.
+fn by_process<T: Copy>(look: Look<'_>, known: &BTreeMap<u32, T>) -> BTreeMap<u32, (T, Comm)> {
     let leaders = look.snapshot.threads.iter().filter(|thread| thread.is_leader());
     leaders
-        .filter_map(|thread| Some((thread.pid, (*runtimes.get(&thread.pid)?, thread.comm))))
+        .filter_map(|thread| Some((thread.pid, (*known.get(&thread.pid)?, thread.comm))))
         .collect()
 }
 
@@ -172,4 +171,5 @@ fn narrow(report: &mut Report, pid: Option<u32>) {
         .retain(|deadlock| deadlock.members.iter().any(|member| member.party.pid == pid));
     report.stalls.retain(|stall| stall.pid == pid);
     report.runtimes.retain(|runtime, _| *runtime == pid);
+    report.memory_gaps.retain(|sick, _| *sick == pid);
 }

@@ -115,7 +115,7 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) {
     name_standstills(report, snapshot, &stuck);
     for named in named {
         if let Some(lock) = report.locks.iter_mut().find(|lock| lock.id == named.id) {
-            lock.symbol = named.symbol;
+            lock.symbol = lock.symbol.take().or(named.symbol);
             lock.code = named.code.filter(|code| !code.frames.is_empty());
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::states::BucketJson;
 use super::{BlockedOnJson, blocked_on_json};
 use crate::model::locks::deadlock::{Deadlock, Member};
+use crate::model::locks::memory::MemoryGap;
 use crate::model::locks::report::{Code, Edge, Holder, Lock, Parallelism, Report};
 use crate::model::locks::site::Runtime;
 use crate::model::locks::stall::Stall;
@@ -24,6 +25,15 @@ pub struct Locks {
     pub(super) not_contention: Vec<IdleJson>,
     pub(super) processes: Vec<ProcessJson>,
     pub(super) runtimes: Vec<RuntimeJson>,
+    pub(super) memory_gaps: Vec<MemoryGapJson>,
+}
+
+/// A process whose memory was left out: the holders of its locks are not known.
+#[derive(Debug, Serialize)]
+pub(super) struct MemoryGapJson {
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) reason: &'static str,
 }
 
 /// A process whose run-time system has locks that no futex shows.
@@ -94,7 +104,7 @@ pub(super) struct DeadlockJson {
     pub(super) kind: &'static str,
     pub(super) since_ns: u64,
     pub(super) threads: Vec<MemberJson>,
-    /// Tid of a holder that has ended, as its mutex has it.
+    /// Tid of a holder that has ended, as its mutex has it, if it still has it.
     pub(super) dead_owner: Option<u32>,
     /// The thread of the parent process that held the lock when this process was forked.
     pub(super) forked_from: Option<PartyJson>,
@@ -173,6 +183,7 @@ pub fn locks(report: &Report) -> Locks {
         not_contention: report.idle.iter().map(idle).collect(),
         processes: report.processes.iter().map(process).collect(),
         runtimes: runtimes(report),
+        memory_gaps: memory_gaps(report),
     }
 }
 
@@ -324,6 +335,15 @@ fn runtimes(report: &Report) -> Vec<RuntimeJson> {
         command: runtime.command(pid),
     };
     report.runtimes.iter().map(runtime).collect()
+}
+
+fn memory_gaps(report: &Report) -> Vec<MemoryGapJson> {
+    let gap = |(&pid, (gap, comm)): (&u32, &(MemoryGap, Comm))| MemoryGapJson {
+        pid,
+        comm: name(*comm),
+        reason: gap.name(),
+    };
+    report.memory_gaps.iter().map(gap).collect()
 }
 
 fn process(process: &Parallelism) -> ProcessJson {

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 
 use super::locks::{
-    CodeJson, DeadlockJson, EdgeJson, HolderJson, IdleJson, LockJson, Locks, MemberJson, StallJson,
-    StalledJson,
+    CodeJson, DeadlockJson, EdgeJson, HolderJson, IdleJson, LockJson, Locks, MemberJson, MemoryGapJson,
+    StallJson, StalledJson,
 };
 use super::orphans::Orphans;
 use super::states::States;
@@ -213,10 +213,12 @@ impl Withhold for Locks {
             not_contention,
             processes: _,
             runtimes: _,
+            memory_gaps,
         } = self;
         if told.details {
             return;
         }
+        memory_gaps.iter().for_each(tell_memory_gap);
         let names = &mut LockNames::default();
         for lock in locks {
             withhold_lock(lock, names);
@@ -234,6 +236,16 @@ impl Withhold for Locks {
             withhold_idle(idle, names);
         }
     }
+}
+
+/// A gap is told to everybody: without it, a lock whose holder could not be read looks like one that has none. Why it could
+/// not be read says neither where in memory nor which file.
+fn tell_memory_gap(gap: &MemoryGapJson) {
+    let MemoryGapJson {
+        pid: _,
+        comm: _,
+        reason: _,
+    } = gap;
 }
 
 /// Ids are made of addresses, or of files' numbers. In their place come numbers that hold for one answer, so that edges

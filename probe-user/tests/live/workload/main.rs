@@ -23,6 +23,7 @@ mod locks;
 mod odd;
 mod runtimes;
 mod scenes;
+mod sick;
 mod sys;
 
 use std::env;
@@ -44,6 +45,7 @@ fn main() {
         let number = env::args().nth(3).and_then(|text| text.parse().ok());
         number.expect("another number")
     };
+    let third = || env::args().nth(3).expect("another argument");
     match name.as_str() {
         "sleeper" => scenes::sleeper(argument.as_deref()),
         "stopped" => scenes::stopped(),
@@ -99,6 +101,8 @@ fn main() {
         "headless-busy" => held::headless_and_busy(),
         "dying-init" => held::init_that_cannot_end(),
         "faulting" => held::faulting(),
+        "sick" => sick::scene(text()),
+        "sick-client" => sick::client(text(), &third()),
         "futex-doors" => odd::doors(),
         other => {
             eprintln!("probe-workload: no scene called {other:?}");

@@ -111,9 +111,16 @@ fn common(wait: Wait<'_>) -> Protocol {
 /// After `EDEADLK` or `ESRCH` from the kernel, `pthread_mutex_lock()` of a priority-inheriting mutex sleeps
 /// for ever at a zero on its own stack, which nobody can wake ("Delay the thread indefinitely",
 /// `nptl/pthread_mutex_lock.c`).
+///
+/// Semaphores and condition variables that are variables of a function lie there as well, and somebody will
+/// wake those: the counts of their waiters tell, so without memory nothing is known.
 pub fn is_endless(wait: Wait<'_>) -> bool {
-    let untimed = wait.flag(flag::PRIVATE) && !wait.flag(flag::TIMED);
-    wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0 && wait.is_on_own_stack()
+    const FLAGS: u8 = flag::PRIVATE | flag::REALTIME;
+    let untimed = wait.call.flags & (FLAGS | flag::TIMED) == FLAGS;
+    let of_nobody = wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0;
+    let nothing_else =
+        wait.around(-6).is_some() && !is_condvar(wait) && !is_newer_condvar(wait) && !is_semaphore(wait);
+    of_nobody && wait.is_on_own_stack() && nothing_else
 }
 
 /// By the memory before the word: `__wrefs` (the number of waiters, from bit 3 on) is 4 or 8 bytes before
@@ -130,10 +137,20 @@ fn is_condvar(wait: Wait<'_>) -> bool {
     plausible && (of_group != 0 && of_group <= waiters || wait.call.value != 0)
 }
 
+/// The layout from 2.41 on, by the memory before the word: `__wrefs`, before it `__g1_orig_size` and two
+/// `__g_size`, all of them small, and `__g1_start`, a count of 64 bits.
+fn is_newer_condvar(wait: Wait<'_>) -> bool {
+    let second = isize::from(wait.call.address & 7 == 4);
+    let at = |before: isize| wait.around(-before - second).unwrap_or(u32::MAX);
+    let is_count = |word: u32| word >> 3 <= TID_LIMIT;
+    at(1) >> 3 != 0 && [1, 2, 3, 4].into_iter().all(|before| is_count(at(before))) && at(5) <= 0xff
+}
+
 /// The lower half is the value, the upper the number of waiters, then 0 or 128 (private or not).
 fn is_semaphore(wait: Wait<'_>) -> bool {
     let words = wait.words();
-    (1..=0xffff).contains(&words[1]) && matches!(words[2], 0 | 128)
+    let aligned = wait.flag(flag::COMPAT) || wait.call.address & 7 == 0;
+    aligned && (1..=0xffff).contains(&words[1]) && matches!(words[2], 0 | 128)
 }
 
 /// A barrier that is not complete: the number of those who have come stands before the word (the round that

@@ -6,6 +6,7 @@
 //! | [`kernel`] | priority-inheriting mutexes, whose word the kernel itself defines |
 //! | [`glibc`] | mutexes, condition variables, semaphores, readers-writer locks, barriers, once, internal locks |
 //! | [`musl`] | mutexes (plain ones name no owner), condition variables, semaphores, readers-writer locks, internal locks |
+//! | [`python`] | the global interpreter lock of `CPython` |
 //! | [`callers`] | users of the exported `syscall()`: Rust, libstdc++, `parking_lot`, latches of databases |
 //! | [`own`] | programs with system calls of their own: Go, static programs without symbols |
 //!
@@ -19,6 +20,7 @@ pub mod glibc;
 pub mod kernel;
 pub mod musl;
 pub mod own;
+pub mod python;
 
 use probe_ebpf::lock::{FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
 
@@ -55,6 +57,8 @@ pub struct Protocol {
     /// Whether a thread can wait for a lock that it holds itself: recursive and error-checking locks never
     /// do.
     pub can_own_itself: bool,
+    /// Whether memory says that the owner has ended, though no longer who that was, and nobody can release it.
+    pub abandoned: bool,
 }
 
 /// A protocol without an owner.
@@ -66,6 +70,7 @@ const fn unowned(name: &'static str, kind: Kind, role: Role) -> Protocol {
         owner: None,
         has_owner: false,
         can_own_itself: false,
+        abandoned: false,
     }
 }
 
@@ -78,6 +83,15 @@ const fn owned(name: &'static str, kind: Kind, owner: Option<u32>, can_own_itsel
         owner,
         has_owner: true,
         can_own_itself,
+        abandoned: false,
+    }
+}
+
+/// A lock whose owner has ended without a trace of who it was.
+const fn abandoned(name: &'static str, kind: Kind) -> Protocol {
+    Protocol {
+        abandoned: true,
+        ..owned(name, kind, None, false)
     }
 }
 
@@ -133,14 +147,25 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
     match wait.site.library {
         Library::Glibc => glibc::identify(wait),
         Library::Musl => musl::identify(wait),
+        Library::Python => python::identify(wait),
         Library::Syscall => callers::identify(wait),
-        Library::Go | Library::Other => own::identify(wait),
+        Library::StrippedMusl => musl::proved(wait).unwrap_or_else(|| own::identify(wait)),
+        Library::Go | Library::Vdso | Library::Other => own::identify(wait),
         // Nothing is proved by a word whose protocol is not known.
         Library::Unread => Protocol {
             owner: None,
             has_owner: false,
             ..own::identify(wait)
         },
+    }
+}
+
+/// Whether a C library has put the thread to sleep for ever, since the kernel refused it a lock.
+pub fn is_endless(wait: Wait<'_>) -> bool {
+    match wait.site.library {
+        Library::Glibc | Library::Vdso | Library::Other => glibc::is_endless(wait),
+        Library::Musl => musl::is_endless(wait),
+        _ => false,
     }
 }
 

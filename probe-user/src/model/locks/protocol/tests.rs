@@ -1,11 +1,11 @@
 //! Each protocol by the calls it makes, and what merely looks like it.
 
-use probe_ebpf::lock::{Expected, FutexWait, HAS_WAITERS, LIVE_BEFORE, LIVE_WORDS, LiveFutex};
+use probe_ebpf::lock::{Expected, FutexWait, HAS_WAITERS, LIVE_BEFORE, LIVE_WORDS, LiveFutex, OWNER_DIED};
 use probe_ebpf::waiting::{flag, op};
 
 use super::{Protocol, Role, Wait, identify};
 use crate::model::locks::Kind;
-use crate::model::locks::site::{Library, Site};
+use crate::model::locks::site::{Caller, Library, Site};
 
 const AT: usize = (LIVE_BEFORE / 4) as usize;
 
@@ -23,6 +23,11 @@ fn call(operation: u8, flags: u8, value: u32) -> FutexWait {
 
 /// A wait by a library's code, with words of memory at places around the futex word.
 fn protocol(library: Library, call: &FutexWait, words: &[(isize, u32)]) -> Protocol {
+    called(library, None, call, words)
+}
+
+/// The same by a known caller.
+fn called(library: Library, caller: Option<Caller>, call: &FutexWait, words: &[(isize, u32)]) -> Protocol {
     let mut live = LiveFutex {
         valid: u32::try_from(4 * LIVE_WORDS).unwrap(),
         ..LiveFutex::default()
@@ -34,6 +39,7 @@ fn protocol(library: Library, call: &FutexWait, words: &[(isize, u32)]) -> Proto
     let site = Site {
         library,
         function: None,
+        caller,
     };
     identify(Wait {
         call,
@@ -152,6 +158,117 @@ fn a_sleep_without_end_is_a_lock_that_was_refused() {
     zero.address = 0x1000_0040;
     let found = protocol(Library::Glibc, &zero, &[]);
     assert_eq!((found.kind, found.role), (Kind::PiMutex, Role::Lock));
+    let of_musl = FutexWait {
+        op: op::WAIT,
+        flags: PRIVATE,
+        ..zero
+    };
+    let found = protocol(Library::Musl, &of_musl, &[]);
+    assert_eq!((found.kind, found.role), (Kind::PiMutex, Role::Lock));
+    let timed = FutexWait {
+        flags: PRIVATE | flag::TIMED,
+        ..of_musl
+    };
+    assert_ne!(protocol(Library::Musl, &timed, &[]).role, Role::Lock);
+}
+
+/// Variables of a function that waits at them itself.
+#[test]
+fn what_lies_on_the_stack_may_be_woken() {
+    let mut zero = call(op::WAIT_BITSET, PRIVATE | flag::REALTIME, 0);
+    zero.address = 0x1000_0040;
+    let semaphore = protocol(Library::Glibc, &zero, &[(1, 1)]);
+    assert_eq!(
+        (semaphore.kind, semaphore.role),
+        (Kind::Semaphore, Role::ByBehaviour)
+    );
+    let condvar = protocol(Library::Glibc, &zero, &[(-6, 2), (-1, 8)]);
+    assert_eq!((condvar.kind, condvar.role), (Kind::Condvar, Role::ByBehaviour));
+    // A park of Rust's is private as well, and has no clock.
+    zero.flags = PRIVATE;
+    let parked = protocol(Library::Syscall, &zero, &[]);
+    assert_ne!(parked.kind, Kind::PiMutex);
+}
+
+/// Both wait for all bits, with the number of waiters behind it; the third word is the futex' flag or its
+/// opposite.
+#[test]
+fn semaphores_and_locks_of_musl_differ_in_their_third_word() {
+    for library in [Library::Musl, Library::StrippedMusl] {
+        for value in [u32::MAX, HAS_WAITERS] {
+            for (flags, private, shared) in [(PRIVATE, 128, 0), (0, 0, 128)] {
+                let all = call(op::WAIT, flags, value);
+                let semaphore = protocol(library, &all, &[(1, 2), (2, private)]);
+                assert_eq!(
+                    (semaphore.kind, semaphore.role),
+                    (Kind::Semaphore, Role::ByBehaviour)
+                );
+                let lock = protocol(library, &all, &[(1, 2), (2, shared)]);
+                assert_eq!((lock.kind, lock.role), (Kind::Rwlock, Role::Lock), "{library:?}");
+            }
+        }
+    }
+    let another = protocol(
+        Library::StrippedMusl,
+        &call(op::WAIT, PRIVATE, u32::MAX),
+        &[(1, 2), (2, 7)],
+    );
+    assert_eq!((another.kind, another.role), (Kind::Unknown, Role::ByBehaviour));
+}
+
+#[test]
+fn readers_have_a_lock_of_musl() {
+    let readers = call(op::WAIT, PRIVATE, HAS_WAITERS | 3);
+    let lock = protocol(Library::Musl, &readers, &[(1, 1)]);
+    assert_eq!((lock.kind, lock.role), (Kind::Rwlock, Role::Lock));
+    // malloc's: three threads want it, and what stands behind it is another variable.
+    let internal = protocol(Library::Musl, &readers, &[(1, 1), (4, 0x5555)]);
+    assert_eq!((internal.kind, internal.role), (Kind::Mutex, Role::Lock));
+}
+
+/// When a thread of musl ends, it gives its mutexes a mark and forgets who had them.
+#[test]
+fn a_mutex_of_musl_whose_owner_has_ended() {
+    let died = call(op::WAIT, PRIVATE, HAS_WAITERS | OWNER_DIED);
+    for kind in [1, 2] {
+        let found = protocol(Library::Musl, &died, &[(-1, kind), (1, 1)]);
+        assert!(found.abandoned && found.owner.is_none());
+        assert_eq!(found.kind, Kind::Mutex);
+    }
+    let robust = protocol(Library::Musl, &died, &[(-1, 4 | 1), (1, 1)]);
+    assert!(!robust.abandoned, "whoever comes next gets it");
+    let since = FutexWait { word: 42, ..died };
+    assert!(!protocol(Library::Musl, &since, &[(-1, 1), (1, 1)]).abandoned);
+}
+
+#[test]
+fn what_musl_waits_for_without_bit_31() {
+    let kind = |value, flags| {
+        let found = protocol(Library::Musl, &call(op::WAIT, flags, value), &[]);
+        (found.kind, found.role)
+    };
+    assert_eq!(kind(0, PRIVATE), (Kind::Barrier, Role::Idle));
+    assert_eq!(kind(1, PRIVATE), (Kind::Barrier, Role::Idle));
+    assert_eq!(kind(3, PRIVATE), (Kind::Mutex, Role::Lock), "once");
+    assert_eq!(kind(3, 0).1, Role::ByBehaviour, "a count that processes share");
+}
+
+/// Without symbols the same values may be those of a caller of `syscall()`, unless the place proves otherwise.
+#[test]
+fn a_stripped_program_with_musl_proves_less() {
+    let found = |value, address| {
+        let wait = FutexWait {
+            address,
+            ..call(op::WAIT, PRIVATE, value)
+        };
+        protocol(Library::StrippedMusl, &wait, &[]).kind
+    };
+    let stack = 0x1000_0040;
+    assert_eq!(found(2, stack), Kind::Condvar);
+    assert_eq!(found(1, stack), Kind::Barrier);
+    assert_eq!(found(0, stack), Kind::Unknown);
+    assert_eq!(found(1, 0x2000), Kind::Unknown, "parked by parking_lot");
+    assert_eq!(found(3, 0x2000), Kind::Unknown);
 }
 
 #[test]
@@ -160,4 +277,60 @@ fn initialisers_and_waits_for_any_value_differ() {
     assert_eq!((guard.kind, guard.role), (Kind::Mutex, Role::Lock));
     let counter = protocol(Library::Syscall, &call(op::WAIT, 0, 2), &[]);
     assert_eq!(counter.role, Role::ByBehaviour);
+}
+
+/// The names as rustc 1.63 and 1.95 mangle them.
+#[test]
+fn the_caller_tells_a_mutex_of_rust_from_a_count_of_two() {
+    let kind = |function: Option<&str>, has_symbols| {
+        let caller = Caller {
+            function: function.map(str::to_owned),
+            has_symbols,
+        };
+        let found = called(
+            Library::Syscall,
+            Some(caller),
+            &call(op::WAIT_BITSET, PRIVATE, 2),
+            &[],
+        );
+        (found.kind, found.role)
+    };
+    for mutex in [
+        "_ZN3std3sys4sync5mutex5futex5Mutex14lock_contended17h0e7a3f5bd3b1f1a8E",
+        "_ZN3std3sys4unix5locks11futex_mutex5Mutex14lock_contended17h5f9d0a7c7d7c4f57E",
+    ] {
+        assert_eq!(kind(Some(mutex), true), (Kind::Mutex, Role::Lock));
+    }
+    for condvar in [
+        "_ZN3std3sys4sync7condvar5futex7Condvar21wait_optional_timeout17h1b1f4c2a1c9fb0a5E",
+        "_ZN3std3sys4unix5locks13futex_condvar7Condvar21wait_optional_timeout17h0E",
+    ] {
+        assert_eq!(kind(Some(condvar), true), (Kind::Condvar, Role::ByBehaviour));
+    }
+    assert_eq!(
+        kind(None, true),
+        (Kind::Unknown, Role::ByBehaviour),
+        "a futex of the program's own"
+    );
+    assert_eq!(
+        kind(None, false),
+        (Kind::Mutex, Role::LikelyLock),
+        "stripped: behaviour decides"
+    );
+}
+
+#[test]
+fn condition_variables_inside_python_are_its_gil() {
+    let wait = |operation, flags, value| protocol(Library::Python, &call(operation, flags, value), &[]);
+    let gil = wait(op::WAIT_BITSET, PRIVATE | flag::TIMED, 0);
+    assert_eq!(
+        (gil.name, gil.kind, gil.role),
+        ("the GIL", Kind::Mutex, Role::Lock)
+    );
+    let inside = protocol(Library::Python, &call(op::WAIT, PRIVATE, 2), &mutex(42, 0));
+    assert_eq!(
+        (inside.name, inside.owner),
+        ("mutex", Some(42)),
+        "the mutex that guards it"
+    );
 }
