@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::agent::Agent;
-use crate::common::json::list;
+use crate::common::json::{list, number, text};
 use crate::common::reachable::{NOBODY, Reachable};
 use crate::common::wire::connect;
 use crate::common::workload::Workload;
@@ -515,5 +515,33 @@ fn half_closed_and_hung_up_clients_leave_nothing_behind() {
         let _ = stream.shutdown(Shutdown::Write);
     }
     eventually("all to be closed", || descriptors() <= before + 1);
+    doors.agent.stop();
+}
+
+/// Whoever looks at a host for contention should not find the tool: workers without work wait for some, not for a lock.
+#[test]
+fn idle_workers_are_no_contention() {
+    let Some(live) = Live::begin("idle workers") else {
+        return;
+    };
+    let doors = Doors::open(&live, &[]);
+    let pid = doors.agent.pid();
+    for _ in 0..3 {
+        let answer = std::thread::scope(|scope| {
+            let window = scope.spawn(|| doors.whole("/api/v1/locks?for=2s"));
+            for _ in 0..10 {
+                doors.whole("/api/v1/tree");
+                std::thread::sleep(Duration::from_millis(150));
+            }
+            window.join().expect("an answer")
+        });
+        let is_worker = |party: &Value| party["pid"] == pid && text(party, "comm").starts_with("worker-");
+        let edges = list(&answer, "edges").iter();
+        let waited: Vec<&Value> = edges
+            .filter(|edge| is_worker(&edge["waiter"]) && is_worker(&edge["holder"]))
+            .filter(|edge| number(edge, "wait_ns_total") > 100_000_000)
+            .collect();
+        assert!(waited.is_empty(), "{waited:?}");
+    }
     doors.agent.stop();
 }
