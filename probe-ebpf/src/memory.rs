@@ -274,6 +274,7 @@ fn keep(task: Task, futex: &FutexWait) {
 #[inline(always)]
 fn read_around(task: Task, address: u64, area: &Area, live: &mut LiveFutex) {
     const ALL: u32 = (LIVE_WORDS * 4) as u32;
+    const REST: u32 = ALL - LIVE_BEFORE as u32;
     const FORWARD: u32 = (WORDS * 4) as u32;
     const AT: usize = (LIVE_BEFORE / 4) as usize;
     let first = address.wrapping_sub(LIVE_BEFORE);
@@ -281,8 +282,10 @@ fn read_around(task: Task, address: u64, area: &Area, live: &mut LiveFutex) {
     let whole = first >= area.start && area.end.wrapping_sub(first) >= u64::from(ALL) && room <= area.end;
     if whole && copy(task, live.words.as_mut_ptr(), ALL, first) {
         live.valid = ALL;
-    } else if room >= u64::from(FORWARD) && copy(task, &raw mut live.words[AT], FORWARD, address) {
+    } else if room >= u64::from(REST) && copy(task, &raw mut live.words[AT], REST, address) {
         // The first thing in its mapping, as locks in shared memory often are.
+        live.valid = REST;
+    } else if room >= u64::from(FORWARD) && copy(task, &raw mut live.words[AT], FORWARD, address) {
         live.valid = FORWARD;
     } else if copy(task, &raw mut live.words[AT], 4, address) {
         live.valid = 4;

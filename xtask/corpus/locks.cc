@@ -114,7 +114,7 @@ static const char *idle() {
         start(9, "worker", [] { for (;;) { state.wait(2); state.store(2); } });
         start("xproducer", [] { for (;;) { ms(50); state.store(1); state.notify_one(); } });
     } else if (protocol == "semaphore") {
-        object("semaphore", &nothing, sizeof nothing, "idle");
+        object("semaphore|unknown", &nothing, sizeof nothing, "idle");
         start(6, "worker", [] { for (;;) nothing.acquire(); });
         start("xproducer", [] { for (;;) { ms(50); nothing.release(); } });
     } else if (protocol == "barrier") {
@@ -129,7 +129,7 @@ static const char *idle() {
 }
 
 static const char *crossing() {
-    object("semaphore|mutex", binaries, sizeof binaries, "either");
+    object("semaphore|mutex|unknown", binaries, sizeof binaries, "either");
     thread one([] { name("dcross"); binaries[0].acquire(); ms(100); binaries[1].acquire(); });
     thread other([] { name("dcross"); binaries[1].acquire(); ms(100); binaries[0].acquire(); });
     printf("expect stall\n");
@@ -145,7 +145,9 @@ int main(int count, char **values) {
     if (count < 3) return 2;
     protocol = values[1];
     scene = values[2];
-    signal(SIGALRM, end);
+    // A handler could release a semaphore: with one nobody can say that nobody will. The first process of a pid
+    // namespace gets no signal without.
+    if (scene != "abba" || getpid() == 1) signal(SIGALRM, end);
     alarm(100);
     name("xmain");
     if (count > 3) start(34, "xsleeper", [] { stay(); });

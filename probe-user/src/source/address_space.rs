@@ -18,7 +18,7 @@ use super::code::CodeCache;
 use super::patience::within;
 use crate::model::locks::LockId;
 use crate::model::locks::memory::SignalHandlers;
-use crate::model::locks::site::{Library, Runtime, Site};
+use crate::model::locks::site::{Caller, Library, Runtime, Site};
 use crate::model::thread::ThreadId;
 
 /// How long to wait for all that is asked at a time, unless somebody waits for a single answer.
@@ -76,6 +76,8 @@ pub enum Answer {
     Runtime(u64, Option<Runtime>),
     /// Where `CPython` keeps its state.
     Python(u64, Range<u64>),
+    /// Which function of the program waits at its semaphores.
+    Semaphores(u64, Caller),
 }
 
 /// See the module.
@@ -91,6 +93,8 @@ pub struct AddressSpaces {
     callers: HashMap<LockKey, (Instant, Arc<Site>)>,
     /// By address space: where `CPython` keeps its state.
     pythons: HashMap<u64, Range<u64>>,
+    /// By address space: which function of the program waits at its semaphores.
+    semaphores: HashMap<u64, Caller>,
     /// By address space.
     pub runtimes: HashMap<u64, Option<Runtime>>,
 }
@@ -105,6 +109,7 @@ impl AddressSpaces {
             sites: HashMap::new(),
             callers: HashMap::new(),
             pythons: HashMap::new(),
+            semaphores: HashMap::new(),
             runtimes: HashMap::new(),
         }
     }
@@ -115,6 +120,7 @@ impl AddressSpaces {
             self.sites.clear();
             self.runtimes.clear();
             self.pythons.clear();
+            self.semaphores.clear();
         }
         if self.callers.len() > REMEMBERED {
             self.callers.clear();
@@ -143,6 +149,9 @@ impl AddressSpaces {
                 Answer::Python(space, range) => {
                     self.pythons.insert(*space, range.clone());
                 }
+                Answer::Semaphores(space, caller) => {
+                    self.semaphores.insert(*space, caller.clone());
+                }
                 Answer::Runtime(space, runtime) => {
                     self.runtimes.insert(*space, *runtime);
                 }
@@ -164,10 +173,18 @@ impl AddressSpaces {
         let site = with_caller.or_else(|| self.sites.get(&(key.space, ip)))?;
         let python = self.pythons.get(&key.space);
         let inside = python.is_some_and(|state| state.contains(&key.address));
-        Some(if inside && site.library == Library::Glibc {
-            Arc::new(site.inside_python())
-        } else {
-            Arc::clone(site)
+        if site.library != Library::Glibc {
+            return Some(Arc::clone(site));
+        }
+        if inside {
+            return Some(Arc::new(site.inside_python()));
+        }
+        Some(match self.semaphores.get(&key.space) {
+            Some(caller) => Arc::new(Site {
+                caller: Some(caller.clone()),
+                ..(**site).clone()
+            }),
+            None => Arc::clone(site),
         })
     }
 
@@ -199,6 +216,7 @@ fn answer(root: &Path, code: &Mutex<CodeCache>, pid: u32, request: &Request) -> 
             *space,
             go.then_some(Runtime::Go).or_else(|| runtime(&maps)),
         ));
+        answers.extend(semaphores(&directory, code, &maps).map(|caller| Answer::Semaphores(*space, caller)));
         answers.extend(python(&directory, code, &maps).map(|range| Answer::Python(*space, range)));
     }
     answers.extend(callers(&directory, code, &maps, &request.callers));
@@ -290,6 +308,18 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
             });
             found.map(|(_, runtime)| *runtime)
         })
+}
+
+/// Which function of the program itself waits at semaphores, if it is a program that is known.
+fn semaphores(directory: &Path, code: &Mutex<CodeCache>, maps: &[MemoryMap]) -> Option<Caller> {
+    let known = |path: &Path| path.file_name().is_some_and(|name| name == "postgres");
+    let program = maps.iter().find_map(|map| match &map.pathname {
+        MMapPath::Path(path) if known(path) => Some((map, path)),
+        _ => None,
+    });
+    let (map, path) = program?;
+    let mut code = code.lock().unwrap_or_else(PoisonError::into_inner);
+    code.semaphores(file_of(map), &inside(directory, path))
 }
 
 /// Where `CPython` keeps its state: in the program, or in its shared library.

@@ -48,6 +48,20 @@ impl CodeCache {
         Some(i128::from(python.start) - at..i128::from(python.end) - at)
     }
 
+    /// The function that waits at the semaphores of a program, if it has one that is known.
+    pub fn semaphores(&mut self, id: FileId, path: &Path) -> Option<Caller> {
+        let code = self.known.entry(id).or_insert_with(|| read(path)).as_ref()?;
+        let mut functions = code.callers.values().map(|(_, name)| name);
+        Some(Caller {
+            function: Some(
+                functions
+                    .find(|name| callers::semaphore_of(name).is_some())?
+                    .clone(),
+            ),
+            has_symbols: code.has_symbols,
+        })
+    }
+
     /// The function at a byte of a file, if it is one of those that wait by `syscall()`; as [`Self::site`].
     pub fn caller(&mut self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
         let code = self.known.entry(id).or_insert_with(|| read(path));

@@ -72,7 +72,11 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
             Answer::Signals(pid, handles) => {
                 memory.signal_handlers.insert(pid, handles);
             }
-            Answer::Site(..) | Answer::Caller(..) | Answer::Runtime(..) | Answer::Python(..) => {}
+            Answer::Site(..)
+            | Answer::Caller(..)
+            | Answer::Runtime(..)
+            | Answer::Python(..)
+            | Answer::Semaphores(..) => {}
         }
     }
 }

@@ -111,7 +111,11 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
             let most = |waits: u64| waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE;
             // A semaphore of atomics waits for zero, and libstdc++'s wakes all who share a word of its pool;
             // ping-pong over an atomic waits for one value and the other, a barrier for ever new ones.
-            let zero = most(evidence.waits_for(Expected::Zero)) && evidence.take_turns() >= 2;
+            // musl's semaphores wait for all bits.
+            let nothing = evidence.waits_for(Expected::Zero);
+            let all_bits = evidence.waits_for(Expected::AllOnes);
+            let taken = most(nothing) || (evidence.sample.op == op::WAIT && most(all_bits));
+            let zero = taken && evidence.take_turns() >= 2;
             // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that.
             let exclusive = exclusive && takes_turns(evidence, 2);
             exclusive || zero || (most(locked) && takes_turns(evidence, 1))
@@ -140,6 +144,10 @@ fn is_exclusive(evidence: &Evidence<'_>, window_ns: u64) -> bool {
 
 /// What a futex of no known protocol looks like while it is idle.
 fn idle_kind(evidence: &Evidence<'_>) -> Kind {
+    if evidence.ended() == 0 {
+        // Nobody has seen how such a wait ends.
+        return Kind::Unknown;
+    }
     if !evidence.several_waiters {
         return Kind::Parker;
     }
@@ -149,7 +157,7 @@ fn idle_kind(evidence: &Evidence<'_>) -> Kind {
     if together && counts && evidence.take_turns() >= 2 && evidence.sample.op == op::WAIT {
         return Kind::Barrier;
     }
-    if evidence.sample.op == op::WAIT_BITSET || evidence.ended_by(Outcome::WokenMany) > 0 {
+    if evidence.sample.op == op::WAIT_BITSET {
         return Kind::Condvar;
     }
     Kind::Unknown

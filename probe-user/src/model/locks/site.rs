@@ -43,7 +43,8 @@ pub struct Site {
     pub library: Library,
     /// The function, where a symbol covers the instruction.
     pub function: Option<String>,
-    /// Who called it, if it is the exported `syscall()` and a thread that waits there was looked at.
+    /// Who called it, if it is the exported `syscall()` and a thread that waits there was looked at; or which
+    /// function waits at the program's semaphores.
     pub caller: Option<Caller>,
 }
 

@@ -14,11 +14,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use probe_ebpf::state::State;
-use probe_ebpf::waiting::flag;
+use probe_ebpf::waiting::{flag, op};
 
 use super::deadlock::Deadlock;
 use super::memory::SignalHandlers;
-use super::protocol::{self, Role};
+use super::protocol::{self, Protocol, Role};
 use super::thread_index::{ThreadIndex, protocol_of, wait_of};
 use super::{Kind, LockId, Look, Party, key_of};
 use crate::model::blocked::syscall_name;
@@ -195,7 +195,7 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
     // wait for the end of another.
     let semaphores: Vec<LockId> = waits
         .iter()
-        .filter(|(_, _, protocol)| protocol.kind == Kind::Semaphore)
+        .filter(|(_, open, protocol)| is_count(open, protocol))
         .map(|(thread, open, _)| look.tables.id(key_of(thread, open)))
         .collect();
     let distinct: BTreeSet<&LockId> = semaphores.iter().collect();
@@ -213,13 +213,19 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
         let in_question = if locks {
             is_lock(protocol.role)
         } else {
-            protocol.kind == Kind::Semaphore
+            is_count(open, &protocol)
         };
         if in_question {
             stall.waits.push(stalled(look, thread, open, protocol.kind));
         }
     }
     finish(look, stall)
+}
+
+/// Whether a thread waits for a count that is not zero: at a semaphore of a C library, or of C++'s atomics.
+fn is_count(open: &OpenWait, protocol: &Protocol) -> bool {
+    let of_atomics = protocol.kind == Kind::Unknown && open.wait.op == op::WAIT && open.wait.value == 0;
+    protocol.kind == Kind::Semaphore || of_atomics
 }
 
 /// Threads that wait in a circle of locks which each of them took last.

@@ -24,7 +24,7 @@ use crate::{ready, sys};
 
 const PAGE: usize = 4096;
 /// How many pages the file has: the first is answered, the others never.
-const PAGES: u64 = 64;
+const PAGES: usize = 64;
 const FILE: &str = "words";
 const INODE: u64 = 2;
 const TTL: Duration = Duration::from_secs(3600);
@@ -33,7 +33,7 @@ fn attributes(inode: u64) -> FileAttr {
     let is_file = inode == INODE;
     FileAttr {
         ino: INodeNo(inode),
-        size: if is_file { PAGES * PAGE as u64 } else { 0 },
+        size: if is_file { (PAGES * PAGE) as u64 } else { 0 },
         blocks: 1,
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,
@@ -189,7 +189,7 @@ pub fn client(mode: &str, file: &str) {
         .write(true)
         .open(Path::new(file))
         .expect("a file");
-    let length = PAGES as usize * PAGE;
+    let length = PAGES * PAGE;
     // SAFETY: a new mapping, for ever.
     let map = unsafe {
         let access = libc::PROT_READ | libc::PROT_WRITE;

@@ -73,6 +73,18 @@ impl Truth {
         Ok(Line::More)
     }
 
+    /// Of a program of Rust without symbols: a count may stand at any value that a lock waits for, so where
+    /// nobody was ever seen to wake another, no kind is right as well; and a `Once` cannot be told at all.
+    pub fn without_symbols(&mut self, protocol: &str) {
+        for object in &mut self.objects {
+            object.kinds.push("unknown".to_owned());
+            if protocol == "once" {
+                object.kinds.push("condvar".to_owned());
+                object.contended = Contended::Either;
+            }
+        }
+    }
+
     /// What is at an address.
     pub fn at(&self, address: u64) -> Option<&Object> {
         let there = self.objects.iter().find(|object| object.covers(address));

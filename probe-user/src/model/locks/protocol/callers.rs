@@ -73,9 +73,27 @@ const CPP_BARRIER: Protocol = unowned("C++ barrier", Kind::Barrier, Role::Idle);
 /// What a function waits for that calls `syscall()`, by its mangled name; `None` for all others. None of
 /// those of Rust is inlined: they are cold, or stand in a library compiled before.
 pub fn wait_of(function: &str) -> Option<Protocol> {
+    if let Some(semaphore) = semaphore_of(function) {
+        return Some(semaphore);
+    }
     let rust = OF_RUST.iter().find(|(part, _)| function.contains(part));
     let cpp = || OF_CPP.iter().find(|(start, _)| function.starts_with(start));
     rust.or_else(cpp).map(|(_, protocol)| *protocol)
+}
+
+/// Functions of a program that wait at a semaphore for a lock of their own.
+///
+/// A process of `PostgreSQL` sleeps at its own semaphore whenever it has to wait for an `LWLock`, and for nothing
+/// else (its callers in 9.6 to 17: `LWLockAcquire` and its like, and the group updates of transaction ends).
+const OF_SEMAPHORES: [(&str, Protocol); 1] = [(
+    "PGSemaphoreLock",
+    unowned("LWLock of PostgreSQL", Kind::Semaphore, Role::Lock),
+)];
+
+/// What a semaphore is used for, by the function of the program that waits at it.
+pub fn semaphore_of(function: &str) -> Option<Protocol> {
+    let found = OF_SEMAPHORES.iter().find(|(name, _)| *name == function);
+    found.map(|(_, protocol)| *protocol)
 }
 
 /// By the function that made the call.
@@ -116,7 +134,7 @@ fn is_writer(wait: Wait<'_>) -> bool {
     state & HAS_WAITERS != 0 && held && wait.call.address & 7 == 4
 }
 
-/// MariaDB's latches (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in twos, bit 0
+/// Latches of `MariaDB` (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in twos, bit 0
 /// says that it is taken; behind it stands the number of readers, with bit 31 while a writer has it or waits.
 fn is_innodb_writer(wait: Wait<'_>) -> bool {
     const MOST: u32 = 0xffff;

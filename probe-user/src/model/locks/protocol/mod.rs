@@ -123,7 +123,11 @@ impl Wait<'_> {
 
     /// A word before (negative) or behind the futex word as it is now.
     fn around(&self, at: isize) -> Option<u32> {
-        let live = self.memory.filter(|live| live.valid as usize == 4 * LIVE_WORDS)?;
+        let is_read = |live: &&LiveFutex| {
+            let behind = usize::try_from(at).is_ok_and(|at| live.valid as usize >= 4 * (at + 1));
+            behind || live.valid as usize == 4 * LIVE_WORDS
+        };
+        let live = self.memory.filter(is_read)?;
         let first = usize::try_from(LIVE_BEFORE / 4).ok()?;
         live.words.get(first.checked_add_signed(at)?).copied()
     }
@@ -145,7 +149,13 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
         return protocol;
     }
     match wait.site.library {
-        Library::Glibc => glibc::identify(wait),
+        Library::Glibc => {
+            let found = glibc::identify(wait);
+            let used_for = wait.site.calling_function().and_then(callers::semaphore_of);
+            used_for
+                .filter(|_| found.kind == Kind::Semaphore)
+                .unwrap_or(found)
+        }
         Library::Musl => musl::identify(wait),
         Library::Python => python::identify(wait),
         Library::Syscall => callers::identify(wait),
