@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::client::{Target, parse_target};
 use crate::config::parse_duration as duration;
 use crate::kernel::load::DEFAULT_RING_BYTES;
 use crate::model::window::By;
@@ -141,6 +142,7 @@ pub enum Command {
 Examples:
   procprobe agent
   procprobe agent --listen 0.0.0.0:9982 --web-config /etc/procprobe/web.yml
+  curl -s --unix-socket /run/procprobe/api.sock http://localhost/api/v1/tree
   procprobe agent --config procprobe.toml --check-config
   curl -s http://127.0.0.1:9982/metrics
 
@@ -156,12 +158,18 @@ pub struct AgentArgs {
     /// Address and port to serve on; port 0 takes a free one and logs it [default: 127.0.0.1:9982].
     #[arg(long)]
     pub listen: Option<SocketAddr>,
+    /// Socket through which root and its group see everything; "none" for none [default: /run/procprobe/api.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// TLS and passwords: a web configuration file as Prometheus exporters share it.
     #[arg(long, value_name = "FILE")]
     pub web_config: Option<PathBuf>,
-    /// Show command lines in the HTTP API; they may hold secrets [default: false].
+    /// Show command lines over TCP; they may hold secrets [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub expose_cmdline: Option<bool>,
+    /// Show addresses, executables and code over TCP to who gave no password [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub expose_details: Option<bool>,
     /// Groups (unit and process name) with series of their own; the rest adds up in comm="(other)" [default: 200].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_groups: Option<u32>,
@@ -199,14 +207,13 @@ pub struct TreeArgs {
     /// Dead ancestors too, as a running agent remembers them: orphans under the parent they lost.
     #[arg(long)]
     pub ancestry: bool,
-    /// Where that agent is.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:9982",
-        requires = "ancestry"
-    )]
-    pub agent: SocketAddr,
+    /// Which agent to ask: auto is the one of this host, through its socket or else 127.0.0.1:9982; a path is a socket;
+    /// HOST:PORT and https://HOST:PORT are asked over TCP.
+    #[arg(long, alias = "agent", value_name = "ADDRESS", default_value = "auto", value_parser = parse_target, requires = "ancestry")]
+    pub connect: Target,
+    /// Password and certificates for that agent: user and CA as in promtool's --http.config.file.
+    #[arg(long, value_name = "FILE", requires = "ancestry")]
+    pub http_config: Option<PathBuf>,
 }
 
 /// Arguments of `states`.

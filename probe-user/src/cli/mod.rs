@@ -2,9 +2,11 @@
 
 pub mod agent;
 pub mod args;
+pub mod client;
 pub mod doctor;
 pub mod events;
 pub mod locks;
+pub mod log;
 pub mod orphans;
 pub mod output;
 pub mod states;
@@ -15,7 +17,6 @@ pub mod zombies;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use crate::kernel::load::Options;
 use crate::namer;
@@ -39,7 +40,7 @@ pub fn main() -> ExitCode {
         },
         Err(error) => return usage(&error),
     };
-    init_log(cli.global.verbose, cli.global.bpf_log);
+    log::init(cli.global.verbose, cli.global.bpf_log);
     ended(run(&cli))
 }
 
@@ -50,7 +51,7 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let text = error.chain().map(ToString::to_string).collect::<Vec<_>>();
-            eprintln!("procprobe: {}", joined(&text));
+            log::say(&joined(&text));
             ExitCode::from(FAILED)
         }
     }
@@ -116,28 +117,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     let message = message
         .join("; ")
         .replace("For more information, try '--help'.", "try --help");
-    eprintln!(
-        "procprobe: {}",
-        message.strip_prefix("error: ").unwrap_or(&message)
-    );
+    log::say(message.strip_prefix("error: ").unwrap_or(&message));
     ExitCode::from(USAGE)
-}
-
-/// Logs go to stderr: warnings always, more with `-v`, everything with `-vv`.
-fn init_log(verbose: u8, bpf_log: bool) {
-    let level = match (verbose, bpf_log) {
-        (0, false) => "warn",
-        (0, true) => "warn,probe=debug",
-        (1, _) => "info,probe=debug",
-        (_, _) => "debug",
-    };
-    let filter = EnvFilter::try_from_env("PROCPROBE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let colours = anstream::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .init();
 }
 
 /// Opens the source that was asked for, for one look.

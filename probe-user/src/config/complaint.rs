@@ -45,13 +45,9 @@ impl Complaint {
 
     /// About a key that there is not.
     pub fn unknown(path: &Path, line: Option<u64>, key: &str, known: &[&str]) -> Self {
-        let hint = match nearest(key, known) {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("there are: {}", known.join(", ")),
-        };
         Self {
             line,
-            ..Self::about(path, format!("unknown key {key} ({hint})"))
+            ..Self::about(path, format!("unknown key {key} ({})", hint(key, known)))
         }
     }
 }
@@ -60,6 +56,14 @@ impl Complaint {
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     escape(lines.collect::<Vec<_>>().join(", ").as_bytes())
+}
+
+/// What to take in place of a name that there is not.
+pub fn hint(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("there are: {}", known.join(", ")),
+    }
 }
 
 /// The known name that a mistyped one is most like; `None` if it is like none.

@@ -3,17 +3,20 @@
 //! | module | does |
 //! |---|---|
 //! | [`web`] | certificates, users, headers |
+//! | [`client`] | the same for who asks |
+//! | [`file`] | reads nothing that could block |
 //! | [`complaint`] | says on one line what is wrong with a file |
 
+pub mod client;
 pub mod complaint;
 mod duration;
+pub mod file;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod tests;
 pub mod web;
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,12 +31,19 @@ pub use duration::parse as parse_duration;
 /// Read if no other is named, and if it is there.
 pub const DEFAULT_PATH: &str = "/etc/procprobe/procprobe.toml";
 
+/// Where the agent's socket is if no other place is named.
+pub const DEFAULT_SOCKET: &str = "/run/procprobe/api.sock";
+/// In place of a path: no socket.
+pub const NO_SOCKET: &str = "none";
+
 /// Everything the agent can be told. Each field has its default and its description in `procprobe.toml` as shipped.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address and port to serve on.
     pub listen: SocketAddr,
+    /// The socket through which root and its group see everything.
+    pub socket: PathBuf,
     /// Groups with series of their own.
     #[serde(deserialize_with = "groups")]
     pub max_groups: u32,
@@ -46,8 +56,10 @@ pub struct Config {
     /// How long dead processes are remembered.
     #[serde(deserialize_with = "duration::deserialize")]
     pub retention: Duration,
-    /// Whether the API shows command lines.
+    /// Whether the API shows command lines over TCP.
     pub expose_cmdline: bool,
+    /// Whether the API shows addresses, executables and code over TCP to who gave no password.
+    pub expose_details: bool,
     /// Where the web configuration is.
     pub web_config: Option<PathBuf>,
     /// What clients may take.
@@ -63,6 +75,11 @@ pub struct Limits {
     /// Connections at a time.
     #[serde(deserialize_with = "at_least_one")]
     pub max_connections: usize,
+    /// Connections of one peer at a time: another host, or a user at the socket.
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_connections_per_peer: usize,
+    /// Names of this host, besides its own, that requests over loopback may be for.
+    pub hosts: Vec<String>,
     /// Requests that take a snapshot at a time; more wait.
     #[serde(deserialize_with = "at_least_one")]
     pub max_scrapes: usize,
@@ -81,11 +98,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9982),
+            socket: DEFAULT_SOCKET.into(),
             max_groups: 200,
             max_locks: 8_192,
             max_edges: 16_384,
             retention: Duration::from_secs(600),
             expose_cmdline: false,
+            expose_details: false,
             web_config: None,
             http: Limits::default(),
             label_map: LabelMap::default(),
@@ -97,10 +116,22 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 64,
+            max_connections_per_peer: 16,
+            hosts: Vec::new(),
             max_scrapes: 4,
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// What only a restart changes.
+    fn without_hosts(&self) -> Self {
+        Self {
+            hosts: Vec::new(),
+            ..self.clone()
         }
     }
 }
@@ -111,7 +142,7 @@ impl Config {
     /// # Errors
     /// [`Complaint`] if it cannot be read, or says something that makes no sense.
     pub fn read(path: &Path) -> Result<Self, Complaint> {
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = file::read_text(path).map_err(|error| {
             Complaint::about(path, format!("{error} (name an existing file with --config)"))
         })?;
         Self::parse(path, &text)
@@ -132,11 +163,12 @@ impl Config {
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
         let differences = [
             ("listen", self.listen != running.listen),
+            ("socket", self.socket != running.socket),
             ("max_groups", self.max_groups != running.max_groups),
             ("max_locks", self.max_locks != running.max_locks),
             ("max_edges", self.max_edges != running.max_edges),
             ("retention", self.retention != running.retention),
-            ("http", self.http != running.http),
+            ("http", self.http.without_hosts() != running.http.without_hosts()),
         ];
         differences
             .into_iter()

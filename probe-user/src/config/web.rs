@@ -2,13 +2,13 @@
 //! (`web.config.file` of its exporter-toolkit). What this agent cannot do of it is refused, never ignored.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
 
 use super::complaint::Complaint;
+use super::file;
 
 /// A web configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -92,13 +92,16 @@ const HEADERS: [&str; 5] = [
     "X-XSS-Protection",
 ];
 
+/// Costs double with each: 14 takes about a second of a CPU, 31 most of two days.
+const COSTLIEST: u32 = 14;
+
 impl WebConfig {
     /// Reads a file.
     ///
     /// # Errors
     /// [`Complaint`] if it cannot be read, or says something that makes no sense.
     pub fn read(path: &Path) -> Result<Self, Complaint> {
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = file::read_text(path).map_err(|error| {
             Complaint::about(path, format!("{error} (name an existing file with --web-config)"))
         })?;
         Self::parse(path, &text)
@@ -126,10 +129,21 @@ impl WebConfig {
     fn check(&self, path: &Path) -> Result<(), Complaint> {
         let wrong = |what: String| Err(Complaint::about(path, what));
         for (user, hash) in &self.basic_auth_users {
-            if bcrypt::HashParts::from_str(hash).is_err() {
-                return wrong(format!(
-                    "the password of user {user} is no bcrypt hash (`htpasswd -nBC 10 {user}` prints one)"
-                ));
+            let remedy = format!("`htpasswd -nBC 10 {user}` prints one");
+            match bcrypt::HashParts::from_str(hash) {
+                Err(_) => {
+                    return wrong(format!(
+                        "the password of user {user} is no bcrypt hash ({remedy})"
+                    ));
+                }
+                Ok(parts) if parts.get_cost() > COSTLIEST => {
+                    return wrong(format!(
+                        "the password of user {user} has the cost {}: each guess of anybody would keep the agent busy for \
+                         seconds to days (at most {COSTLIEST}; {remedy})",
+                        parts.get_cost()
+                    ));
+                }
+                Ok(_) => {}
             }
         }
         if self.http_server_config.http2 == Some(true) {
@@ -239,6 +253,10 @@ mod tests {
         told(
             "basic_auth_users:\n  joe: secret\n",
             "the password of user joe is no bcrypt hash",
+        );
+        told(
+            &format!("basic_auth_users:\n  joe: {}\n", HASH.replace("$04$", "$15$")),
+            "has the cost 15",
         );
         told("tls_server_config:\n  cert_file: a\n", "key_file");
         told(

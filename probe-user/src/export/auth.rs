@@ -13,6 +13,8 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
+use super::workers::Workers;
+
 /// Digests that are remembered; users are few, so more than this is somebody who tries out what is remembered.
 const REMEMBERED: usize = 256;
 
@@ -24,14 +26,15 @@ pub struct Users {
     key: hmac::Key,
     right: Mutex<HashSet<[u8; 32]>>,
     turn: Arc<Semaphore>,
+    workers: Workers,
 }
 
 impl Users {
-    /// Users with the hashes of their passwords.
+    /// Users with the hashes of their passwords, and a thread to try passwords on.
     ///
     /// # Errors
     /// If there is no randomness, or no decoy for such hashes.
-    pub fn new(hashes: BTreeMap<String, String>) -> anyhow::Result<Arc<Self>> {
+    pub fn new(hashes: BTreeMap<String, String>, workers: Workers) -> anyhow::Result<Arc<Self>> {
         let cost = hashes
             .values()
             .filter_map(|hash| Some(hash.parse::<bcrypt::HashParts>().ok()?.get_cost()))
@@ -44,6 +47,7 @@ impl Users {
             key,
             right: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
+            workers,
         }))
     }
 
@@ -73,7 +77,7 @@ impl Users {
             return false;
         };
         let users = Arc::clone(self);
-        let verified = tokio::task::spawn_blocking(move || {
+        let verified = self.workers.run(move || {
             // Held until bcrypt is done, even if the client has left meanwhile.
             let _turn = turn;
             users.verify(&user, &password)
@@ -133,7 +137,11 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_of_a_user_gets_in_each_time() {
         let hash = bcrypt::hash("se:cret", 4).unwrap();
-        let users = Users::new(BTreeMap::from([("joe".to_owned(), hash)])).unwrap();
+        let users = Users::new(
+            BTreeMap::from([("joe".to_owned(), hash)]),
+            Workers::start(1).unwrap(),
+        )
+        .unwrap();
         for _ in 0..3 {
             assert!(users.admit(Some(&header("joe:se:cret"))).await);
             for wrong in ["joe:se:cre", "joe:", "jo:se:cret", "joe", "", "nobody:nobody's"] {
@@ -150,14 +158,14 @@ mod tests {
 
     #[tokio::test]
     async fn without_users_everybody_is_welcome() {
-        let users = Users::new(BTreeMap::new()).unwrap();
+        let users = Users::new(BTreeMap::new(), Workers::start(1).unwrap()).unwrap();
         assert!(users.admit(None).await);
     }
 
     #[test]
     fn the_decoy_is_as_slow_as_the_slowest_hash() {
         let hashes = [4, 6].map(|cost| (cost.to_string(), bcrypt::hash("x", cost).unwrap()));
-        let users = Users::new(hashes.into()).unwrap();
+        let users = Users::new(hashes.into(), Workers::start(1).unwrap()).unwrap();
         assert_eq!(users.decoy.parse::<bcrypt::HashParts>().unwrap().get_cost(), 6);
     }
 }

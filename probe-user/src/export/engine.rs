@@ -192,6 +192,28 @@ impl Engine {
         Ok(snapshot)
     }
 
+    /// Reads every thread for one answer; returns what was lost meanwhile as well, which is all that this answer lacks: what
+    /// was lost before is in none of the books, and the look does not need it.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the iterator or the totals cannot be read.
+    pub fn look(&mut self) -> Result<(Snapshot, Losses), SnapshotError> {
+        let before = self.losses()?;
+        let snapshot = self.refresh()?;
+        let losses = self.losses()?.since(&before);
+        Ok((snapshot, losses))
+    }
+
+    /// What was lost since the programs went live.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the totals cannot be read.
+    pub fn losses(&self) -> Result<Losses, SnapshotError> {
+        let mut losses = self.source.losses()?;
+        losses.add("malformed", self.events.malformed());
+        Ok(losses)
+    }
+
     /// Reads every thread and shows the result.
     ///
     /// # Errors

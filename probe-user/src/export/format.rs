@@ -9,7 +9,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, PROTOBUF_FORMAT, ProtobufEncoder, TEXT_FORMAT, TextEncoder};
 
 /// A format of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// Lines for people and every scraper.
     Text,

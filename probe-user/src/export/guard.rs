@@ -1,4 +1,5 @@
-//! What stands before the routes: passwords, the size of requests, and turns for those that look at every thread.
+//! What stands before the routes: whether the request means this host, passwords, the size of requests, and turns for those
+//! that look at every thread.
 //!
 //! `/healthz` never waits for a turn, so it says whether the agent is there however busy it is.
 
@@ -15,10 +16,13 @@ use rustls::ServerConfig;
 use tokio::sync::{Semaphore, watch};
 
 use super::auth::Users;
+use super::host::Names;
 use super::tls;
+use super::workers::Workers;
 use crate::config::Limits;
 use crate::config::complaint::Complaint;
 use crate::config::web::{ClientAuth, WebConfig};
+use crate::view::json::Disclosure;
 
 /// No route reads a body; anything longer than this is refused unread.
 const LONGEST_BODY: u64 = 64 << 10;
@@ -37,11 +41,11 @@ pub struct Web {
 }
 
 impl Web {
-    /// Reads certificates and prepares passwords. The path is for complaints.
+    /// Reads certificates and prepares passwords, which are tried on workers' threads. The path is for complaints.
     ///
     /// # Errors
     /// A [`Complaint`] about the file that is wrong; the system's errors.
-    pub fn new(path: &std::path::Path, config: WebConfig) -> anyhow::Result<Arc<Self>> {
+    pub fn new(path: &std::path::Path, config: WebConfig, workers: &Workers) -> anyhow::Result<Arc<Self>> {
         let mut headers = HeaderMap::new();
         for (name, value) in &config.http_server_config.headers {
             let wrong = |_| Complaint::about(path, format!("{name}: {value:?} is no header value"));
@@ -53,7 +57,7 @@ impl Web {
         Ok(Arc::new(Self {
             tls,
             asks_for_certificate: client_auth == Some(ClientAuth::RequireAndVerifyClientCert),
-            users: Users::new(config.basic_auth_users)?,
+            users: Users::new(config.basic_auth_users, workers.clone())?,
             headers,
         }))
     }
@@ -66,20 +70,58 @@ impl Web {
     }
 }
 
+/// How a request came, as its connection tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the socket, by somebody who may see everything.
+    Socket,
+    /// Over TCP.
+    Tcp {
+        /// Without TLS, to an address that only this host reaches.
+        plain_loopback: bool,
+    },
+}
+
+/// What the configuration says of who may see what over TCP; a reload changes it.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What everybody is told.
+    pub told: Disclosure,
+    /// Names of this host.
+    pub names: Names,
+}
+
+/// What decides about requests; a reload changes it.
+#[derive(Clone)]
+pub struct Rules {
+    /// TLS, users and headers.
+    pub web: watch::Receiver<Arc<Web>>,
+    /// Who may see what.
+    pub policy: watch::Receiver<Arc<Policy>>,
+}
+
 /// What requests have to pass.
 #[derive(Clone)]
 struct Gate {
-    web: watch::Receiver<Arc<Web>>,
-    scrapes: Arc<Semaphore>,
+    rules: Rules,
+    /// Requests of the API that are answered or wait for it.
+    queries: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     windows: Arc<Semaphore>,
     timeout: Duration,
 }
 
-/// Puts the gate before the routes.
-pub fn guarded(router: Router, limits: &Limits, web: watch::Receiver<Arc<Web>>) -> Router {
+/// Connections that requests of the API leave to scrapes and health checks.
+const RESERVED: usize = 4;
+
+/// Puts the gate before the routes. Each door has one of its own, so that a crowd at one is none at the other.
+pub fn guarded(router: Router, limits: &Limits, rules: Rules) -> Router {
     let gate = Gate {
-        web,
-        scrapes: Arc::new(Semaphore::new(limits.max_scrapes)),
+        rules,
+        queries: Arc::new(Semaphore::new(
+            limits.max_connections.saturating_sub(RESERVED).max(1),
+        )),
+        turns: Arc::new(Semaphore::new(limits.max_scrapes)),
         windows: Arc::new(Semaphore::new(MAX_WINDOWS)),
         timeout: limits.request_timeout,
     };
@@ -89,48 +131,101 @@ pub fn guarded(router: Router, limits: &Limits, web: watch::Receiver<Arc<Web>>) 
 }
 
 /// Nobody sees anything without a password, if there are any; not even which paths there are.
-async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let web = gate.web.borrow().clone();
-    let header = request.headers().get(header::AUTHORIZATION);
-    let mut response = if !web.users.admit(header).await {
-        let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"procprobe\"")];
-        (StatusCode::UNAUTHORIZED, ask, "Unauthorized\n").into_response()
-    } else if request
-        .body()
-        .size_hint()
-        .upper()
-        .is_none_or(|size| size > LONGEST_BODY)
-    {
-        (StatusCode::PAYLOAD_TOO_LARGE, "no request needs a body\n").into_response()
-    } else {
-        next.run(request).await
+async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let web = gate.rules.web.borrow().clone();
+    let way = request.extensions().get::<Way>().copied();
+    let refusal = foreign(&gate.rules.policy.borrow(), way, &request);
+    let authorization = request.headers().get(header::AUTHORIZATION).cloned();
+    let told = match refusal {
+        Some(refusal) => Err(refusal),
+        None => told(&gate, &web, way, authorization.as_ref()).await,
     };
-    response.headers_mut().extend(web.headers.clone());
+    let mut response = match told {
+        Err(refusal) => refusal,
+        Ok(_) if is_too_long(&request) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "no request needs a body\n").into_response()
+        }
+        Ok(told) => {
+            request.extensions_mut().insert(told);
+            next.run(request).await
+        }
+    };
+    if way != Some(Way::Socket) {
+        response.headers_mut().extend(web.headers.clone());
+    }
     response
 }
 
-/// At most so many at a time look at every thread. The others wait, but not for ever.
+fn is_too_long(request: &Request) -> bool {
+    let longest = request.body().size_hint().upper();
+    longest.is_none_or(|size| size > LONGEST_BODY)
+}
+
+/// The answer to a request that means another host.
+fn foreign(policy: &Policy, way: Option<Way>, request: &Request) -> Option<Response> {
+    let is_plain_loopback = way == Some(Way::Tcp { plain_loopback: true });
+    if !is_plain_loopback || policy.names.include(request.uri(), request.headers()) {
+        return None;
+    }
+    let text =
+        "this is not the host you named (ask by address or as localhost, or add the name to http.hosts)\n";
+    Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+}
+
+/// What may be told to whoever sent a request, or why nothing.
+async fn told(
+    gate: &Gate,
+    web: &Web,
+    way: Option<Way>,
+    authorization: Option<&HeaderValue>,
+) -> Result<Disclosure, Response> {
+    if way == Some(Way::Socket) {
+        return Ok(Disclosure::ALL);
+    }
+    if !web.users.admit(authorization).await {
+        let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"procprobe\"")];
+        return Err((StatusCode::UNAUTHORIZED, ask, "Unauthorized\n").into_response());
+    }
+    let told = gate.rules.policy.borrow().told;
+    Ok(Disclosure {
+        details: told.details || !web.is_open(),
+        ..told
+    })
+}
+
+/// At most so many at a time look at every thread. The others wait, but not for ever, and not all connections: scrapes and
+/// health checks need some. Scrapes take no turn, since they share their looks.
 async fn take_turn(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    if path == "/metrics" || path == "/readyz" {
+        return in_time(gate.timeout, async { Some(next.run(request).await) }).await;
+    }
+    if !path.starts_with("/api/") {
+        return next.run(request).await;
+    }
+    let Ok(query) = Arc::clone(&gate.queries).try_acquire_owned() else {
+        return busy("too many requests");
+    };
     if WINDOWS.contains(&path) {
         let Ok(_turn) = gate.windows.try_acquire() else {
             return busy("too many windows are open");
         };
         return next.run(request).await;
     }
-    if path != "/metrics" && path != "/readyz" && !path.starts_with("/api/") {
-        return next.run(request).await;
-    }
     let answered = async {
-        let turn = gate.scrapes.acquire_owned().await.ok()?;
+        let turn = gate.turns.acquire_owned().await.ok()?;
         // To its end even if the client leaves: the work goes on in any case, and only then is the turn over.
         let work = tokio::spawn(async move {
-            let _turn = turn;
+            let _held = (turn, query);
             next.run(request).await
         });
         work.await.ok()
     };
-    match tokio::time::timeout(gate.timeout, answered).await {
+    in_time(gate.timeout, answered).await
+}
+
+async fn in_time(limit: Duration, answered: impl Future<Output = Option<Response>>) -> Response {
+    match tokio::time::timeout(limit, answered).await {
         Ok(Some(response)) => response,
         Ok(None) => (StatusCode::INTERNAL_SERVER_ERROR, "the request failed\n").into_response(),
         Err(_) => busy("no answer within http.request_timeout"),

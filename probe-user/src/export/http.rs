@@ -1,72 +1,78 @@
 //! The HTTP side: metrics, health, and the same JSON as the verbs.
 //!
-//! Every look at the engine runs on a thread that may block, so a slow scraper or a long snapshot delays nobody else's
-//! connection.
+//! Every look is taken by the engine's own thread, and every answer drawn on a worker's, so a slow scraper or a long
+//! snapshot delays nobody else's connection. How much of an answer is told is decided by the door it leaves through
+//! ([`Disclosure`]).
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::Registry;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::engine::Engine;
+use super::engine_thread::EngineThread;
 use super::format::Format as MetricsFormat;
-use super::{catalog, collector};
+use super::scrapes::Scrapes;
+use super::workers::Workers;
+use super::{catalog, collector, gzip};
+use crate::config::complaint;
 use crate::kernel::snapshot::SnapshotError;
 use crate::model::ancestry::with_ancestry;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::window::By;
 use crate::model::{orphans, tree, zombies};
 use crate::source::describe::{Description, describe, describe_some};
 use crate::source::limits::pid_limit;
 use crate::source::symbols;
 use crate::view;
+use crate::view::json::{Answer, Disclosure, Withhold};
 
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Shared {
-    engine: Arc<Mutex<Engine>>,
-    registry: Registry,
-    expose_cmdline: Arc<AtomicBool>,
+    /// Who has the picture.
+    pub engine: EngineThread,
+    /// Who draws answers.
+    pub workers: Workers,
+    scrapes: Scrapes,
 }
 
 impl Shared {
-    /// Wraps an engine, and the registry of what `prometheus` keeps itself.
-    pub fn new(engine: Engine, registry: Registry) -> Self {
+    /// Of an engine, the threads that draw answers, and the registry of what `prometheus` keeps itself.
+    pub fn new(engine: EngineThread, workers: Workers, registry: Registry) -> Self {
+        let asked = engine.clone();
         Self {
-            engine: Arc::new(Mutex::new(engine)),
-            registry,
-            expose_cmdline: Arc::default(),
+            scrapes: Scrapes::new(workers.clone(), move || gather(&asked, &registry)),
+            engine,
+            workers,
         }
     }
+}
 
-    /// Whether the API shows command lines, which may hold secrets.
-    pub fn expose_cmdline(&self, shown: bool) {
-        self.expose_cmdline.store(shown, Ordering::Relaxed);
-    }
-
-    fn descriptions(&self, snapshot: &Snapshot) -> HashMap<u32, Description> {
-        let mut descriptions = describe(Path::new(PROC), snapshot);
-        if !self.expose_cmdline.load(Ordering::Relaxed) {
-            for description in descriptions.values_mut() {
-                description.cmdline.clear();
-            }
-        }
-        descriptions
-    }
-
-    /// The engine. A handler that panicked leaves it usable: every look begins with a fresh snapshot.
-    pub fn engine(&self) -> MutexGuard<'_, Engine> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// All families of one look.
+fn gather(
+    engine: &EngineThread,
+    registry: &Registry,
+) -> anyhow::Result<Vec<prometheus::proto::MetricFamily>> {
+    let looked = engine.ask(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
+    let mut families = looked?;
+    let cpu = collector::cpu_time();
+    let kept = registry.gather().into_iter();
+    families.extend(kept.filter(|family| family.name() != catalog::CPU.name));
+    families.extend(cpu);
+    families.retain(|family| !family.get_metric().is_empty());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(families)
 }
 
 /// The routes.
@@ -77,7 +83,7 @@ pub fn router(shared: Shared) -> Router {
             get(|| async { ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], INDEX) }),
         )
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/api/v1/tree", get(tree))
         .route("/api/v1/states", get(states))
@@ -95,54 +101,142 @@ const INDEX: &str = "<!doctype html><title>procprobe</title><h1>procprobe</h1>\
 <li><a href=\"/api/v1/zombies\">/api/v1/zombies</a><li><a href=\"/api/v1/orphans\">/api/v1/orphans</a>\
 <li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n";
 
-/// Runs something that blocks, and turns its error into an answer.
-async fn blocking<T: IntoResponse + Send + 'static>(
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+/// Parameters of a request; one that there is not, or that makes no sense, is answered with 400: who mistypes a filter should
+/// not take what comes for the filtered answer.
+struct Asked<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T> {
+    type Rejection = (StatusCode, String);
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(rejection) => Err((StatusCode::BAD_REQUEST, why(&rejection))),
+        }
+    }
+}
+
+/// One line on a query that was refused.
+fn why(rejection: &QueryRejection) -> String {
+    let mut causes = std::iter::successors(std::error::Error::source(rejection), |error| error.source());
+    let text = causes.find_map(|cause| cause.source().is_none().then(|| cause.to_string()));
+    line(&text.unwrap_or_else(|| rejection.to_string()))
+}
+
+/// The same of serde's words, which come behind the parameter that they are about.
+fn line(text: &str) -> String {
+    let said = text.find("unknown field").map_or(text, |at| &text[at..]);
+    let line = match complaint::unknown_field(said) {
+        Some((name, known)) if known.is_empty() => {
+            format!("unknown parameter {name} (this takes no parameters)")
+        }
+        Some((name, known)) => format!("unknown parameter {name} ({})", complaint::hint(name, &known)),
+        None => text.to_owned(),
+    };
+    format!("{}\n", crate::model::escape(line.as_bytes()))
+}
+
+/// No parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// How an answer leaves.
+struct Leaving {
+    told: Disclosure,
+    compressed: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Leaving {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        // Where nobody has decided, nobody is told more than everybody may know.
+        let told = parts.extensions.get::<Disclosure>().copied();
+        Ok(Self {
+            told: told.unwrap_or(Disclosure {
+                details: false,
+                cmdline: false,
+            }),
+            compressed: gzip::accepted(&parts.headers),
+        })
+    }
+}
+
+impl Leaving {
+    /// The answer as JSON, without what this door does not tell.
+    fn json<T: Serialize + Withhold>(&self, answer: Answer<T>, total: &Losses) -> anyhow::Result<Response> {
+        let answer = self.told.apply(answer.of_agent(total));
+        Ok(self.body("application/json", serde_json::to_vec(&answer)?))
+    }
+
+    fn body(&self, kind: &'static str, bytes: Vec<u8>) -> Response {
+        let packed = self.compressed.then(|| gzip::compressed(&bytes)).flatten();
+        let is_packed = packed.is_some();
+        respond(kind, is_packed, packed.unwrap_or(bytes))
+    }
+}
+
+fn respond(kind: &'static str, is_packed: bool, body: impl IntoResponse) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::VARY, "accept, accept-encoding"),
+    ];
+    if is_packed {
+        return (headers, [(header::CONTENT_ENCODING, "gzip")], body).into_response();
+    }
+    (headers, body).into_response()
+}
+
+fn failed(error: &anyhow::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response()
+}
+
+/// Draws an answer on a worker's thread.
+async fn drawn(
+    shared: &Shared,
+    work: impl FnOnce() -> anyhow::Result<Response> + Send + 'static,
 ) -> Response {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(answer)) => answer.into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    match shared.workers.run(work).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error.into()),
     }
 }
 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let format = MetricsFormat::preferred(&headers);
-    blocking(move || {
-        let mut families = {
-            let mut engine = shared.engine();
-            collector::families(&engine.view()?)
-        };
-        let cpu = collector::cpu_time();
-        families.extend(
-            shared
-                .registry
-                .gather()
-                .into_iter()
-                .filter(|family| family.name() != catalog::CPU.name),
-        );
-        families.extend(cpu);
-        families.retain(|family| !family.get_metric().is_empty());
-        families.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok((
-            [(header::CONTENT_TYPE, format.content_type())],
-            format.encode(&families)?,
-        ))
-    })
-    .await
+    match shared.scrapes.scrape((format, gzip::accepted(&headers))).await {
+        Ok((body, is_packed)) => respond(format.content_type(), is_packed, body),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// An engine that has been busy with one thing for so long will not come back.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
+/// Healthy: the engine answers, or has only just begun not to. Never waits for it.
+async fn health(State(shared): State<Shared>) -> Response {
+    let silent = shared.engine.silent_for();
+    if silent <= LONGEST_SILENCE {
+        return "ok\n".into_response();
+    }
+    let text = format!("the engine has not answered for {} s\n", silent.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 /// Ready: a snapshot can be taken.
 async fn ready(State(shared): State<Shared>) -> Response {
-    blocking(move || {
-        shared.engine().refresh()?;
-        Ok("ready\n")
-    })
-    .await
+    match shared.engine.answer(|engine| engine.refresh().map(|_| ())).await {
+        Ok(Ok(())) => "ready\n".into_response(),
+        Ok(Err(error)) => failed(&error.into()),
+        Err(error) => failed(&error.into()),
+    }
 }
 
 /// Parameters of `/api/v1/tree`.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TreeQuery {
     pid: Option<u32>,
     /// Dead ancestors too.
@@ -167,76 +261,124 @@ enum Format {
     Text,
 }
 
-async fn tree(State(shared): State<Shared>, Query(query): Query<TreeQuery>) -> Response {
-    blocking(move || {
-        let (snapshot, shown) = {
-            let mut engine = shared.engine();
-            let snapshot = engine.refresh()?;
-            let shown = query.ancestry.then(|| with_ancestry(&snapshot, engine.lives()));
-            (snapshot, shown)
-        };
-        let shown = shown.as_ref().unwrap_or(&snapshot);
-        let descriptions = shared.descriptions(&snapshot);
-        let nodes = tree::layout(shown, query.pid);
-        if nodes.is_empty() {
+/// What one look was, and what it and the agent lost.
+struct Looked {
+    snapshot: Snapshot,
+    losses: Losses,
+    total: Losses,
+}
+
+impl Looked {
+    fn now(engine: &mut Engine) -> Result<Self, SnapshotError> {
+        let (snapshot, losses) = engine.look()?;
+        let total = engine.losses()?;
+        Ok(Self {
+            snapshot,
+            losses,
+            total,
+        })
+    }
+}
+
+async fn tree(State(shared): State<Shared>, Asked(query): Asked<TreeQuery>, leaving: Leaving) -> Response {
+    let engine = shared.engine.clone();
+    drawn(&shared, move || {
+        let looked = engine.ask(Looked::now)??;
+        // Takes up to a second when a process is stuck: the engine should not wait for that.
+        let descriptions = describe(Path::new(PROC), &looked.snapshot);
+        let total = looked.total.clone();
+        let answer = engine.ask(move |engine| tree_answer(engine, &looked, &descriptions, query))?;
+        let Some(answer) = answer else {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
-        }
-        let mut engine = shared.engine();
-        let orphans = orphans::report(&snapshot, Some(engine.lives()));
-        Ok(match query.format {
-            Format::Json => {
-                let cgroups = &mut engine.source.cgroups;
-                let answer = view::json::tree(shown, &nodes, &orphans, &descriptions, cgroups);
-                (
-                    [(header::CONTENT_TYPE, "application/json")],
-                    serde_json::to_vec(&answer)?,
-                )
-                    .into_response()
-            }
+        };
+        match query.format {
+            Format::Json => leaving.json(answer, &total),
             Format::Text => {
                 let look = view::tree::Look {
                     threads: query.threads,
                     kernel: query.kernel,
                     width: query.width,
                 };
-                let lines = view::tree::lines(shown, &nodes, &orphans, &descriptions, look);
-                (
-                    [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-                    lines.join("\n") + "\n",
-                )
-                    .into_response()
+                let text = view::tree::lines(&leaving.told.apply(answer), look).join("\n") + "\n";
+                Ok(leaving.body("text/plain; charset=utf-8", text.into_bytes()))
             }
-        })
+        }
     })
     .await
 }
 
-async fn zombies_report(State(shared): State<Shared>) -> Response {
-    blocking(move || {
-        let snapshot = shared.engine().refresh()?;
-        let mut report = zombies::report(
-            &snapshot,
-            Some(shared.engine().lives()),
-            pid_limit(Path::new(PROC)),
-        );
-        report.limit_units(|cgroup_id| shared.engine().source.cgroups.pids(cgroup_id));
-        let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
-        // Takes up to a second when a process is stuck: nobody else should wait for that.
-        let descriptions = describe_some(Path::new(PROC), &snapshot, is_culprit);
-        let payload = view::json::zombies(&report, &descriptions, &mut shared.engine().source.cgroups);
-        let body = serde_json::to_vec(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))?;
-        Ok(([(header::CONTENT_TYPE, "application/json")], body))
+/// `None` if there is no such process.
+fn tree_answer(
+    engine: &mut Engine,
+    looked: &Looked,
+    descriptions: &HashMap<u32, Description>,
+    query: TreeQuery,
+) -> Option<Answer<view::json::Tree>> {
+    let snapshot = &looked.snapshot;
+    let shown = query.ancestry.then(|| with_ancestry(snapshot, engine.lives()));
+    let shown = shown.as_ref().unwrap_or(snapshot);
+    let nodes = tree::layout(shown, query.pid);
+    if nodes.is_empty() {
+        return None;
+    }
+    let orphans = orphans::report(snapshot, Some(engine.lives()));
+    let cgroups = &mut engine.source.cgroups;
+    Some(view::json::tree(
+        shown,
+        &nodes,
+        &orphans,
+        descriptions,
+        cgroups,
+        &looked.losses,
+    ))
+}
+
+async fn zombies_report(
+    State(shared): State<Shared>,
+    Asked(Nothing {}): Asked<Nothing>,
+    leaving: Leaving,
+) -> Response {
+    let engine = shared.engine.clone();
+    drawn(&shared, move || {
+        let (looked, culprits) = engine.ask(|engine| {
+            let looked = Looked::now(engine)?;
+            let report = zombies::report(&looked.snapshot, Some(engine.lives()), None);
+            let culprits: Vec<u32> = report.culprits.iter().map(|culprit| culprit.pid).collect();
+            Ok::<_, SnapshotError>((looked, culprits))
+        })??;
+        // Takes up to a second when a process is stuck: the engine should not wait for that.
+        let descriptions = describe_some(Path::new(PROC), &looked.snapshot, |pid| culprits.contains(&pid));
+        let limit = pid_limit(Path::new(PROC));
+        let total = looked.total.clone();
+        let answer = engine.ask(move |engine| {
+            let Looked { snapshot, losses, .. } = &looked;
+            let mut report = zombies::report(snapshot, Some(engine.lives()), limit);
+            report.limit_units(|cgroup_id| engine.source.cgroups.pids(cgroup_id));
+            let payload = view::json::zombies(&report, &descriptions, &mut engine.source.cgroups);
+            Answer::new(snapshot, 0, losses, payload)
+        })?;
+        leaving.json(answer, &total)
     })
     .await
 }
 
-async fn orphans_report(State(shared): State<Shared>) -> Response {
-    blocking(move || {
-        let mut engine = shared.engine();
-        let snapshot = engine.refresh()?;
-        let payload = view::json::orphans(&orphans::report(&snapshot, Some(engine.lives())));
-        let body = serde_json::to_vec(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))?;
-        Ok(([(header::CONTENT_TYPE, "application/json")], body))
+async fn orphans_report(
+    State(shared): State<Shared>,
+    Asked(Nothing {}): Asked<Nothing>,
+    leaving: Leaving,
+) -> Response {
+    let engine = shared.engine.clone();
+    drawn(&shared, move || {
+        let (answer, total) = engine.ask(|engine| {
+            let Looked {
+                snapshot,
+                losses,
+                total,
+            } = Looked::now(engine)?;
+            let payload = view::json::orphans(&orphans::report(&snapshot, Some(engine.lives())));
+            Ok::<_, SnapshotError>((Answer::new(&snapshot, 0, &losses, payload), total))
+        })??;
+        leaving.json(answer, &total)
     })
     .await
 }
@@ -246,6 +388,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(60);
 
 /// Parameters of `/api/v1/states`.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StatesQuery {
     #[serde(rename = "for", default = "one_second")]
     window: String,
@@ -264,61 +407,68 @@ fn by_comm() -> String {
 
 /// Forgets its window when the request is dropped, which is how a client that hangs up shows.
 struct WindowGuard {
-    shared: Shared,
+    engine: EngineThread,
     id: u64,
 }
 
 impl Drop for WindowGuard {
     fn drop(&mut self) {
-        // Not here: the engine may be busy, and this is the thread that everybody's connections share.
-        let (shared, id) = (self.shared.clone(), self.id);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || shared.engine().drop_window(id));
-        }
+        let id = self.id;
+        self.engine.tell(move |engine| engine.drop_window(id));
     }
 }
 
-async fn states(State(shared): State<Shared>, Query(query): Query<StatesQuery>) -> Response {
+async fn states(
+    State(shared): State<Shared>,
+    Asked(query): Asked<StatesQuery>,
+    leaving: Leaving,
+) -> Response {
     let by = By::from_name(&query.by);
     let (Some(window), Some(by)) = (window_of(&query.window), by) else {
         let text = "for= takes a duration up to 60s, by= one of thread, process, comm, unit\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
     let open = move |engine: &mut Engine| engine.open_window(by, query.pid);
-    over_window(shared, window, open, |shared, id| {
-        let Some((report, snapshot, losses)) = shared.engine().close_window(id)? else {
+    over_window(shared, window, open, move |engine, id| {
+        let (closed, total) = engine.ask(move |engine| {
+            let closed = engine.close_window(id)?;
+            Ok::<_, SnapshotError>((closed, engine.losses()?))
+        })??;
+        let Some((report, snapshot, losses)) = closed else {
             anyhow::bail!("the window is gone")
         };
         let payload = view::json::states(&report, true);
-        let answer = view::json::Answer::new(&snapshot, report.window_ns, &losses, payload);
-        Ok(serde_json::to_vec(&answer)?)
+        leaving.json(Answer::new(&snapshot, report.window_ns, &losses, payload), &total)
     })
     .await
 }
 
 /// Parameters of `/api/v1/locks`.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct LocksQuery {
     #[serde(rename = "for", default = "one_second")]
     window: String,
     pid: Option<u32>,
 }
 
-async fn locks(State(shared): State<Shared>, Query(query): Query<LocksQuery>) -> Response {
+async fn locks(State(shared): State<Shared>, Asked(query): Asked<LocksQuery>, leaving: Leaving) -> Response {
     let Some(window) = window_of(&query.window) else {
         return (StatusCode::BAD_REQUEST, "for= takes a duration up to 60s\n").into_response();
     };
     let open = move |engine: &mut Engine| engine.open_lock_window(query.pid);
-    over_window(shared, window, open, |shared, id| {
-        let closed = shared.engine().close_lock_window(id)?;
+    over_window(shared, window, open, move |engine, id| {
+        let (closed, total) = engine.ask(move |engine| {
+            let closed = engine.close_lock_window(id)?;
+            Ok::<_, SnapshotError>((closed, engine.losses()?))
+        })??;
         let Some((mut report, snapshot, mut losses)) = closed else {
             anyhow::bail!("the window is gone")
         };
         // Takes a while: nobody else should wait for that.
         losses.add("symbols", symbols::name(&mut report, &snapshot));
         let payload = view::json::locks(&report);
-        let answer = view::json::Answer::new(&snapshot, report.window_ns, &losses, payload);
-        Ok(serde_json::to_vec(&answer)?)
+        leaving.json(Answer::new(&snapshot, report.window_ns, &losses, payload), &total)
     })
     .await
 }
@@ -329,24 +479,46 @@ fn window_of(text: &str) -> Option<Duration> {
         .filter(|window| *window <= LONGEST_WINDOW)
 }
 
-/// Opens a window, waits, closes it, and answers with the JSON that closing gives.
+/// Opens a window, waits, closes it, and answers with what closing gives.
 async fn over_window(
     shared: Shared,
     window: Duration,
     open: impl FnOnce(&mut Engine) -> Result<u64, SnapshotError> + Send + 'static,
-    close: impl FnOnce(&Shared, u64) -> anyhow::Result<Vec<u8>> + Send + 'static,
+    close: impl FnOnce(&EngineThread, u64) -> anyhow::Result<Response> + Send + 'static,
 ) -> Response {
-    let engine = shared.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&mut engine.engine())).await;
-    let guard = match opened {
-        Ok(Ok(id)) => WindowGuard { shared, id },
-        Ok(Err(error)) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    let engine = shared.engine.clone();
+    let guard = match engine.answer(open).await {
+        Ok(Ok(id)) => WindowGuard { engine, id },
+        Ok(Err(error)) => return failed(&error.into()),
+        Err(error) => return failed(&error.into()),
     };
     tokio::time::sleep(window).await;
-    blocking(move || {
-        let body = close(&guard.shared, guard.id)?;
-        Ok(([(header::CONTENT_TYPE, "application/json")], body))
-    })
-    .await
+    drawn(&shared, move || close(&guard.engine, guard.id)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As axum has the words: a parameter may be called as the words are, too.
+    #[test]
+    fn a_parameter_that_there_is_not_is_named_with_the_one_that_was_meant() {
+        for (words, told) in [
+            (
+                "pids: unknown field `pids`, expected one of `pid`, `width`",
+                "unknown parameter pids (did you mean pid?)\n",
+            ),
+            (
+                "x: unknown field `x`, there are no fields",
+                "unknown parameter x (this takes no parameters)\n",
+            ),
+            (
+                "pid: invalid digit found in string",
+                "pid: invalid digit found in string\n",
+            ),
+            ("a\u{1b}[2J: unknown", "a\\u{1b}[2J: unknown\n"),
+        ] {
+            assert_eq!(line(words), told);
+        }
+    }
 }

@@ -1,23 +1,30 @@
-//! Connections: how many, how long, and for how long nothing may happen on one.
+//! Connections: for how long, and for how long nothing may happen on one.
 //!
-//! A client that is slow, silent or gone costs one of the connections for a bounded time, and nothing else.
+//! A client that is slow, silent or gone costs one of the connections for a bounded time, and nothing else. Who has to go when
+//! there are too many is [`super::connections`]' business.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
-use super::guard::Web;
+use super::connections::{Connections, Seat};
+use super::guard::{Rules, Way, guarded};
+use super::peer::{Caller, Peer, Trusted};
 use crate::config::Limits;
 
 /// Bytes of a request's head; more is refused.
@@ -30,104 +37,189 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Said to those who are too many, in place of an answer.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\n\
 content-type: text/plain\r\ncontent-length: 27\r\n\r\nbusy: too many connections\n";
+/// Said to those whom the socket is not for.
+const NOT_FOR_YOU: &[u8] = b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+content-length: 54\r\n\r\nfor root and members of the group of this socket only\n";
 
-/// What every connection needs.
+/// What every connection of a door needs.
 #[derive(Clone)]
-struct Server {
+pub struct Server {
     router: Router,
     limits: Limits,
-    web: watch::Receiver<Arc<Web>>,
+    rules: Rules,
     stop: watch::Receiver<bool>,
+    connections: Arc<Connections>,
 }
 
-/// Serves until `stop` says so; then lets open connections finish, for a moment.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    web: watch::Receiver<Arc<Web>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
-    let server = Server {
-        router,
-        limits,
-        web,
-        stop: stop.clone(),
-    };
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => admit(&server, &slots, stream),
-                Err(error) => pause(&error).await,
-            },
-            _ = stop.changed() => break,
+impl Server {
+    /// Serves the routes, behind a gate of its own, until `stop` says so.
+    pub fn new(router: Router, limits: &Limits, rules: Rules, stop: watch::Receiver<bool>) -> Self {
+        Self {
+            router: guarded(router, limits, rules.clone()),
+            connections: Connections::new(limits.max_connections, limits.max_connections_per_peer),
+            limits: limits.clone(),
+            rules,
+            stop,
         }
     }
-    drop(listener);
-    // Every slot free: every connection has ended. A client that never reads must not keep us.
-    let _ = timeout(GRACE, slots.acquire_many(all)).await;
+
+    /// Serves at an address; then lets open connections finish, for a moment.
+    pub async fn serve_tcp(mut self, listener: TcpListener) {
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => self.admit_tcp(stream, Peer::of(address)),
+                    Err(error) => pause(&error).await,
+                },
+                _ = self.stop.changed() => break,
+            }
+        }
+        drop(listener);
+        // A client that never reads must not keep us.
+        let _ = timeout(GRACE, self.connections.all_left()).await;
+    }
+
+    /// Serves at a socket, for whom it is meant.
+    pub async fn serve_unix(mut self, listener: UnixListener, trusted: Trusted) {
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.admit_unix(stream, trusted),
+                    Err(error) => pause(&error).await,
+                },
+                _ = self.stop.changed() => break,
+            }
+        }
+        drop(listener);
+        let _ = timeout(GRACE, self.connections.all_left()).await;
+    }
+
+    fn admit_tcp(&self, stream: TcpStream, peer: Peer) {
+        if let Some(seat) = self.connections.admit(peer) {
+            tokio::spawn(self.clone().tcp(stream, seat));
+            return;
+        }
+        tracing::info!("a connection too many");
+        if self.rules.web.borrow().tls.is_none() {
+            // As much as fits: nobody waits for a client here.
+            let _ = stream.try_write(TOO_MANY);
+        }
+    }
+
+    fn admit_unix(&self, stream: UnixStream, trusted: Trusted) {
+        match Caller::of(&stream) {
+            Ok(caller) if caller.is_trusted(trusted) => {
+                if let Some(seat) = self.connections.admit(Peer::User(caller.uid)) {
+                    tokio::spawn(self.clone().unix(stream, seat));
+                } else {
+                    let _ = stream.try_write(TOO_MANY);
+                }
+            }
+            Ok(caller) => {
+                tracing::info!(caller.uid, "refused at the socket");
+                refuse(stream);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the kernel does not say who is at the socket");
+                refuse(stream);
+            }
+        }
+    }
+
+    async fn tcp(self, stream: TcpStream, seat: Seat) {
+        let _ = stream.set_nodelay(true);
+        let is_loopback = stream
+            .local_addr()
+            .is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let tls = self.rules.web.borrow().tls.clone();
+        let way = Way::Tcp {
+            plain_loopback: is_loopback && tls.is_none(),
+        };
+        let stream = self.bounded(seat.watch(stream));
+        let Some(config) = tls else {
+            return self.requests(stream, &seat, way).await;
+        };
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let shaken = tokio::select! {
+            shaken = timeout(self.limits.header_timeout, handshake) => shaken,
+            () = seat.needed() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.requests(stream, &seat, way).await,
+            Ok(Err(error)) => tracing::info!(%error, "TLS handshake"),
+            Err(_) => tracing::info!("TLS handshake: too slow"),
+        }
+    }
+
+    async fn unix(self, stream: UnixStream, seat: Seat) {
+        let stream = self.bounded(seat.watch(stream));
+        self.requests(stream, &seat, Way::Socket).await;
+    }
+
+    /// A stream that ends when its client does not read on.
+    fn bounded<S: AsyncRead + AsyncWrite>(&self, stream: S) -> std::pin::Pin<Box<TimeoutStream<S>>> {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.limits.write_timeout));
+        Box::pin(stream)
+    }
+
+    /// Serves the requests of one connection.
+    async fn requests(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        seat: &Seat,
+        way: Way,
+    ) {
+        let router = self.router;
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            let busy = seat.busy();
+            request.extensions_mut().insert(way);
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(LONGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = seat.needed() => return tracing::info!("an idle connection made room for another"),
+            _ = self.stop.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = sleep(OLDEST) => {
+                connection.as_mut().graceful_shutdown();
+                match timeout(self.limits.write_timeout, connection).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => return,
+                }
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "connection");
+        }
+    }
+}
+
+/// Says why, to somebody who may not have asked yet.
+fn refuse(stream: UnixStream) {
+    let _ = stream.try_write(NOT_FOR_YOU);
+    // Closed with the request unread, the answer would be lost to a reset: the client gets a moment to read it.
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(200)).await;
+        drop(stream);
+    });
 }
 
 /// Out of descriptors or memory: that passes. An accept that fails at once would spin.
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     sleep(Duration::from_millis(100)).await;
-}
-
-fn admit(server: &Server, slots: &Arc<Semaphore>, stream: TcpStream) {
-    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-        tokio::spawn(connection(server.clone(), stream, slot));
-        return;
-    }
-    tracing::info!("a connection too many");
-    if server.web.borrow().tls.is_none() {
-        // As much as fits: nobody waits for a client here.
-        let _ = stream.try_write(TOO_MANY);
-    }
-}
-
-async fn connection(server: Server, stream: TcpStream, _slot: OwnedSemaphorePermit) {
-    let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(server.limits.write_timeout));
-    let stream = Box::pin(stream);
-    let tls = server.web.borrow().tls.clone();
-    let Some(config) = tls else {
-        return requests(server, stream).await;
-    };
-    let handshake = TlsAcceptor::from(config).accept(stream);
-    match timeout(server.limits.header_timeout, handshake).await {
-        Ok(Ok(stream)) => requests(server, stream).await,
-        Ok(Err(error)) => tracing::info!(%error, "TLS handshake"),
-        Err(_) => tracing::info!("TLS handshake: too slow"),
-    }
-}
-
-/// Serves the requests of one connection.
-async fn requests(mut server: Server, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.limits.header_timeout)
-        .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(server.router));
-    let mut connection = std::pin::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        _ = server.stop.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        () = sleep(OLDEST) => {
-            connection.as_mut().graceful_shutdown();
-            match timeout(server.limits.write_timeout, connection).await {
-                Ok(outcome) => outcome,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "connection");
-    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -12,6 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::config::complaint::Complaint;
+use crate::config::file;
 use crate::config::web::{ClientAuth, Tls, TlsVersion};
 
 /// Reads the files and puts them together.
@@ -21,8 +22,7 @@ use crate::config::web::{ClientAuth, Tls, TlsVersion};
 pub fn server(tls: &Tls) -> Result<Arc<ServerConfig>, Complaint> {
     let provider = Arc::new(default_provider());
     let certificates = certificates("cert_file", &tls.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file)
-        .map_err(|error| unusable("key_file", &tls.key_file, "key", &error))?;
+    let key = key("key_file", &tls.key_file)?;
     let verifier = verifier(tls, &provider)?;
     let wrong = |error: rustls::Error| {
         Complaint::about(
@@ -53,8 +53,15 @@ fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
         .collect()
 }
 
-fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Complaint> {
-    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
+/// The certificates of a file.
+///
+/// # Errors
+/// [`Complaint`] if it cannot be read, or holds none.
+pub fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Complaint> {
+    let read = || {
+        let bytes = file::read(path).map_err(pem::Error::Io)?;
+        CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>()
+    };
     match read() {
         Ok(certificates) if certificates.is_empty() => Err(Complaint::about(
             path,
@@ -65,10 +72,21 @@ fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-fn unusable(option: &str, path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> Complaint {
+/// The key in a file.
+///
+/// # Errors
+/// [`Complaint`] if it cannot be read, or holds none.
+pub fn key(option: &str, path: &Path) -> Result<PrivateKeyDer<'static>, Complaint> {
+    let bytes = file::read(path).map_err(pem::Error::Io);
+    bytes
+        .and_then(|bytes| PrivateKeyDer::from_pem_slice(&bytes))
+        .map_err(|error| unusable(option, path, "key", &error))
+}
+
+fn unusable(option: &str, path: &Path, what: &str, error: &pem::Error) -> Complaint {
     let why = match error {
-        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        rustls::pki_types::pem::Error::NoItemsFound => format!("no {what} in it"),
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => format!("no {what} in it"),
         other => other.to_string(),
     };
     Complaint::about(

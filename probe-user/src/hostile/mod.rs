@@ -151,10 +151,18 @@ fn check_looks(proc_root: &std::path::Path, last: &Snapshot, lives: &Lives, cgro
                 kernel: true,
                 width,
             };
-            check_lines(&view::tree::lines(&shown, &nodes, &lost, &descriptions, look));
+            let answer = view::json::tree(&shown, &nodes, &lost, &descriptions, cgroups, &shown.losses);
+            check_lines(&view::tree::lines(&answer, look));
             check_lines(&view::orphans::lines(&lost, width));
         }
-        check_json(&view::json::tree(&shown, &nodes, &lost, &descriptions, cgroups));
+        check_json(&view::json::tree(
+            &shown,
+            &nodes,
+            &lost,
+            &descriptions,
+            cgroups,
+            &shown.losses,
+        ));
         check_json(&view::json::orphans(&lost));
     }
     let report = zombies::report(last, Some(lives), Some(32_768));

@@ -167,7 +167,8 @@ fn stat(path: &Path) -> ProcResult<Stat> {
     let rest = closes
         .filter(|_| opens.is_some() && opens < closes)
         .and_then(|at| bytes.get(at + 1..));
-    if !rest.is_some_and(|rest| rest.starts_with(b" ") && rest.is_ascii()) {
+    let has_more = |rest: &[u8]| rest.starts_with(b" ") && rest.is_ascii() && !rest.trim_ascii().is_empty();
+    if !rest.is_some_and(has_more) {
         return Err(ProcError::Incomplete(Some(path.to_owned())));
     }
     Stat::from_read(bytes.as_slice())

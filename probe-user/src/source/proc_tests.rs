@@ -95,6 +95,7 @@ fn a_name_that_closes_before_it_opens_is_an_error() {
         ")",
         "",
         "1 (x)",
+        "1 (x) \n",
         "1 (x)\u{e9}",
         "1 (x) \u{e9}",
     ] {

@@ -1,19 +1,15 @@
 //! The process tree for a terminal: `pstree` and `ps` had a child.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anstyle::{AnsiColor, Style};
 use probe_ebpf::state::State;
 
+use super::json::{Answer, OrphanMark, ProcessJson, ThreadJson, Tree};
 use super::number::{UNKNOWN, at_least, percent, plural};
 use super::table::{Align, Table};
-use super::waiting::{ended, waiting_on};
-use crate::model::locks::thread_index::ThreadIndex;
-use crate::model::orphans::Orphan;
-use crate::model::snapshot::Snapshot;
-use crate::model::thread::{Comm, Condition, Thread};
-use crate::model::tree::Node;
-use crate::source::describe::Description;
+use super::waiting::ended;
+use crate::model::thread::Condition;
 
 /// What to show.
 #[derive(Clone, Copy, Debug)]
@@ -30,29 +26,22 @@ pub struct Look {
 const KTHREADD: u32 = 2;
 
 /// The lines, heading first, and a note on what was left out. Colours are left to the caller's stream to strip.
-pub fn lines(
-    snapshot: &Snapshot,
-    nodes: &[Node<'_>],
-    orphans: &[Orphan<'_>],
-    descriptions: &HashMap<u32, Description>,
-    look: Look,
-) -> Vec<String> {
-    let orphans: HashMap<u32, &Orphan<'_>> =
-        orphans.iter().map(|orphan| (orphan.thread.pid, orphan)).collect();
-    let mut drawing = Drawing::new(snapshot);
+pub fn lines(answer: &Answer<Tree>, look: Look) -> Vec<String> {
+    let tree = &answer.payload;
+    let mut drawing = Drawing::new(tree.boottime_ns);
     let mut hidden = Vec::new();
+    let nodes = nodes(&tree.processes);
     for (position, node) in nodes.iter().enumerate() {
-        let leader = node.process.leader;
-        let face = node.process.face();
-        if leader.kernel && !look.kernel && !is_worth_showing(leader) {
-            hidden.push(leader);
+        let process = node.process;
+        if process.kernel && !look.kernel && !is_worth_showing(process) {
+            hidden.push(process);
             continue;
         }
-        let mut command = command(leader, face, descriptions.get(&leader.pid));
-        if let (Some(status), Condition::Alive(_)) = (leader.ends_with, face.condition) {
+        let mut command = command(process);
+        if let (Some(status), Some(Condition::Alive(_))) = (process.ends_with, condition(&process.state)) {
             command = format!("{command}   dying ({})", ended(Some(status)));
         }
-        if let Some(orphan) = orphans.get(&leader.pid) {
+        if let Some(orphan) = &process.orphan {
             command.push_str(&lost(orphan));
         }
         drawing.process(node, &command);
@@ -66,20 +55,55 @@ pub fn lines(
     lines
 }
 
+/// A process in its place.
+struct Node<'a> {
+    process: &'a ProcessJson,
+    /// How many ancestors are above it.
+    depth: usize,
+    /// Whether no sibling follows it.
+    is_last: bool,
+}
+
+/// The places of processes that come parents first. Whose parent has not come before is a root.
+fn nodes(processes: &[ProcessJson]) -> Vec<Node<'_>> {
+    let mut depths: HashMap<u32, usize> = HashMap::new();
+    let mut nodes = Vec::with_capacity(processes.len());
+    for process in processes {
+        let depth = depths.get(&process.ppid).map_or(0, |depth| depth + 1);
+        depths.insert(process.pid, depth);
+        nodes.push(Node {
+            process,
+            depth,
+            is_last: false,
+        });
+    }
+    let mut followed: HashSet<u32> = HashSet::new();
+    for node in nodes.iter_mut().rev() {
+        let parent = if node.depth == 0 { 0 } else { node.process.ppid };
+        node.is_last = followed.insert(parent);
+    }
+    nodes
+}
+
+/// The state of a name; `None` for one that only another version knows.
+fn condition(name: &str) -> Option<Condition> {
+    Condition::ALL
+        .into_iter()
+        .find(|condition| condition.name() == name)
+}
+
 /// The table as it grows, with a colour for each row.
-struct Drawing<'a> {
-    snapshot: &'a Snapshot,
-    index: ThreadIndex<'a>,
+struct Drawing {
+    boottime_ns: u64,
     branches: Branches,
     table: Table,
     styles: Vec<Style>,
 }
 
-impl<'a> Drawing<'a> {
-    fn new(snapshot: &'a Snapshot) -> Self {
+impl Drawing {
+    fn new(boottime_ns: u64) -> Self {
         Self {
-            snapshot,
-            index: ThreadIndex::new(snapshot),
+            boottime_ns,
             branches: Branches::default(),
             table: Table::new(&[
                 ("PID", Align::Right),
@@ -95,35 +119,55 @@ impl<'a> Drawing<'a> {
 
     fn process(&mut self, node: &Node<'_>, command: &str) {
         let prefix = self.branches.prefix(node);
-        self.row(
-            node.process.pid(),
-            node.process.face(),
-            &node.process.threads,
-            format!("{prefix}{command}"),
-        );
+        let process = node.process;
+        let speaks = process
+            .threads
+            .iter()
+            .find(|thread| thread.tid == process.state_of);
+        let began_ns = process.threads.iter().map(|thread| thread.start_ns).min();
+        let began_ns = began_ns.unwrap_or(process.start_ns);
+        if let Some(thread) = speaks {
+            let usage = (process.cpu_ns, self.boottime_ns.saturating_sub(began_ns));
+            self.row(process.pid, thread, usage, format!("{prefix}{command}"));
+        }
     }
 
     /// The threads of a process but its first; they come before its children.
     fn threads(&mut self, node: &Node<'_>, has_children: bool) {
-        let threads = node.process.threads.iter().filter(|thread| !thread.is_leader());
+        let process = node.process;
+        let threads = process.threads.iter().filter(|thread| thread.tid != process.pid);
         let threads: Vec<_> = threads.collect();
         for (number, thread) in threads.iter().enumerate() {
             let is_last = number + 1 == threads.len() && !has_children;
             let prefix = self.branches.thread_prefix(node.depth, is_last);
-            self.row(
-                thread.id.tid,
-                thread,
-                &[thread],
-                format!("{prefix}{{{}}}", thread.comm),
-            );
+            let usage = (thread.cpu_ns, self.boottime_ns.saturating_sub(thread.start_ns));
+            self.row(thread.tid, thread, usage, format!("{prefix}{{{}}}", thread.comm));
         }
     }
 
-    /// What goes by `id` and is in the state of `thread`, with the share of a CPU that `all` have.
-    fn row(&mut self, id: u32, thread: &Thread, all: &[&Thread], command: String) {
-        self.table
-            .row(row(self.snapshot, &self.index, id, thread, all, command));
-        self.styles.push(style(thread.condition));
+    /// What goes by `id` and is in the state of `thread`. The usage is time on a CPU, and age.
+    fn row(&mut self, id: u32, thread: &ThreadJson, usage: (Option<u64>, u64), command: String) {
+        let condition = condition(&thread.state);
+        let is_frozen = thread.frozen == Some(true) && matches!(condition, Some(Condition::Alive(_)));
+        let cpu = match (condition, usage) {
+            (Some(Condition::Alive(_)), (Some(cpu_ns), age_ns)) => percent(cpu_ns, age_ns),
+            _ => UNKNOWN.to_owned(),
+        };
+        // `ps` has no letter for frozen threads.
+        let letter = if is_frozen {
+            Some('F')
+        } else {
+            condition.map(Condition::letter)
+        };
+        self.table.row(vec![
+            id.to_string(),
+            letter.unwrap_or('?').to_string(),
+            at_least(thread.state_ns, thread.state_ns_is_lower_bound),
+            cpu,
+            thread.waiting_on.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
+            command,
+        ]);
+        self.styles.push(condition.map_or_else(Style::new, style));
     }
 
     fn lines(&self, width: Option<usize>) -> Vec<String> {
@@ -135,51 +179,29 @@ impl<'a> Drawing<'a> {
 }
 
 /// A kernel thread that explains something: stuck, or using a CPU right now. The rest is noise on most days.
-fn is_worth_showing(thread: &Thread) -> bool {
-    thread.pid == KTHREADD
+fn is_worth_showing(process: &ProcessJson) -> bool {
+    process.pid == KTHREADD
         || matches!(
-            thread.condition,
-            Condition::Alive(State::Uninterruptible | State::Running | State::Runnable)
+            condition(&process.state),
+            Some(Condition::Alive(
+                State::Uninterruptible | State::Running | State::Runnable
+            ))
         )
 }
 
-fn row(
-    snapshot: &Snapshot,
-    index: &ThreadIndex<'_>,
-    id: u32,
-    thread: &Thread,
-    all: &[&Thread],
-    command: String,
-) -> Vec<String> {
-    let began_ns = all.iter().map(|thread| thread.id.start_ns).min();
-    let age_ns = snapshot.boottime_ns.saturating_sub(began_ns.unwrap_or(0));
-    let cpu_ns: Option<u64> = all.iter().map(|thread| thread.lifetime_running_ns).sum();
-    let cpu = match thread.condition {
-        Condition::Zombie | Condition::Dead => UNKNOWN.to_owned(),
-        Condition::Alive(_) => cpu_ns.map_or_else(|| UNKNOWN.to_owned(), |cpu_ns| percent(cpu_ns, age_ns)),
-    };
-    vec![
-        id.to_string(),
-        thread.letter().to_string(),
-        at_least(thread.condition_ns, thread.is_lower_bound),
-        cpu,
-        waiting_on(thread, Some(index)),
-        command,
-    ]
-}
-
 /// What a process runs, as `ps` writes it: its arguments, `[name]` for a kernel thread, `(name)` for a dead one.
-fn command(leader: &Thread, face: &Thread, description: Option<&Description>) -> String {
-    let comm = leader.comm;
-    match face.condition {
-        Condition::Zombie | Condition::Dead => format!("({comm}) {}", ended(leader.exit_status)),
-        _ if leader.kernel => format!("[{comm}]"),
-        Condition::Alive(_) => {
-            let cmdline = description
-                .map(|description| description.cmdline.join(" "))
-                .unwrap_or_default();
+fn command(process: &ProcessJson) -> String {
+    let comm = &process.comm;
+    match condition(&process.state) {
+        Some(Condition::Zombie | Condition::Dead) => {
+            let first = process.threads.first();
+            format!("({comm}) {}", ended(first.and_then(|thread| thread.exit_status)))
+        }
+        _ if process.kernel => format!("[{comm}]"),
+        _ => {
+            let cmdline = process.cmdline.as_deref().unwrap_or_default().join(" ");
             if cmdline.trim().is_empty() {
-                comm.to_string()
+                comm.clone()
             } else {
                 cmdline
             }
@@ -188,15 +210,15 @@ fn command(leader: &Thread, face: &Thread, description: Option<&Description>) ->
 }
 
 /// What an orphan lost and who has it.
-fn lost(orphan: &Orphan<'_>) -> String {
-    let name = |comm: Option<Comm>| comm.map_or_else(String::new, |comm| format!("{comm} "));
+fn lost(orphan: &OrphanMark) -> String {
+    let name = |comm: &Option<String>| comm.as_ref().map_or_else(String::new, |comm| format!("{comm} "));
     let guess = if orphan.guess { "?" } else { "" };
     format!(
         "   lost its parent {}{}{guess}; adopted by {}{}",
-        name(orphan.original_comm),
-        orphan.original_pid,
-        name(orphan.adopter_comm),
-        orphan.adopter_pid
+        name(&orphan.original_parent.comm),
+        orphan.original_parent.pid,
+        name(&orphan.adopter.comm),
+        orphan.adopter.pid
     )
 }
 
@@ -212,14 +234,14 @@ fn style(condition: Condition) -> Style {
 }
 
 /// One line on the kernel threads that were left out.
-fn note(hidden: &[&Thread]) -> Option<String> {
+fn note(hidden: &[&ProcessJson]) -> Option<String> {
     if hidden.is_empty() {
         return None;
     }
     let count = |state| {
         hidden
             .iter()
-            .filter(|thread| thread.condition == Condition::Alive(state))
+            .filter(|process| condition(&process.state) == Some(Condition::Alive(state)))
             .count() as u64
     };
     let (idle, sleeping) = (count(State::Idle), count(State::Sleeping));

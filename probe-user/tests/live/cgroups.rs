@@ -108,7 +108,16 @@ fn no_memory_for_ledgers_is_counted() {
         .args(["-c", "echo $$ > $0/cgroup.procs && exec \"$@\""])
         .arg(&cgroup.0)
         .arg(&live.binary);
-    command.args(["agent", "--listen", "127.0.0.1:0", "--max-groups", "100000"]);
+    command.args([
+        "agent",
+        "--expose-details",
+        "--socket",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+        "--max-groups",
+        "100000",
+    ]);
     let agent = Agent::begin(command);
     // Not always 0: a switch that interrupts the look which opens the ledgers finds their map busy.
     let before = lost(&agent.metrics(), "storage");

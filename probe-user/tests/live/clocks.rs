@@ -162,7 +162,14 @@ fn ages_and_times_do_not_follow_a_wall_clock_that_jumps() {
         return;
     };
     let scene = Workload::start(&["sleeper"]);
-    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
+    let mut command = live.command(&[
+        "agent",
+        "--expose-details",
+        "--socket",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     clock.rules(&mut command);
     let agent = Agent::begin(command);
     let mut before = Look::at(&agent, scene.pid);

@@ -80,7 +80,11 @@ fn request(random: &mut Random) -> Vec<u8> {
     if random.below(20) == 0 {
         target.push_str(&"a=%41&".repeat(5000));
     }
-    let mut bytes = format!("{} {target} HTTP/1.1\r\nHost: x\r\n", random.one_of(&METHODS)).into_bytes();
+    let mut bytes = format!(
+        "{} {target} HTTP/1.1\r\nHost: localhost\r\n",
+        random.one_of(&METHODS)
+    )
+    .into_bytes();
     match random.below(8) {
         0 => bytes.extend(b"Content-Length: 99999999999\r\n"),
         1 => bytes.extend(b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),

@@ -143,7 +143,7 @@ fn four_scrapers_at_once_delay_no_health_check() {
 
 /// Clients that ask for a lot, one thing after the other, and read nothing.
 fn slow_readers(address: &str) -> Vec<TcpStream> {
-    let request = b"GET /api/v1/tree HTTP/1.1\r\nhost: x\r\n\r\n".repeat(REQUESTS);
+    let request = b"GET /api/v1/tree HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(REQUESTS);
     let reader = |_| {
         let mut reader = connect(address);
         reader.write_all(&request).expect("asking");
@@ -203,9 +203,9 @@ fn huge_requests_are_refused_unread() {
     let agent = Agent::start(&live, &[]);
     let before = Before::of(&agent);
     let pulse = Pulse::start(&agent.address);
-    let sized = format!("POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: {TEN_MB}\r\n\r\n");
-    let chunked = "GET /metrics HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\na00000\r\n";
-    let header = "GET /metrics HTTP/1.1\r\nhost: x\r\nx-a: ";
+    let sized = format!("POST /metrics HTTP/1.1\r\nhost: localhost\r\ncontent-length: {TEN_MB}\r\n\r\n");
+    let chunked = "GET /metrics HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\na00000\r\n";
+    let header = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nx-a: ";
     for head in [sized.as_str(), chunked] {
         let mut stream = connect(&agent.address);
         stream.write_all(head.as_bytes()).expect("the head");
@@ -229,24 +229,54 @@ fn huge_requests_are_refused_unread() {
 }
 
 #[test]
-fn too_many_connections_are_refused_and_the_rest_goes_on() {
+fn the_connection_that_is_idle_for_longest_makes_room_for_another() {
     let Some(live) = Live::begin("too many connections") else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let config = short_limits(directory.path(), "max_connections = 4");
-    let agent = Agent::start(&live, &["--config", &config]);
+    let path = directory.path().join("procprobe.toml");
+    fs::write(&path, "[http]\nmax_connections = 8\nheader_timeout = \"1m\"\n")
+        .expect("writing a configuration");
+    let agent = Agent::start(&live, &["--config", path.to_str().expect("UTF-8")]);
     let before = Before::of(&agent);
-    let mut idle: Vec<TcpStream> = (0..4).map(|_| connect(&agent.address)).collect();
-    // Accepted in the order of connecting; the first four keep theirs for a second.
-    let mut refused = connect(&agent.address);
-    assert_eq!(status(&mut refused), "503");
-    for stream in &mut idle {
-        assert_eq!(rest(stream), b"");
+    // Of eight, those on this host have four.
+    let mut idle: Vec<TcpStream> = (0..6)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            connect(&agent.address)
+        })
+        .collect();
+    for stream in &mut idle[..2] {
+        assert_eq!(rest(stream), b"", "the first two had to go");
     }
-    eventually("room for another", || try_get(&agent.address, "/metrics").is_ok());
-    drop((idle, refused));
+    for round in 0..50 {
+        assert!(try_get(&agent.address, "/healthz").is_ok(), "{round}");
+    }
+    assert!(try_get(&agent.address, "/metrics").is_ok());
+    drop(idle);
     before.nothing_stays("too many connections");
+    agent.stop();
+}
+
+#[test]
+fn who_is_answered_keeps_the_place_and_one_too_many_is_told() {
+    let Some(live) = Live::begin("busy connections") else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = short_limits(directory.path(), "max_connections = 8");
+    let agent = Agent::start(&live, &["--config", &config]);
+    let ask = |path: &str| {
+        let mut stream = connect(&agent.address);
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("asking");
+        stream
+    };
+    let mut windows: Vec<TcpStream> = (0..4).map(|_| ask("/api/v1/states?for=3s")).collect();
+    eventually("all places busy", || status(&mut ask("/healthz")) == "503");
+    for window in &mut windows {
+        assert_eq!(status(window), "200");
+    }
+    assert_eq!(status(&mut ask("/healthz")), "200");
     agent.stop();
 }
 
@@ -262,7 +292,7 @@ fn who_asks_for_too_much_is_told_to_come_back() {
     let agent = Agent::start(&live, &["--config", &config]);
     let ask = |path: &str| {
         let mut stream = connect(&agent.address);
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").expect("asking");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("asking");
         stream
     };
     assert_eq!(status(&mut ask("/metrics")), "503");

@@ -110,7 +110,14 @@ fn agents_killed_at_random_leave_nothing() {
     let kills = if is_full() { 100 } else { repeated(12) };
     let mut loaded = 0_u64;
     for number in 0..kills {
-        let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
+        let mut command = live.command(&[
+            "agent",
+            "--expose-details",
+            "--socket",
+            "none",
+            "--listen",
+            "127.0.0.1:0",
+        ]);
         let mut running = Running(command.stderr(Stdio::null()).spawn().expect("starting the agent"));
         // Every other one once it has loaded something, however long that takes here.
         let begun = number % 2 == 0;

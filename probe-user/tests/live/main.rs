@@ -21,6 +21,7 @@ mod crowd;
 mod dashboards;
 mod deadlocks;
 mod deaths;
+mod doors;
 mod errors;
 mod events;
 mod exact;

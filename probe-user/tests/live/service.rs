@@ -96,7 +96,14 @@ fn as_a_user_with_the_units_capabilities_everything_works() {
     let exe = fs::read_link(format!("/proc/{}/exe", family.pid)).expect("its executable");
     let binary = Reachable::new(&live);
     let mut command = confined(&setpriv, &binary, &capabilities());
-    command.args(["agent", "--listen", "127.0.0.1:0"]);
+    command.args([
+        "agent",
+        "--expose-details",
+        "--socket",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     let agent = Agent::begin(command);
     eventually("the zombie", || {
         let zombies = agent.zombies();
@@ -165,7 +172,16 @@ fn as_a_user_it_knows_of_locks_and_descriptors_what_root_knows() {
     root.stop();
     let binary = Reachable::new(&live);
     let mut command = confined(&setpriv, &binary, &capabilities());
-    command.args(["agent", "--listen", "127.0.0.1:0", "--max-groups", "100000"]);
+    command.args([
+        "agent",
+        "--expose-details",
+        "--socket",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+        "--max-groups",
+        "100000",
+    ]);
     let agent = Agent::begin(command);
     assert_eq!(settled(&agent), expected);
     agent.stop();
@@ -187,7 +203,14 @@ fn with_one_capability_less_it_says_which() {
         let doctor = probe::finish(confined(&setpriv, &binary, &rest).arg("doctor"));
         assert!(doctor.stdout.contains(&name), "{name}: {doctor:?}");
         let mut command = confined(&setpriv, &binary, &rest);
-        command.args(["agent", "--listen", "127.0.0.1:0"]);
+        command.args([
+            "agent",
+            "--expose-details",
+            "--socket",
+            "none",
+            "--listen",
+            "127.0.0.1:0",
+        ]);
         if ["sys_ptrace", "dac_read_search"].contains(&missing.as_str()) {
             // What it can do without: less is known, and it says so.
             let agent = Agent::begin(command);
@@ -258,7 +281,14 @@ fn the_service_manager_hears_of_everything() {
         socket,
         heard: Vec::new(),
     };
-    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
+    let mut command = live.command(&[
+        "agent",
+        "--expose-details",
+        "--socket",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
     let agent = Agent::begin(command);
     manager.expect("READY=1");

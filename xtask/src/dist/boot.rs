@@ -14,7 +14,7 @@ const SCRIPT: &str = r#"#!/bin/bash
 exec >/result 2>&1
 get() {
     exec 3<>/dev/tcp/127.0.0.1/9982
-    printf 'GET %s HTTP/1.0\r\nHost: x\r\n\r\n' "$1" >&3
+    printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$1" >&3
     cat <&3
     exec 3>&-
 }
@@ -22,6 +22,8 @@ systemctl start procprobe; echo "start: $?"
 grep -E '^(Uid|CapEff|CapPrm|NoNewPrivs|Seccomp):' "/proc/$(systemctl show -P MainPID procprobe)/status"
 get /metrics | grep -E '^procprobe_(build_info|context_switches_total.*unit="procprobe.service")'
 get /api/v1/tree | grep -o '"source":"bpf","complete":true'
+stat -c 'socket: %A %U %G' /run/procprobe/api.sock
+echo "held by: $(systemctl show procprobe.socket -P SubState)"
 systemctl reload procprobe; echo "reload: $?"
 get /readyz | tail -n 1
 systemctl show procprobe -p NRestarts
@@ -34,7 +36,7 @@ systemctl poweroff
 const UNIT: &str = "[Service]\nExecStart=/check.sh\n";
 /// What has to be in its output. The capabilities are `CAP_SYS_PTRACE` and
 /// `CAP_DAC_READ_SEARCH` (which every container has), the filter one of system calls.
-const EXPECTED: [&str; 11] = [
+const EXPECTED: [&str; 13] = [
     "start: 0\n",
     "CapPrm:\t0000000000080004\n",
     "CapEff:\t0000000000080004\n",
@@ -42,6 +44,8 @@ const EXPECTED: [&str; 11] = [
     "Seccomp:\t2\n",
     "procprobe_build_info",
     "\"source\":\"bpf\",\"complete\":true",
+    "socket: srw-rw---- root procprobe\n",
+    "held by: running\n",
     "reload: 0\nready\n",
     "NRestarts=0\n",
     "stop: 0\nResult=success\n",

@@ -14,9 +14,10 @@ use crate::{process, workspace::Workspace};
 
 const ARCHITECTURE: &str = "amd64";
 /// Where the archive's files go.
-const PLACES: [(&str, &str); 12] = [
+const PLACES: [(&str, &str); 13] = [
     ("procprobe", "usr/bin/procprobe"),
     ("procprobe.service", "usr/lib/systemd/system/procprobe.service"),
+    ("procprobe.socket", "usr/lib/systemd/system/procprobe.socket"),
     ("procprobe.toml", "etc/procprobe/procprobe.toml"),
     ("web.yml", "usr/share/doc/procprobe/examples/web.yml"),
     ("README.md", "usr/share/doc/procprobe/README.md"),

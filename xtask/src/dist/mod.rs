@@ -44,8 +44,9 @@ const NEEDS: [Need; 3] = [
     Need::program("tar", "tar"),
 ];
 /// Files written by hand, and what they are called in the archive.
-const BY_HAND: [(&str, &str); 9] = [
+const BY_HAND: [(&str, &str); 10] = [
     ("xtask/dist/procprobe.service", "procprobe.service"),
+    ("xtask/dist/procprobe.socket", "procprobe.socket"),
     ("xtask/dist/procprobe.toml", "procprobe.toml"),
     ("xtask/dist/web.yml", "web.yml"),
     ("xtask/dist/Dockerfile", "Dockerfile"),

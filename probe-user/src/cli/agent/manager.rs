@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::background::with_engine;
 use crate::export::http::Shared;
 
 /// Tells the service manager. Where there is none, or it is gone, there is nobody to tell.
@@ -35,11 +34,11 @@ pub fn stopping() {
 /// Says twice in every interval that the agent is alive: that the engine can be had, which is what everything needs.
 pub async fn watchdog(shared: Shared) {
     let Some(interval) = sd_notify::watchdog_enabled() else {
-        return;
+        return std::future::pending().await;
     };
     let pause = (interval / 2).max(Duration::from_millis(10));
     loop {
-        if with_engine(&shared, |_| ()).await.is_some() {
+        if shared.engine.answer(|_| ()).await.is_ok() {
             tell(&[NotifyState::Watchdog]);
         }
         tokio::time::sleep(pause).await;

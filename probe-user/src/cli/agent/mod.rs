@@ -12,92 +12,136 @@ mod memory;
 mod setup;
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Histogram, HistogramOpts, Registry};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::args::{AgentArgs, Global};
-use super::{bpf_only, interrupted, runtime};
+use super::{bpf_only, interrupted, log, runtime};
 use crate::config::Config;
 use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
+use crate::export::doors::Doors;
 use crate::export::engine::{Engine, Settings};
-use crate::export::guard::{Web, guarded};
+use crate::export::engine_thread::EngineThread;
+use crate::export::guard::Rules;
 use crate::export::http::{Shared, router};
-use crate::export::serve::serve;
+use crate::export::serve::Server;
+use crate::export::workers::{Planned, Workers};
 use crate::kernel::load::Options;
 use crate::kernel::{preflight, privileges};
 use crate::model::lives::Retention;
-use setup::Setup;
+use background::Supervised;
+use setup::{Changeable, Setup};
+
+/// Threads besides those that draw answers at each of the two doors: for scrapes, passwords, reloads, memory.
+const OTHER_WORK: usize = 3;
 
 /// Runs the verb.
 ///
 /// # Errors
-/// If a file is wrong, the address is taken, or the programs cannot be loaded.
+/// If a file is wrong, the address is taken, the programs cannot be loaded, or part of the agent ended.
 pub fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
-    let setup = Setup::read(args)?;
+    let (workers, planned) = Workers::plan();
+    let setup = Setup::read(args, &workers)?;
     if args.check_config {
         return Ok(writeln!(std::io::stdout(), "{}", setup.summary())?);
     }
     memory::share_one_arena();
-    runtime()?.block_on(live(global, args, setup))
+    runtime()?.block_on(live(global, args, setup, (workers, planned)))
 }
 
-async fn live(global: &Global, args: &AgentArgs, setup: Setup) -> anyhow::Result<()> {
+async fn live(
+    global: &Global,
+    args: &AgentArgs,
+    setup: Setup,
+    (workers, planned): (Workers, Planned),
+) -> anyhow::Result<()> {
     setup.warn();
-    let Setup { config, web, .. } = setup;
-    // First the port: a second agent should fail before it loads anything.
-    let listener = bind(config.listen).await?;
-    let shared = start(global, &config)?;
+    let config = &setup.config;
+    // First the doors: a second agent should fail before it loads anything.
+    let mut doors = Doors::open(config)?;
+    let (engine, registry) = start(global, config)?;
+    // All threads from here on, with no more capabilities than that left: none is made once a host has no more to give.
+    let (engine, mut ended) = EngineThread::start(engine).context("no thread for the engine")?;
+    planned
+        .start(2 * config.http.max_scrapes + OTHER_WORK)
+        .context("no threads to draw answers")?;
+    log::detach().context("no thread for the log")?;
+    if let Some(lacking) = &doors.lacking {
+        tracing::warn!("{lacking}");
+    }
+    let shared = Shared::new(engine, workers, registry);
     let mut hangups = signal(SignalKind::hangup())?;
-    let address = listener
-        .local_addr()
-        .context("cannot tell the listening address")?;
-    let scheme = if web.tls.is_some() { "https" } else { "http" };
-    let (web_sender, web) = watch::channel(web);
+    let changeable = Changeable {
+        web: watch::Sender::new(Arc::clone(&setup.web)),
+        policy: watch::Sender::new(setup.policy()),
+    };
     let (stop, stopped) = watch::channel(false);
-    let routes = guarded(router(shared.clone()), &config.http, web.clone());
-    let server = tokio::spawn(serve(listener, routes, config.http.clone(), web, stopped));
-    let tasks = [
-        tokio::spawn(background::drain(shared.clone())),
-        tokio::spawn(background::refresh(shared.clone())),
-        tokio::spawn(background::sample_cost(shared.clone())),
-        tokio::spawn(background::give_back()),
-        tokio::spawn(manager::watchdog(shared.clone())),
-    ];
-    eprintln!("procprobe: serving {scheme}://{address}/metrics");
+    let mut tasks = Supervised::default();
+    open(&mut tasks, &mut doors, &setup, (&shared, &changeable, &stopped))?;
+    tasks.add(
+        "giving memory back",
+        background::give_back(shared.workers.clone()),
+    );
+    tasks.add("the watchdog", manager::watchdog(shared.clone()));
     manager::ready();
     let mut end = std::pin::pin!(interrupted());
     loop {
         tokio::select! {
             outcome = &mut end => break outcome?,
-            _ = hangups.recv() => reload(args, &config, &shared, &web_sender).await,
+            _ = hangups.recv() => reload(args, config, &shared, &changeable).await,
+            why = tasks.first_end(&mut ended) => anyhow::bail!("the agent cannot go on: {why} (please report it)"),
         }
     }
     manager::stopping();
     stop.send_replace(true);
-    let _ = server.await;
-    for task in tasks {
-        task.abort();
+    tasks.finish(DOOR).await;
+    Ok(())
+}
+
+/// What the tasks at doors are called.
+const DOOR: &str = "serving";
+
+/// Begins to serve at every door, and says where.
+fn open(
+    tasks: &mut Supervised,
+    doors: &mut Doors,
+    setup: &Setup,
+    (shared, changeable, stop): (&Shared, &Changeable, &watch::Receiver<bool>),
+) -> anyhow::Result<()> {
+    let rules = Rules {
+        web: changeable.web.subscribe(),
+        policy: changeable.policy.subscribe(),
+    };
+    let limits = &setup.config.http;
+    let server = || Server::new(router(shared.clone()), limits, rules.clone(), stop.clone());
+    let scheme = if setup.web.tls.is_some() { "https" } else { "http" };
+    for (listener, trusted) in std::mem::take(&mut doors.unix) {
+        let listener = UnixListener::from_std(listener)?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!("serving at {address:?}");
+        }
+        tasks.add(DOOR, server().serve_unix(listener, trusted));
+    }
+    let over_tcp = server();
+    for listener in std::mem::take(&mut doors.tcp) {
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener
+            .local_addr()
+            .context("cannot tell the listening address")?;
+        tasks.add(DOOR, over_tcp.clone().serve_tcp(listener));
+        log::say(&format!("serving {scheme}://{address}/metrics"));
     }
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        anyhow::anyhow!(
-            "cannot listen on {address}: {error} (is another agent running? choose another with --listen)"
-        )
-    })
-}
-
 /// Loads and attaches the programs, opens the books, and gives up the privileges that took.
-fn start(global: &Global, config: &Config) -> anyhow::Result<Shared> {
+fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)> {
     let options = Options {
         max_locks: config.max_locks,
         max_edges: config.max_edges,
@@ -131,16 +175,17 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<Shared> {
     if let Err(why) = crate::namer::trial() {
         tracing::warn!("functions and locks have no names: the process that reads symbols {why}");
     }
-    let shared = Shared::new(engine, registry);
-    shared.expose_cmdline(config.expose_cmdline);
-    Ok(shared)
+    Ok((engine, registry))
 }
 
 /// Reads the files again, on a thread that may block.
-async fn reload(args: &AgentArgs, config: &Config, shared: &Shared, web: &watch::Sender<Arc<Web>>) {
+async fn reload(args: &AgentArgs, config: &Config, shared: &Shared, changeable: &Changeable) {
     manager::reloading();
-    let (args, config, shared, web) = (args.clone(), config.clone(), shared.clone(), web.clone());
-    let reloaded = tokio::task::spawn_blocking(move || setup::reload(&args, &config, &shared, &web));
+    let (args, config, changeable) = (args.clone(), config.clone(), changeable.clone());
+    let with = shared.clone();
+    let reloaded = shared
+        .workers
+        .run(move || setup::reload(&args, &config, &with, &changeable));
     if reloaded.await.is_err() {
         tracing::error!("reloading failed");
     }

@@ -8,8 +8,11 @@ use tokio::sync::watch;
 use super::super::args::AgentArgs;
 use crate::config::web::WebConfig;
 use crate::config::{Config, DEFAULT_PATH};
-use crate::export::guard::Web;
+use crate::export::guard::{Policy, Web};
+use crate::export::host::Names;
 use crate::export::http::Shared;
+use crate::export::workers::Workers;
+use crate::view::json::Disclosure;
 
 /// Everything the agent is told.
 pub struct Setup {
@@ -26,7 +29,7 @@ impl Setup {
     ///
     /// # Errors
     /// One line about the file that is wrong.
-    pub fn read(args: &AgentArgs) -> anyhow::Result<Self> {
+    pub fn read(args: &AgentArgs, workers: &Workers) -> anyhow::Result<Self> {
         let mut files = Vec::new();
         let default = Path::new(DEFAULT_PATH);
         let path = args
@@ -44,9 +47,9 @@ impl Setup {
         let web = match &config.web_config {
             Some(path) => {
                 files.push(path.clone());
-                Web::new(path, WebConfig::read(path)?)?
+                Web::new(path, WebConfig::read(path)?, workers)?
             }
-            None => Web::new(Path::new(""), WebConfig::default())?,
+            None => Web::new(Path::new(""), WebConfig::default(), workers)?,
         };
         Ok(Self { config, web, files })
     }
@@ -58,6 +61,17 @@ impl Setup {
             [] => format!("ok: no file ({DEFAULT_PATH} is not there): defaults and flags"),
             _ => format!("ok: {}", files.join(", ")),
         }
+    }
+
+    /// Who may see what over TCP.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::new(Policy {
+            told: Disclosure {
+                details: self.config.expose_details,
+                cmdline: self.config.expose_cmdline,
+            },
+            names: Names::new(&self.config.http.hosts),
+        })
     }
 
     /// Warns of what is allowed and hardly meant.
@@ -80,20 +94,31 @@ impl AgentArgs {
             }
         }
         set(&mut config.listen, self.listen.as_ref());
+        set(&mut config.socket, self.socket.as_ref());
         set(&mut config.max_groups, self.max_groups.as_ref());
         set(&mut config.max_locks, self.max_locks.as_ref());
         set(&mut config.max_edges, self.max_edges.as_ref());
         set(&mut config.retention, self.retention.as_ref());
         set(&mut config.expose_cmdline, self.expose_cmdline.as_ref());
+        set(&mut config.expose_details, self.expose_details.as_ref());
         if let Some(path) = &self.web_config {
             config.web_config = Some(path.clone());
         }
     }
 }
 
+/// What of a running agent a reload changes.
+#[derive(Clone)]
+pub struct Changeable {
+    /// TLS, users and headers.
+    pub web: watch::Sender<Arc<Web>>,
+    /// Who may see what.
+    pub policy: watch::Sender<Arc<Policy>>,
+}
+
 /// Reads everything again and applies what can be applied while running. A file that is wrong changes nothing.
-pub fn reload(args: &AgentArgs, running: &Config, shared: &Shared, web: &watch::Sender<Arc<Web>>) {
-    let setup = match Setup::read(args) {
+pub fn reload(args: &AgentArgs, running: &Config, shared: &Shared, changeable: &Changeable) {
+    let setup = match Setup::read(args, &shared.workers) {
         Ok(setup) => setup,
         Err(error) => {
             tracing::error!("not reloaded, all stays as it was: {error:#}");
@@ -101,9 +126,10 @@ pub fn reload(args: &AgentArgs, running: &Config, shared: &Shared, web: &watch::
         }
     };
     setup.warn();
-    shared.expose_cmdline(setup.config.expose_cmdline);
-    shared.engine().set_label_map(setup.config.label_map.clone());
-    web.send_replace(Arc::clone(&setup.web));
+    let label_map = setup.config.label_map.clone();
+    shared.engine.tell(move |engine| engine.set_label_map(label_map));
+    changeable.policy.send_replace(setup.policy());
+    changeable.web.send_replace(Arc::clone(&setup.web));
     let later = setup.config.needs_restart(running);
     if later.is_empty() {
         tracing::info!("reloaded: {}", setup.summary());

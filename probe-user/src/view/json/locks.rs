@@ -18,151 +18,151 @@ use crate::model::thread::Comm;
 /// Payload of `locks`.
 #[derive(Debug, Serialize)]
 pub struct Locks {
-    locks: Vec<LockJson>,
-    edges: Vec<EdgeJson>,
-    deadlocks: Vec<DeadlockJson>,
-    stalls: Vec<StallJson>,
-    not_contention: Vec<IdleJson>,
-    processes: Vec<ProcessJson>,
-    runtimes: Vec<RuntimeJson>,
-    memory_gaps: Vec<MemoryGapJson>,
+    pub(super) locks: Vec<LockJson>,
+    pub(super) edges: Vec<EdgeJson>,
+    pub(super) deadlocks: Vec<DeadlockJson>,
+    pub(super) stalls: Vec<StallJson>,
+    pub(super) not_contention: Vec<IdleJson>,
+    pub(super) processes: Vec<ProcessJson>,
+    pub(super) runtimes: Vec<RuntimeJson>,
+    pub(super) memory_gaps: Vec<MemoryGapJson>,
 }
 
 /// A process whose memory was left out: the holders of its locks are not known.
 #[derive(Debug, Serialize)]
-struct MemoryGapJson {
-    pid: u32,
-    comm: Option<String>,
-    reason: &'static str,
+pub(super) struct MemoryGapJson {
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) reason: &'static str,
 }
 
 /// A process whose run-time system has locks that no futex shows.
 #[derive(Debug, Serialize)]
-struct RuntimeJson {
-    pid: u32,
-    comm: Option<String>,
-    runtime: &'static str,
-    command: String,
+pub(super) struct RuntimeJson {
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) runtime: &'static str,
+    pub(super) command: String,
 }
 
 #[derive(Debug, Serialize)]
-struct LockJson {
-    id: String,
-    pid: u32,
-    comm: Option<String>,
-    address: String,
-    symbol: Option<String>,
-    kind: &'static str,
-    shared: bool,
-    waiters_now: u64,
-    waits: u64,
-    wait_ns_total: u64,
-    wait_ns_max: u64,
-    holder: Option<HolderJson>,
-    pattern: Option<&'static str>,
-    code: Option<CodeJson>,
-    histogram: Vec<BucketJson>,
+pub(super) struct LockJson {
+    pub(super) id: String,
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) symbol: Option<String>,
+    pub(super) kind: &'static str,
+    pub(super) shared: bool,
+    pub(super) waiters_now: u64,
+    pub(super) waits: u64,
+    pub(super) wait_ns_total: u64,
+    pub(super) wait_ns_max: u64,
+    pub(super) holder: Option<HolderJson>,
+    pub(super) pattern: Option<&'static str>,
+    pub(super) code: Option<CodeJson>,
+    pub(super) histogram: Vec<BucketJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct CodeJson {
-    frames: Vec<String>,
-    cut: bool,
+pub(super) struct CodeJson {
+    pub(super) frames: Vec<String>,
+    pub(super) cut: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct HolderJson {
-    pid: Option<u32>,
-    tid: u32,
-    comm: Option<String>,
-    evidence: &'static str,
+pub(super) struct HolderJson {
+    pub(super) pid: Option<u32>,
+    pub(super) tid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) evidence: &'static str,
     /// `null` if it does not hold the lock now.
-    state: Option<&'static str>,
-    state_ns: Option<u64>,
-    blocked_on: Option<BlockedOnJson>,
+    pub(super) state: Option<&'static str>,
+    pub(super) state_ns: Option<u64>,
+    pub(super) blocked_on: Option<BlockedOnJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct PartyJson {
-    pid: Option<u32>,
-    tid: u32,
-    comm: Option<String>,
+pub(super) struct PartyJson {
+    pub(super) pid: Option<u32>,
+    pub(super) tid: u32,
+    pub(super) comm: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct EdgeJson {
-    waiter: PartyJson,
-    holder: PartyJson,
-    lock: String,
-    waits: u64,
-    wait_ns_total: u64,
-    evidence: &'static str,
+pub(super) struct EdgeJson {
+    pub(super) waiter: PartyJson,
+    pub(super) holder: PartyJson,
+    pub(super) lock: String,
+    pub(super) waits: u64,
+    pub(super) wait_ns_total: u64,
+    pub(super) evidence: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-struct DeadlockJson {
-    kind: &'static str,
-    since_ns: u64,
-    threads: Vec<MemberJson>,
+pub(super) struct DeadlockJson {
+    pub(super) kind: &'static str,
+    pub(super) since_ns: u64,
+    pub(super) threads: Vec<MemberJson>,
     /// Tid of a holder that has ended, as its mutex has it, if it still has it.
-    dead_owner: Option<u32>,
+    pub(super) dead_owner: Option<u32>,
     /// The thread of the parent process that held the lock when this process was forked.
-    forked_from: Option<PartyJson>,
+    pub(super) forked_from: Option<PartyJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct MemberJson {
-    pid: u32,
-    tid: u32,
-    comm: Option<String>,
-    waits_for: String,
-    holds: Option<String>,
-    address: String,
-    code: Option<CodeJson>,
+pub(super) struct MemberJson {
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) waits_for: String,
+    pub(super) holds: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) code: Option<CodeJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct StallJson {
-    pid: u32,
-    comm: Option<String>,
-    reason: &'static str,
-    since_ns: u64,
-    other_threads: u64,
-    threads: Vec<StalledJson>,
+pub(super) struct StallJson {
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) reason: &'static str,
+    pub(super) since_ns: u64,
+    pub(super) other_threads: u64,
+    pub(super) threads: Vec<StalledJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct StalledJson {
-    tid: u32,
-    comm: Option<String>,
-    waits_for: String,
-    kind: &'static str,
-    wait_ns: u64,
-    code: Option<CodeJson>,
+pub(super) struct StalledJson {
+    pub(super) tid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) waits_for: String,
+    pub(super) kind: &'static str,
+    pub(super) wait_ns: u64,
+    pub(super) code: Option<CodeJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct IdleJson {
-    id: String,
-    pid: u32,
-    comm: Option<String>,
-    address: String,
-    kind: &'static str,
-    shared: bool,
-    waiters_now: u64,
-    waits: u64,
-    wait_ns_total: u64,
+pub(super) struct IdleJson {
+    pub(super) id: String,
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) kind: &'static str,
+    pub(super) shared: bool,
+    pub(super) waiters_now: u64,
+    pub(super) waits: u64,
+    pub(super) wait_ns_total: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct ProcessJson {
-    pid: u32,
-    comm: Option<String>,
-    threads: u64,
-    running: f64,
-    runnable: f64,
-    lock_blocked: f64,
-    futex_blocked: f64,
+pub(super) struct ProcessJson {
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) threads: u64,
+    pub(super) running: f64,
+    pub(super) runnable: f64,
+    pub(super) lock_blocked: f64,
+    pub(super) futex_blocked: f64,
 }
 
 /// A finished window.
@@ -213,7 +213,7 @@ fn lock(lock: &Lock) -> LockJson {
         id: lock_id(lock.id),
         pid: lock.pid,
         comm: name(lock.comm),
-        address: format!("{:#x}", lock.address),
+        address: Some(format!("{:#x}", lock.address)),
         symbol: lock.symbol.clone(),
         kind: lock.kind.name(),
         shared: lock.shared,
@@ -282,7 +282,7 @@ fn deadlock(deadlock: &Deadlock, codes: &BTreeMap<u32, Code>) -> DeadlockJson {
         comm: name(member.party.comm),
         waits_for: lock_id(member.waits_for),
         holds: member.holds.map(lock_id),
-        address: format!("{:#x}", member.address),
+        address: Some(format!("{:#x}", member.address)),
         code: codes.get(&member.party.tid).map(code),
     };
     DeadlockJson {
@@ -318,7 +318,7 @@ fn idle(lock: &Lock) -> IdleJson {
         id: lock_id(lock.id),
         pid: lock.pid,
         comm: name(lock.comm),
-        address: format!("{:#x}", lock.address),
+        address: Some(format!("{:#x}", lock.address)),
         kind: lock.kind.name(),
         shared: lock.shared,
         waiters_now: lock.waiters.len() as u64,

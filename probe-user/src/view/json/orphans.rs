@@ -1,18 +1,18 @@
 //! Payload of `orphans`: the adopted, with the parent they lost.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Named;
+use super::{Named, Word};
 use crate::model::orphans::Orphan;
 
 /// Payload of `orphans`.
 #[derive(Debug, Serialize)]
 pub struct Orphans {
-    orphans: Vec<OrphanJson>,
+    pub(super) orphans: Vec<OrphanJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct OrphanJson {
+pub(super) struct OrphanJson {
     pid: u32,
     comm: String,
     original_parent: Named,
@@ -23,28 +23,28 @@ struct OrphanJson {
 }
 
 /// Who has an orphan now.
-#[derive(Debug, Serialize)]
-struct AdopterJson {
-    pid: u32,
-    comm: Option<String>,
-    kind: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AdopterJson {
+    pub(crate) pid: u32,
+    pub(crate) comm: Option<String>,
+    kind: Word,
     reaps: Option<bool>,
     zombies: u64,
 }
 
 /// The orphans of a process tree, as `tree` shows them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct OrphanMark {
-    original_parent: Named,
-    adopter: AdopterJson,
-    guess: bool,
+    pub(crate) original_parent: Named,
+    pub(crate) adopter: AdopterJson,
+    pub(crate) guess: bool,
 }
 
 fn adopter(orphan: &Orphan<'_>) -> AdopterJson {
     AdopterJson {
         pid: orphan.adopter_pid,
         comm: orphan.adopter_comm.map(|comm| comm.to_string()),
-        kind: orphan.kind.name(),
+        kind: orphan.kind.name().into(),
         reaps: orphan.adopter_reaps,
         zombies: orphan.adopter_zombies,
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use probe_ebpf::histogram::upper_bound_ns;
 use serde::Serialize;
 
-use super::{SwitchesJson, blocked_ns};
+use super::{SwitchesJson, Word, blocked_ns};
 use crate::model::account::Histogram;
 use crate::model::thread::Condition;
 use crate::model::window::{Group, Report, Transition};
@@ -13,18 +13,18 @@ use crate::model::window::{Group, Report, Transition};
 /// Payload of `states`.
 #[derive(Debug, Serialize)]
 pub struct States {
-    groups: Vec<GroupJson>,
-    transitions: Option<Vec<TransitionJson>>,
+    pub(super) groups: Vec<GroupJson>,
+    pub(super) transitions: Option<Vec<TransitionJson>>,
 }
 
 #[derive(Debug, Serialize)]
-struct GroupJson {
+pub(super) struct GroupJson {
     key: String,
     threads: u64,
     states: BTreeMap<&'static str, StateJson>,
     switches: Option<SwitchesJson>,
     /// Time sleeping and in uninterruptible sleep by what was waited in.
-    blocked_ns: Option<BTreeMap<&'static str, u64>>,
+    blocked_ns: Option<BTreeMap<Word, u64>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,7 +43,7 @@ pub(super) struct BucketJson {
 }
 
 #[derive(Debug, Serialize)]
-struct TransitionJson {
+pub(super) struct TransitionJson {
     from: &'static str,
     to: &'static str,
     count: u64,

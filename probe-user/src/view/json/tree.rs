@@ -3,66 +3,79 @@
 use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::state::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::orphans::{OrphanMark, orphan_mark};
-use super::{Answer, BlockedOnJson, SwitchesJson, blocked_ns, blocked_on};
+use super::{Answer, BlockedOnJson, SwitchesJson, Word, blocked_ns, blocked_on};
+use crate::model::locks::thread_index::ThreadIndex;
 use crate::model::orphans::Orphan;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::{ReadFrom, Thread, state_name};
 use crate::model::tracker::Units;
 use crate::model::tree::{Node, Process};
 use crate::source::cgroup::Cgroups;
 use crate::source::describe::Description;
+use crate::view::number::UNKNOWN;
+use crate::view::waiting::waiting_on;
 
 /// Payload of `tree`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Tree {
+    /// CLOCK_BOOTTIME of the look: `start_ns` is of the same clock.
+    #[serde(default)]
+    pub(crate) boottime_ns: u64,
     /// Parents before children.
-    pub processes: Vec<ProcessJson>,
+    pub(crate) processes: Vec<ProcessJson>,
 }
 
 /// One process.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ProcessJson {
-    pid: u32,
-    ppid: u32,
-    start_ns: u64,
-    comm: String,
-    exe: Option<String>,
-    cmdline: Option<Vec<String>>,
-    uid: Option<u32>,
-    nspid: Vec<u32>,
-    cgroup: Option<String>,
-    unit: Option<String>,
-    state: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) ppid: u32,
+    pub(crate) start_ns: u64,
+    pub(crate) comm: String,
+    pub(crate) exe: Option<String>,
+    pub(crate) cmdline: Option<Vec<String>>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) nspid: Vec<u32>,
+    pub(crate) cgroup: Option<String>,
+    pub(crate) unit: Option<String>,
+    pub(crate) state: Word,
+    /// The thread whose state that is: its first, or if that has ended before the others, the one that does most.
+    pub(crate) state_of: u32,
     /// Whether the freezer of its cgroup holds all its living threads; `null` if unknown.
-    frozen: Option<bool>,
-    nice: i32,
-    policy: &'static str,
-    kernel: bool,
-    read_from: &'static str,
-    cpu_ns: Option<u64>,
-    orphan: Option<OrphanMark>,
-    threads: Vec<ThreadJson>,
+    pub(crate) frozen: Option<bool>,
+    /// What it was told to end with, as `wait(2)` will have it.
+    pub(crate) ends_with: Option<u32>,
+    pub(crate) nice: i32,
+    pub(crate) policy: Word,
+    pub(crate) kernel: bool,
+    pub(crate) read_from: Word,
+    pub(crate) cpu_ns: Option<u64>,
+    pub(crate) orphan: Option<OrphanMark>,
+    pub(crate) threads: Vec<ThreadJson>,
 }
 
 /// One thread.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ThreadJson {
-    tid: u32,
-    comm: String,
-    state: &'static str,
-    frozen: Option<bool>,
-    state_ns: Option<u64>,
-    state_ns_is_lower_bound: bool,
-    blocked_on: Option<BlockedOnJson>,
-    times_ns: Option<BTreeMap<&'static str, u64>>,
+    pub(crate) tid: u32,
+    pub(crate) start_ns: u64,
+    pub(crate) comm: String,
+    pub(crate) state: Word,
+    pub(crate) frozen: Option<bool>,
+    pub(crate) state_ns: Option<u64>,
+    pub(crate) state_ns_is_lower_bound: bool,
+    pub(crate) blocked_on: Option<BlockedOnJson>,
+    /// What it waits for, in a few words for people; `null` if it waits for nothing that is known.
+    pub(crate) waiting_on: Option<String>,
+    pub(crate) times_ns: Option<BTreeMap<Word, u64>>,
     /// Time sleeping and in uninterruptible sleep by what it waited in.
-    blocked_ns: Option<BTreeMap<&'static str, u64>>,
-    switches: SwitchesJson,
-    cpu_ns: Option<u64>,
-    exit_status: Option<u32>,
+    pub(crate) blocked_ns: Option<BTreeMap<Word, u64>>,
+    pub(crate) switches: SwitchesJson,
+    pub(crate) cpu_ns: Option<u64>,
+    pub(crate) exit_status: Option<u32>,
 }
 
 /// The name of a scheduling policy as `ps -o cls` and `man 7 sched` know it.
@@ -80,19 +93,25 @@ pub fn tree(
     orphans: &[Orphan<'_>],
     descriptions: &HashMap<u32, Description>,
     cgroups: &mut Cgroups,
+    losses: &Losses,
 ) -> Answer<Tree> {
     let orphans: HashMap<u32, &Orphan<'_>> =
         orphans.iter().map(|orphan| (orphan.thread.pid, orphan)).collect();
+    let index = ThreadIndex::new(snapshot);
     let processes = nodes.iter().map(|node| {
         process(
             &node.process,
             orphans.get(&node.process.pid()).copied(),
             descriptions,
             cgroups,
+            &index,
         )
     });
-    let processes = processes.collect();
-    Answer::new(snapshot, 0, &snapshot.losses, Tree { processes })
+    let payload = Tree {
+        boottime_ns: snapshot.boottime_ns,
+        processes: processes.collect(),
+    };
+    Answer::new(snapshot, 0, losses, payload)
 }
 
 /// One process with its threads.
@@ -101,6 +120,7 @@ fn process(
     orphan: Option<&Orphan<'_>>,
     descriptions: &HashMap<u32, Description>,
     cgroups: &mut Cgroups,
+    index: &ThreadIndex<'_>,
 ) -> ProcessJson {
     let leader = process.leader;
     let description = descriptions.get(&leader.pid);
@@ -121,14 +141,16 @@ fn process(
             .collect(),
         cgroup: cgroup.map(|path| path.to_string()),
         unit: (!unit.is_empty()).then(|| unit.to_string()),
-        state: process.face().condition.name(),
+        state: process.face().condition.name().into(),
+        state_of: process.face().id.tid,
         frozen: process.frozen(),
+        ends_with: leader.ends_with,
         nice: leader.nice,
-        policy: policy_name(leader.policy),
+        policy: policy_name(leader.policy).into(),
         kernel: leader.kernel,
         read_from: match leader.read_from {
-            ReadFrom::Iterator => "iterator",
-            ReadFrom::Proc => "proc",
+            ReadFrom::Iterator => "iterator".into(),
+            ReadFrom::Proc => "proc".into(),
         },
         cpu_ns: process
             .threads
@@ -139,24 +161,26 @@ fn process(
         threads: process
             .threads
             .iter()
-            .map(|thread| self::thread(thread))
+            .map(|thread| self::thread(thread, index))
             .collect(),
     }
 }
 
-fn thread(thread: &Thread) -> ThreadJson {
+fn thread(thread: &Thread, index: &ThreadIndex<'_>) -> ThreadJson {
     ThreadJson {
         tid: thread.id.tid,
+        start_ns: thread.id.start_ns,
         comm: thread.comm.to_string(),
-        state: thread.condition.name(),
+        state: thread.condition.name().into(),
         frozen: thread.frozen,
         state_ns: thread.condition_ns,
         state_ns_is_lower_bound: thread.is_lower_bound,
         blocked_on: blocked_on(thread),
+        waiting_on: Some(waiting_on(thread, Some(index))).filter(|words| words != UNKNOWN),
         times_ns: thread.account.as_ref().map(|account| {
             State::ALL
                 .into_iter()
-                .map(|state| (state_name(state), account.time_ns[state.index()]))
+                .map(|state| (state_name(state).into(), account.time_ns[state.index()]))
                 .collect()
         }),
         blocked_ns: thread

@@ -14,65 +14,65 @@ use crate::source::describe::Description;
 /// Payload of `zombies`.
 #[derive(Debug, Serialize)]
 pub struct Zombies {
-    zombies: Vec<ZombieJson>,
-    parents: Vec<ParentJson>,
-    pids: PidsJson,
+    pub(super) zombies: Vec<ZombieJson>,
+    pub(super) parents: Vec<ParentJson>,
+    pub(super) pids: PidsJson,
 }
 
 #[derive(Debug, Serialize)]
-struct ZombieJson {
-    pid: u32,
-    comm: String,
-    ppid: u32,
-    age_ns: Option<u64>,
-    kind: &'static str,
-    at_fault: Option<u32>,
-    exit: ExitStatusJson,
-    held_up_by: Option<HolderJson>,
+pub(super) struct ZombieJson {
+    pub(super) pid: u32,
+    pub(super) comm: String,
+    pub(super) ppid: u32,
+    pub(super) age_ns: Option<u64>,
+    pub(super) kind: &'static str,
+    pub(super) at_fault: Option<u32>,
+    pub(super) exit: ExitStatusJson,
+    pub(super) held_up_by: Option<HolderJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct HolderJson {
-    pid: u32,
-    tid: u32,
-    state: &'static str,
+pub(super) struct HolderJson {
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) state: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-struct ExitStatusJson {
-    code: Option<u32>,
-    signal: Option<u32>,
+pub(super) struct ExitStatusJson {
+    pub(super) code: Option<u32>,
+    pub(super) signal: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
-struct ParentJson {
-    pid: u32,
-    comm: Option<String>,
-    exe: Option<String>,
-    unit: Option<String>,
-    state: Option<&'static str>,
-    state_ns: Option<u64>,
-    blocked_on: Option<BlockedOnJson>,
-    count: u64,
-    oldest_age_ns: Option<u64>,
-    per_minute: Option<f64>,
-    last_wait_ns: Option<u64>,
-    reaped: Option<u64>,
-    unit_pids: Option<UnitPidsJson>,
-    full_in_ns: Option<u64>,
+pub(super) struct ParentJson {
+    pub(super) pid: u32,
+    pub(super) comm: Option<String>,
+    pub(super) exe: Option<String>,
+    pub(super) unit: Option<String>,
+    pub(super) state: Option<&'static str>,
+    pub(super) state_ns: Option<u64>,
+    pub(super) blocked_on: Option<BlockedOnJson>,
+    pub(super) count: u64,
+    pub(super) oldest_age_ns: Option<u64>,
+    pub(super) per_minute: Option<f64>,
+    pub(super) last_wait_ns: Option<u64>,
+    pub(super) reaped: Option<u64>,
+    pub(super) unit_pids: Option<UnitPidsJson>,
+    pub(super) full_in_ns: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct UnitPidsJson {
-    used: u64,
-    limit: Option<u64>,
+pub(super) struct UnitPidsJson {
+    pub(super) used: u64,
+    pub(super) limit: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct PidsJson {
-    used: u64,
-    limit: Option<u64>,
-    full_in_ns: Option<u64>,
+pub(super) struct PidsJson {
+    pub(super) used: u64,
+    pub(super) limit: Option<u64>,
+    pub(super) full_in_ns: Option<u64>,
 }
 
 /// The zombies and who is at fault.

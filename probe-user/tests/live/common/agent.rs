@@ -23,13 +23,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it and waits until it serves.
+    /// Starts it and waits until it serves. Everything is told over TCP, and no socket is made: other agents may run.
     ///
     /// # Panics
     /// If it does not.
     pub fn start(live: &Live, arguments: &[&str]) -> Self {
-        let mut command = live.command(&["agent", "--listen", "127.0.0.1:0"]);
-        command.args(arguments);
+        let mut command = live.command(&["agent", "--listen", "127.0.0.1:0", "--socket", "none"]);
+        command.arg("--expose-details").args(arguments);
         Self::begin(command)
     }
 

@@ -134,7 +134,7 @@ fn scrape(agent: &mut Watching) -> Result<String> {
 fn get() -> Result<String> {
     let mut stream = TcpStream::connect("127.0.0.1:9982").context("connecting to the agent")?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream
         .read_to_string(&mut text)

@@ -1,0 +1,184 @@
+//! The thread that has the engine: made at the start, alone with it until the end.
+//!
+//! Everybody else sends questions. Between them it books events, keeps the picture fresh and samples the cost of our
+//! programs; when it ends, the agent has to.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::engine::Engine;
+
+/// A snapshot this often even if nobody scrapes: it bounds what a lost exit event can cost.
+const REFRESH_EVERY: Duration = Duration::from_secs(15);
+/// Cost of our programs: a sample of this length …
+const SAMPLE: Duration = Duration::from_secs(1);
+/// … this often.
+const SAMPLE_EVERY: Duration = Duration::from_secs(30);
+
+type Question = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// Sends questions to the engine.
+#[derive(Clone)]
+pub struct EngineThread {
+    questions: Sender<Question>,
+    pulse: Arc<Pulse>,
+}
+
+/// The engine gave no answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the engine gave no answer (the log says why; the agent restarts if it has ended)")]
+pub struct NoAnswer;
+
+/// When the engine was last between two questions.
+struct Pulse {
+    began: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Pulse {
+    fn beat(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+impl EngineThread {
+    /// Makes the thread. What is returned beside it says why it ended, once it has.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(engine: Engine) -> io::Result<(Self, oneshot::Receiver<String>)> {
+        let (questions, asked) = channel();
+        let (ended, end) = oneshot::channel();
+        let pulse = Arc::new(Pulse {
+            began: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        });
+        let beat = Arc::clone(&pulse);
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(engine, &asked, &beat)));
+                let why = match outcome {
+                    Ok(()) => "nobody asks it any more".to_owned(),
+                    Err(panic) => format!("it panicked: {}", said(&*panic)),
+                };
+                let _ = ended.send(why);
+            })?;
+        Ok((Self { questions, pulse }, end))
+    }
+
+    /// Asks, on a thread that may block.
+    ///
+    /// # Errors
+    /// If the question panicked, or the engine has ended.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        self.send(question)?.blocking_recv().map_err(|_| NoAnswer)
+    }
+
+    /// Asks, where nothing may block.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn answer<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        self.send(question)?.await.map_err(|_| NoAnswer)
+    }
+
+    /// Tells it something that has no answer.
+    pub fn tell(&self, what: impl FnOnce(&mut Engine) + Send + 'static) {
+        let _ = self.questions.send(Box::new(what));
+    }
+
+    /// How long ago the engine was last ready for a question.
+    pub fn silent_for(&self) -> Duration {
+        let last = Duration::from_millis(self.pulse.last_ms.load(Ordering::Relaxed));
+        self.pulse.began.elapsed().saturating_sub(last)
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        let question = move |engine: &mut Engine| {
+            let _ = answer.send(question(engine));
+        };
+        self.questions.send(Box::new(question)).map_err(|_| NoAnswer)?;
+        Ok(answered)
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+fn run(mut engine: Engine, asked: &Receiver<Question>, pulse: &Pulse) {
+    let mut chores = Chores::new(Instant::now());
+    loop {
+        let wait = engine.drain();
+        pulse.beat();
+        chores.perform(&mut engine, Instant::now());
+        match asked.recv_timeout(wait) {
+            // One that panicked leaves the engine usable: every look begins with a fresh snapshot.
+            Ok(question) => {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| question(&mut engine))) {
+                    tracing::error!("a question failed: {} (please report it)", said(&*panic));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// What is done now and then, and when it is due.
+struct Chores {
+    refresh: Instant,
+    sample: Instant,
+    is_sampling: bool,
+}
+
+impl Chores {
+    fn new(now: Instant) -> Self {
+        Self {
+            refresh: now + REFRESH_EVERY,
+            sample: now,
+            is_sampling: false,
+        }
+    }
+
+    fn perform(&mut self, engine: &mut Engine, now: Instant) {
+        if now >= self.sample {
+            if self.is_sampling {
+                engine.end_cost_sample();
+                self.sample = now + SAMPLE_EVERY.saturating_sub(SAMPLE);
+            } else {
+                engine.begin_cost_sample();
+                self.sample = now + SAMPLE;
+            }
+            self.is_sampling = !self.is_sampling;
+        }
+        if now >= self.refresh {
+            self.refresh = now + REFRESH_EVERY;
+            if let Err(error) = engine.refresh() {
+                tracing::warn!(%error, "periodic snapshot failed");
+            }
+        }
+    }
+}
