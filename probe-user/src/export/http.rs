@@ -458,7 +458,7 @@ async fn locks(State(shared): State<Shared>, Asked(query): Asked<LocksQuery>, le
     };
     let open = move |engine: &mut Engine| engine.open_lock_window(query.pid);
     over_window(shared, window, open, move |engine, id| {
-        let (closed, total) = engine.ask(move |engine| {
+        let (closed, mut total) = engine.ask(move |engine| {
             let closed = engine.close_lock_window(id)?;
             Ok::<_, SnapshotError>((closed, engine.losses()?))
         })??;
@@ -466,7 +466,10 @@ async fn locks(State(shared): State<Shared>, Asked(query): Asked<LocksQuery>, le
             anyhow::bail!("the window is gone")
         };
         // Takes a while: nobody else should wait for that.
-        losses.add("symbols", symbols::name(&mut report, &snapshot));
+        let unnamed = symbols::name(&mut report, &snapshot);
+        losses.add("symbols", unnamed);
+        // It was asked for before.
+        total.add("symbols", unnamed);
         let payload = view::json::locks(&report);
         leaving.json(Answer::new(&snapshot, report.window_ns, &losses, payload), &total)
     })

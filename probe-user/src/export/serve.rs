@@ -68,7 +68,10 @@ impl Server {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => self.admit_tcp(stream, Peer::of(address)),
+                    Ok((stream, address)) => {
+                        heard().await;
+                        self.admit_tcp(stream, Peer::of(address));
+                    }
                     Err(error) => pause(&error).await,
                 },
                 _ = self.stop.changed() => break,
@@ -84,7 +87,10 @@ impl Server {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit_unix(stream, trusted),
+                    Ok((stream, _)) => {
+                        heard().await;
+                        self.admit_unix(stream, trusted);
+                    }
                     Err(error) => pause(&error).await,
                 },
                 _ = self.stop.changed() => break,
@@ -216,6 +222,12 @@ fn refuse(stream: UnixStream) {
         sleep(Duration::from_millis(200)).await;
         drop(stream);
     });
+}
+
+/// Lets the connections that came before have their turn: those of a burst, whose requests nobody has read yet, would
+/// look idle, and lose their places to the next of it.
+async fn heard() {
+    tokio::task::yield_now().await;
 }
 
 /// Out of descriptors or memory: that passes. An accept that fails at once would spin.
