@@ -214,18 +214,21 @@ impl Server {
     }
 }
 
-/// Says why, to somebody who may not have asked yet.
+/// Says why, once the request is there or after a moment: an answer to what was not asked yet, clients take for a
+/// mistake.
 fn refuse(stream: UnixStream) {
-    let _ = stream.try_write(NOT_FOR_YOU);
-    // Closed with the request unread, the answer would be lost to a reset: the client gets a moment to read it.
+    const MOMENT: Duration = Duration::from_millis(200);
     tokio::spawn(async move {
-        sleep(Duration::from_millis(200)).await;
+        let _ = timeout(MOMENT, stream.readable()).await;
+        let _ = stream.try_write(NOT_FOR_YOU);
+        // Closed with the request unread, the answer would be lost to a reset: the client gets a moment to read.
+        sleep(MOMENT).await;
         drop(stream);
     });
 }
 
-/// Lets the connections that came before have their turn: those of a burst, whose requests nobody has read yet, would
-/// look idle, and lose their places to the next of it.
+/// Lets the connections that came before have their turn: those of a burst, whose requests nobody has read yet,
+/// would look idle, and lose their places to the next of it.
 async fn heard() {
     tokio::task::yield_now().await;
 }
