@@ -219,12 +219,22 @@ impl Server {
 fn refuse(stream: UnixStream) {
     const MOMENT: Duration = Duration::from_millis(200);
     tokio::spawn(async move {
-        let _ = timeout(MOMENT, stream.readable()).await;
+        let _ = timeout(MOMENT, asked(&stream)).await;
         let _ = stream.try_write(NOT_FOR_YOU);
         // Closed with the request unread, the answer would be lost to a reset: the client gets a moment to read.
         sleep(MOMENT).await;
         drop(stream);
     });
+}
+
+/// Waits until a client has sent something, or has gone. It is read to know: `readable()` alone may return before.
+async fn asked(stream: &UnixStream) {
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut [0; 1 << 10]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
 }
 
 /// Lets the connections that came before have their turn: those of a burst, whose requests nobody has read yet,
