@@ -144,7 +144,11 @@ fn no_memory_for_ledgers_is_counted() {
     assert!((threads - 3000.0).abs() < 0.5, "{threads} threads are seen");
     let tree = agent.tree();
     // What was lost is history: every thread is in the answer at hand.
-    assert!(number(&tree["lost_total"], "storage") > 0, "{}", tree["lost_total"]);
+    assert!(
+        number(&tree["lost_total"], "storage") > 0,
+        "{}",
+        tree["lost_total"]
+    );
     assert_eq!(list(process(&tree, scene.pid), "threads").len(), 3000);
     agent.stop();
 }
