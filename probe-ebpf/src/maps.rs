@@ -58,12 +58,13 @@ pub static CONTROL: Array<Control, 1> = Array::new();
 #[btf_map]
 pub static SCRATCH: Array<Scratch, 1> = Array::new();
 
-/// Where `memory` puts a record together; while a pass hangs it says whose memory it waits for. One pass at a time.
+/// Where `memory` puts a record together; while a pass hangs it says whose memory it waits for. One pass at a
+/// time.
 #[btf_map]
 pub static MEMORY: Array<MemoryRecord, 1> = Array::new();
 
-/// Pids whose memory hung a pass lately: written by the agent, which takes them out again. Full, further ones wait
-/// for a place.
+/// Pids whose memory hung a pass lately: written by the agent, which takes them out again. Full, further ones
+/// wait for a place.
 #[btf_map]
 pub static LEFT_ALONE: HashMap<u32, u32, 256> = HashMap::new();
 

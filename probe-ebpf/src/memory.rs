@@ -1,11 +1,11 @@
-//! `iter.s/task`: the pass over memory. One record for each open futex wait that the agent asks for: what the memory
-//! at the futex says now.
+//! `iter.s/task`: the pass over memory. One record for each open futex wait that the agent asks for: what the
+//! memory at the futex says now.
 //!
-//! Memory of another process is read with `bpf_copy_from_user_task()` (5.18), which needs no privilege beyond that of
-//! loading the program, and costs about a microsecond. It sleeps, and what it sleeps for is in the hands of others: it
-//! takes the lock of the memory map (behind a writer), and it faults pages in (from a FUSE server, from NFS). So this is
-//! a pass of its own, which the agent reads by a thread that may hang while all else goes on; and what can be seen to
-//! hang is left out beforehand.
+//! Memory of another process is read with `bpf_copy_from_user_task()` (5.18), which needs no privilege beyond
+//! that of loading the program, and costs about a microsecond. It sleeps, and what it sleeps for is in the
+//! hands of others: it takes the lock of the memory map (behind a writer), and it faults pages in (from a
+//! FUSE server, from NFS). So this is a pass of its own, which the agent reads by a thread that may hang
+//! while all else goes on; and what can be seen to hang is left out beforehand.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -160,7 +160,8 @@ fn read(task: Task, record: &mut MemoryRecord) -> u32 {
     outcome
 }
 
-/// Whether a reader of the memory map would have to wait: a writer has its lock, waits for it, or gets it next.
+/// Whether a reader of the memory map would have to wait: a writer has its lock, waits for it, or gets it
+/// next.
 #[inline(always)]
 fn is_map_locked(task: Task) -> bool {
     const WRITER_WAITERS_HANDOFF: u64 = 0b111;
@@ -206,7 +207,8 @@ fn find_area(task: Task, address: u64, area: &mut Area) -> u32 {
     }
 }
 
-/// What [`find_area`] learns of the mapping. The kernel calls static functions only: its name stays inside the crate.
+/// What [`find_area`] learns of the mapping. The kernel calls static functions only: its name stays inside
+/// the crate.
 #[inline(never)]
 extern "C" fn note_area(_task: *mut task_struct, vma: *const c_void, area: *mut Area) -> i64 {
     let file: *const c_void = load(vma, offset!(vma_file));
@@ -218,8 +220,8 @@ extern "C" fn note_area(_task: *mut task_struct, vma: *const c_void, area: *mut 
     0
 }
 
-/// Whether a file's pages may not come: all file systems but those of memory, and of disks of this host. A disk may
-/// hang too, but then with much else on the host; the agent's deadline is for that.
+/// Whether a file's pages may not come: all file systems but those of memory, and of disks of this host. A
+/// disk may hang too, but then with much else on the host; the agent's deadline is for that.
 #[inline(always)]
 fn is_slow(file: *const c_void) -> bool {
     // include/uapi/linux/magic.h. These have no `s_bdev`, or one that says nothing.
@@ -258,8 +260,8 @@ fn find_first(task: Task, futex: &mut FutexWait) -> bool {
 #[inline(always)]
 fn keep(task: Task, futex: &FutexWait) {
     let ledger: *mut Ledger = LEDGERS.get(task);
-    // SAFETY: null or a valid storage element. `sched_switch` may be opening the account at the same moment: then the
-    // wait is over, and one that never was may be booked, once.
+    // SAFETY: null or a valid storage element. `sched_switch` may be opening the account at the same moment:
+    // then the wait is over, and one that never was may be booked, once.
     if let Some(ledger) = unsafe { ledger.as_mut() }
         && ledger.birth_ns == 0
         && futex.op != op::NONE

@@ -173,8 +173,8 @@ offsets! {
     task_frozen_mask,
     /// `task_struct.jobctl` (with the one above)
     task_jobctl,
-    /// `mm_struct.mmap_lock.count`: 1 a writer, 2 somebody waits, 4 is being handed over, 0x100 for each reader
-    /// (optional: real-time kernels have another lock).
+    /// `mm_struct.mmap_lock.count`: 1 a writer, 2 somebody waits, 4 is being handed over, 0x100 for each
+    /// reader (optional: real-time kernels have another lock).
     mm_lock_count,
     /// `vm_area_struct.vm_start`
     vma_start,

@@ -1,5 +1,5 @@
-//! The futex wait that a thread is in: as the ledger noted it when it began, or as its registers show it, if nobody
-//! saw it begin.
+//! The futex wait that a thread is in: as the ledger noted it when it began, or as its registers show it, if
+//! nobody saw it begin.
 
 use probe_ebpf::ledger::{IN_FUTEX, Ledger};
 use probe_ebpf::lock::{Expected, FutexWait};
@@ -15,14 +15,14 @@ use crate::task::Task;
 /// What the ledger noted.
 #[inline(always)]
 pub fn noted_wait(ledger: *const Ledger) -> Option<FutexWait> {
-    // SAFETY: null or a valid storage element for the duration of the program. `sched_switch` may be writing: the
-    // agent goes by the ledger's own copy.
+    // SAFETY: null or a valid storage element for the duration of the program. `sched_switch` may be writing:
+    // the agent goes by the ledger's own copy.
     let ledger = unsafe { ledger.as_ref() }?;
     (ledger.flags & IN_FUTEX != 0).then_some(ledger.futex)
 }
 
-/// Tells by its registers what a blocked thread waits in; false if it is no futex. Of `futex_waitv` it is the list
-/// of futexes.
+/// Tells by its registers what a blocked thread waits in; false if it is no futex. Of `futex_waitv` it is the
+/// list of futexes.
 #[inline(always)]
 pub fn find_wait(task: Task, state_bits: u32, on_cpu: bool, futex: &mut FutexWait) -> bool {
     let Some(state) = State::from_blocked_bits(state_bits) else {

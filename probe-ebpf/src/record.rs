@@ -140,8 +140,8 @@ pub struct Scratch {
 
 /// [`MemoryRecord::outcome`]: memory was read, as far as [`LiveFutex::valid`] says.
 pub const MEMORY_READ: u32 = 0;
-/// [`MemoryRecord::outcome`]: the lock of the process's memory map is held or waited for by a writer. Reading would
-/// wait behind it.
+/// [`MemoryRecord::outcome`]: the lock of the process's memory map is held or waited for by a writer. Reading
+/// would wait behind it.
 pub const MEMORY_LOCKED: u32 = 1;
 /// [`MemoryRecord::outcome`]: the page belongs to a file whose file system may not answer (FUSE, network).
 pub const MEMORY_OF_FILE: u32 = 2;

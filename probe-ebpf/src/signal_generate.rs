@@ -26,7 +26,8 @@ const SIGKILL: u32 = 9;
 const FATAL: u32 = !(1 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28);
 /// Signals that timers raise in the context of whoever is running: ALRM, XCPU, VTALRM, PROF.
 const BY_TIMER: u32 = 1 << 14 | 1 << 24 | 1 << 26 | 1 << 27;
-/// `result`: `TRACE_SIGNAL_IGNORED`, `TRACE_SIGNAL_ALREADY_PENDING` and `TRACE_SIGNAL_OVERFLOW_FAIL`: the signal goes nowhere.
+/// `result`: `TRACE_SIGNAL_IGNORED`, `TRACE_SIGNAL_ALREADY_PENDING` and `TRACE_SIGNAL_OVERFLOW_FAIL`: the
+/// signal goes nowhere.
 const DROPPED: core::ops::RangeInclusive<i32> = 1..=3;
 /// `SEND_SIG_NOINFO` and `SEND_SIG_PRIV` are 0 and 1 in place of a pointer; PRIV is from the kernel.
 const SEND_SIG_PRIV: u64 = 1;

@@ -1,8 +1,9 @@
 //! `iter.s/task`: the read path. One record per thread, zombies included, as a byte stream that the agent reads.
 //!
-//! Sleepable, so that storage can be allocated here instead of in the hot path. It waits for nothing that a process
-//! can hold up: memory of others is read in a pass of its own, see `memory.rs`. The record is put together in one map element, so there is one snapshot at a time.
-//! When the stream's buffer is full the kernel calls the program again for the same thread; nothing here minds.
+//! Sleepable, so that storage can be allocated here instead of in the hot path. It waits for nothing that a
+//! process can hold up: memory of others is read in a pass of its own, see `memory.rs`. The record is put
+//! together in one map element, so there is one snapshot at a time. When the stream's buffer is full the
+//! kernel calls the program again for the same thread; nothing here minds.
 
 use core::ffi::c_void;
 use core::ptr;

@@ -33,7 +33,8 @@ pub const EXIT_ZOMBIE: u32 = 0x20;
 pub const PF_KTHREAD: u32 = 0x0020_0000;
 /// `PF_IO_WORKER` in `task_struct.flags`: an `io_uring` worker, which has no user registers of its own.
 pub const PF_IO_WORKER: u32 = 0x0000_0010;
-/// `PF_FROZEN` in `task_struct.flags`: held by the freezer, before 6.1. Later the bit is one of kernel threads.
+/// `PF_FROZEN` in `task_struct.flags`: held by the freezer, before 6.1. Later the bit is one of kernel
+/// threads.
 pub const PF_FROZEN: u32 = 0x0001_0000;
 
 /// `JOBCTL_TRAP_FREEZE` in `task_struct.jobctl`: the thread's cgroup (version 2) is to be frozen.

@@ -158,7 +158,8 @@ pub struct AgentArgs {
     /// Address and port to serve on; port 0 takes a free one and logs it [default: 127.0.0.1:9982].
     #[arg(long)]
     pub listen: Option<SocketAddr>,
-    /// Socket through which root and its group see everything; "none" for none [default: /run/procprobe/api.sock].
+    /// Socket through which root and its group see everything; "none" for none [default:
+    /// /run/procprobe/api.sock].
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// TLS and passwords: a web configuration file as Prometheus exporters share it.
@@ -207,8 +208,8 @@ pub struct TreeArgs {
     /// Dead ancestors too, as a running agent remembers them: orphans under the parent they lost.
     #[arg(long)]
     pub ancestry: bool,
-    /// Which agent to ask: auto is the one of this host, through its socket or else 127.0.0.1:9982; a path is a socket;
-    /// HOST:PORT and https://HOST:PORT are asked over TCP.
+    /// Which agent to ask: auto is the one of this host, through its socket or else 127.0.0.1:9982; a path is
+    /// a socket; HOST:PORT and https://HOST:PORT are asked over TCP.
     #[arg(long, alias = "agent", value_name = "ADDRESS", default_value = "auto", value_parser = parse_target, requires = "ancestry")]
     pub connect: Target,
     /// Password and certificates for that agent: user and CA as in promtool's --http.config.file.

@@ -1,9 +1,9 @@
 //! Asks a running agent.
 //!
-//! Whoever sits at an address may be anybody: a port is free while an agent restarts. So what answers is checked first (the
-//! socket's and the port's owner, or the certificate), the answer is read with a limit and a deadline, is taken apart as JSON,
-//! and its strings are made fit for a terminal before anything is printed. No proxy is asked, whatever the environment says: what
-//! one host's agent tells is nobody else's.
+//! Whoever sits at an address may be anybody: a port is free while an agent restarts. So what answers is
+//! checked first (the socket's and the port's owner, or the certificate), the answer is read with a limit and
+//! a deadline, is taken apart as JSON, and its strings are made fit for a terminal before anything is
+//! printed. No proxy is asked, whatever the environment says: what one host's agent tells is nobody else's.
 
 use std::fmt;
 use std::io;
@@ -286,8 +286,8 @@ fn believe(uid: u32, target: &Target) -> Result<(), Stranger> {
     })
 }
 
-/// Who listens at an address of this host. Two users cannot at the same time: the kernel shares a port among sockets of one user
-/// only.
+/// Who listens at an address of this host. Two users cannot at the same time: the kernel shares a port among
+/// sockets of one user only.
 fn owner(address: SocketAddr) -> anyhow::Result<u32> {
     let mut sockets = procfs::net::tcp().context("/proc/net/tcp")?;
     sockets.extend(procfs::net::tcp6().unwrap_or_default());

@@ -1,7 +1,7 @@
 //! The log on standard error, which may be a pipe that nobody reads, or nothing at all.
 //!
-//! Neither may cost more than the lines themselves: nothing here panics, and once an agent serves, nothing waits either. Lines
-//! that find no room are dropped; their number is said with the next that does.
+//! Neither may cost more than the lines themselves: nothing here panics, and once an agent serves, nothing
+//! waits either. Lines that find no room are dropped; their number is said with the next that does.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;

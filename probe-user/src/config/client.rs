@@ -1,5 +1,5 @@
-//! How a client proves who it is and whom it believes: the part of Prometheus's `http_config` that its own tools read from a
-//! file (`promtool --http.config.file`), the counterpart of the web configuration.
+//! How a client proves who it is and whom it believes: the part of Prometheus's `http_config` that its own
+//! tools read from a file (`promtool --http.config.file`), the counterpart of the web configuration.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! Files that somebody names, read so that no kind of file can keep the agent waiting: regular files only, and not for ever
-//! more of them.
+//! Files that somebody names, read so that no kind of file can keep the agent waiting: regular files only,
+//! and not for ever more of them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -13,7 +13,8 @@ const LONGEST: u64 = 1 << 20;
 /// The bytes of a regular file.
 ///
 /// # Errors
-/// If there is none, if it is something else (a FIFO would block, a device may do anything), or if it is too long.
+/// If there is none, if it is something else (a FIFO would block, a device may do anything), or if it is too
+/// long.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Without opening it: opening alone makes some devices act (a watchdog begins to count).
     let handle = OpenOptions::new()

@@ -1,5 +1,5 @@
-//! Users and groups of this host by name, from the files themselves: the C library's look-ups load plug-ins, which a static
-//! binary cannot, and may ask servers that do not answer.
+//! Users and groups of this host by name, from the files themselves: the C library's look-ups load plug-ins,
+//! which a static binary cannot, and may ask servers that do not answer.
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! Who has a connection, and who has to go when there are too many.
 //!
-//! A connection that asks for nothing is worth nothing: when a place is needed, the one goes that has been idle for longest.
-//! So nobody keeps others out by holding connections, and one peer alone never has all of them.
+//! A connection that asks for nothing is worth nothing: when a place is needed, the one goes that has been
+//! idle for longest. So nobody keeps others out by holding connections, and one peer alone never has all of
+//! them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -68,7 +69,8 @@ impl Connections {
         })
     }
 
-    /// A place for another connection, if need be that of the one that has been idle for longest; `None` if all are busy.
+    /// A place for another connection, if need be that of the one that has been idle for longest; `None` if
+    /// all are busy.
     pub fn admit(self: &Arc<Self>, peer: Peer) -> Option<Seat> {
         let now = self.now_ms();
         let mut open = self.open();

@@ -1,7 +1,7 @@
 //! Where the agent listens: what the service manager holds for it, and what it opens itself.
 //!
-//! A port that is bound with the agent's start is free while it restarts, for anybody to take and to answer in its place. A
-//! socket unit keeps it.
+//! A port that is bound with the agent's start is free while it restarts, for anybody to take and to answer
+//! in its place. A socket unit keeps it.
 
 use std::fs;
 use std::io;
@@ -84,7 +84,8 @@ impl Doors {
         Ok(())
     }
 
-    /// Makes the socket. The usual one may be impossible or another agent's; the agent then serves without, and says so.
+    /// Makes the socket. The usual one may be impossible or another agent's; the agent then serves without,
+    /// and says so.
     fn open_socket(&mut self, path: &Path) -> anyhow::Result<()> {
         match make(path) {
             Ok((listener, made)) => {
@@ -131,8 +132,8 @@ fn trusted(gid: u32) -> Trusted {
 /// What the service manager handed over (`LISTEN_FDS`).
 fn inherited() -> io::Result<Vec<OwnedFd>> {
     let descriptors = sd_notify::listen_fds()?;
-    // SAFETY: the service manager opened them for this process alone, which takes them once, here, before it opens any
-    // descriptor of its own under those numbers.
+    // SAFETY: the service manager opened them for this process alone, which takes them once, here, before it
+    // opens any descriptor of its own under those numbers.
     Ok(descriptors
         .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
         .collect())
@@ -148,8 +149,8 @@ fn bind(address: SocketAddr, is_only: bool) -> anyhow::Result<TcpListener> {
         .map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error} ({remedy})"))
 }
 
-/// Makes a socket that is right from the moment it can be seen: under another name first. One that nobody listens at any more
-/// is replaced.
+/// Makes a socket that is right from the moment it can be seen: under another name first. One that nobody
+/// listens at any more is replaced.
 fn make(path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     if let Some(directory) = path.parent().filter(|_| path == Path::new(DEFAULT_SOCKET)) {
         match fs::create_dir(directory) {

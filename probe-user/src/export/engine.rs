@@ -192,8 +192,8 @@ impl Engine {
         Ok(snapshot)
     }
 
-    /// Reads every thread for one answer; returns what was lost meanwhile as well, which is all that this answer lacks: what
-    /// was lost before is in none of the books, and the look does not need it.
+    /// Reads every thread for one answer; returns what was lost meanwhile as well, which is all that this
+    /// answer lacks: what was lost before is in none of the books, and the look does not need it.
     ///
     /// # Errors
     /// [`SnapshotError`] if the iterator or the totals cannot be read.

@@ -1,7 +1,7 @@
 //! The thread that has the engine: made at the start, alone with it until the end.
 //!
-//! Everybody else sends questions. Between them it books events, keeps the picture fresh and samples the cost of our
-//! programs; when it ends, the agent has to.
+//! Everybody else sends questions. Between them it books events, keeps the picture fresh and samples the cost
+//! of our programs; when it ends, the agent has to.
 
 use std::any::Any;
 use std::io;

@@ -1,5 +1,5 @@
-//! What stands before the routes: whether the request means this host, passwords, the size of requests, and turns for those
-//! that look at every thread.
+//! What stands before the routes: whether the request means this host, passwords, the size of requests, and
+//! turns for those that look at every thread.
 //!
 //! `/healthz` never waits for a turn, so it says whether the agent is there however busy it is.
 
@@ -41,7 +41,8 @@ pub struct Web {
 }
 
 impl Web {
-    /// Reads certificates and prepares passwords, which are tried on workers' threads. The path is for complaints.
+    /// Reads certificates and prepares passwords, which are tried on workers' threads. The path is for
+    /// complaints.
     ///
     /// # Errors
     /// A [`Complaint`] about the file that is wrong; the system's errors.
@@ -114,7 +115,8 @@ struct Gate {
 /// Connections that requests of the API leave to scrapes and health checks.
 const RESERVED: usize = 4;
 
-/// Puts the gate before the routes. Each door has one of its own, so that a crowd at one is none at the other.
+/// Puts the gate before the routes. Each door has one of its own, so that a crowd at one is none at the
+/// other.
 pub fn guarded(router: Router, limits: &Limits, rules: Rules) -> Router {
     let gate = Gate {
         rules,
@@ -193,8 +195,8 @@ async fn told(
     })
 }
 
-/// At most so many at a time look at every thread. The others wait, but not for ever, and not all connections: scrapes and
-/// health checks need some. Scrapes take no turn, since they share their looks.
+/// At most so many at a time look at every thread. The others wait, but not for ever, and not all
+/// connections: scrapes and health checks need some. Scrapes take no turn, since they share their looks.
 async fn take_turn(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path == "/metrics" || path == "/readyz" {

@@ -1,4 +1,5 @@
-//! Answers compressed for whom that suits: a tree of 10,000 threads is ten megabytes, and a tenth of that compressed.
+//! Answers compressed for whom that suits: a tree of 10,000 threads is ten megabytes, and a tenth of that
+//! compressed.
 
 use std::io::Write;
 
@@ -30,8 +31,8 @@ pub fn accepted(headers: &HeaderMap) -> bool {
     gzip.or(any).unwrap_or(false)
 }
 
-/// The bytes, compressed; `None` if that is not worth it. The quickest level: the next ones take twice the time for a
-/// twentieth of the size.
+/// The bytes, compressed; `None` if that is not worth it. The quickest level: the next ones take twice the
+/// time for a twentieth of the size.
 pub fn compressed(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.len() < WORTH_IT {
         return None;

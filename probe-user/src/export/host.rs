@@ -1,8 +1,9 @@
 //! Whether a request means this host.
 //!
-//! A page in a browser may ask any host it can name, and reads only answers from the host it came from. If that name is made
-//! to lead to 127.0.0.1 once the page is there ("DNS rebinding"), the browser takes the agent for the page's own host. What
-//! gives it away is the name: whoever means the agent calls it by an address, as localhost, or by the host's own name.
+//! A page in a browser may ask any host it can name, and reads only answers from the host it came from. If
+//! that name is made to lead to 127.0.0.1 once the page is there ("DNS rebinding"), the browser takes the
+//! agent for the page's own host. What gives it away is the name: whoever means the agent calls it by an
+//! address, as localhost, or by the host's own name.
 
 use std::net::IpAddr;
 

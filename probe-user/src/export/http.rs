@@ -1,8 +1,8 @@
 //! The HTTP side: metrics, health, and the same JSON as the verbs.
 //!
-//! Every look is taken by the engine's own thread, and every answer drawn on a worker's, so a slow scraper or a long
-//! snapshot delays nobody else's connection. How much of an answer is told is decided by the door it leaves through
-//! ([`Disclosure`]).
+//! Every look is taken by the engine's own thread, and every answer drawn on a worker's, so a slow scraper or
+//! a long snapshot delays nobody else's connection. How much of an answer is told is decided by the door it
+//! leaves through ([`Disclosure`]).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -101,8 +101,8 @@ const INDEX: &str = "<!doctype html><title>procprobe</title><h1>procprobe</h1>\
 <li><a href=\"/api/v1/zombies\">/api/v1/zombies</a><li><a href=\"/api/v1/orphans\">/api/v1/orphans</a>\
 <li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n";
 
-/// Parameters of a request; one that there is not, or that makes no sense, is answered with 400: who mistypes a filter should
-/// not take what comes for the filtered answer.
+/// Parameters of a request; one that there is not, or that makes no sense, is answered with 400: who mistypes
+/// a filter should not take what comes for the filtered answer.
 struct Asked<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T> {

@@ -64,8 +64,8 @@ impl Caller {
         })
     }
 
-    /// Whether it may see everything: root, the agent's own user, members of the socket's group. The socket's mode says the
-    /// same, but can be changed by accident, and a descriptor handed on.
+    /// Whether it may see everything: root, the agent's own user, members of the socket's group. The socket's
+    /// mode says the same, but can be changed by accident, and a descriptor handed on.
     pub fn is_trusted(&self, trusted: Trusted) -> bool {
         self.uid == 0 || self.uid == trusted.uid || self.groups.contains(&trusted.gid)
     }

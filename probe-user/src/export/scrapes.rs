@@ -1,7 +1,7 @@
 //! Scrapes that come at the same time share one look.
 //!
-//! Each begins after it was asked for, so nobody gets an old answer, and at most one is taken at a time: a hundred scrapers at
-//! once cost what two do, and none of them waits for a turn behind the others.
+//! Each begins after it was asked for, so nobody gets an old answer, and at most one is taken at a time: a
+//! hundred scrapers at once cost what two do, and none of them waits for a turn behind the others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

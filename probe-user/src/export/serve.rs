@@ -1,7 +1,7 @@
 //! Connections: for how long, and for how long nothing may happen on one.
 //!
-//! A client that is slow, silent or gone costs one of the connections for a bounded time, and nothing else. Who has to go when
-//! there are too many is [`super::connections`]' business.
+//! A client that is slow, silent or gone costs one of the connections for a bounded time, and nothing else.
+//! Who has to go when there are too many is [`super::connections`]' business.
 
 use std::convert::Infallible;
 use std::io;
@@ -214,20 +214,22 @@ impl Server {
     }
 }
 
-/// Says why, once the request is there or after a moment: an answer to what was not asked yet, clients take for a
-/// mistake.
+/// Says why, once the request is there or after a moment: an answer to what was not asked yet, clients take
+/// for a mistake.
 fn refuse(stream: UnixStream) {
     const MOMENT: Duration = Duration::from_millis(200);
     tokio::spawn(async move {
         let _ = timeout(MOMENT, asked(&stream)).await;
         let _ = stream.try_write(NOT_FOR_YOU);
-        // Closed with the request unread, the answer would be lost to a reset: the client gets a moment to read.
+        // Closed with the request unread, the answer would be lost to a reset: the client gets a moment to
+        // read.
         sleep(MOMENT).await;
         drop(stream);
     });
 }
 
-/// Waits until a client has sent something, or has gone. It is read to know: `readable()` alone may return before.
+/// Waits until a client has sent something, or has gone. It is read to know: `readable()` alone may return
+/// before.
 async fn asked(stream: &UnixStream) {
     while stream.readable().await.is_ok() {
         match stream.try_read(&mut [0; 1 << 10]) {
@@ -237,8 +239,8 @@ async fn asked(stream: &UnixStream) {
     }
 }
 
-/// Lets the connections that came before have their turn: those of a burst, whose requests nobody has read yet,
-/// would look idle, and lose their places to the next of it.
+/// Lets the connections that came before have their turn: those of a burst, whose requests nobody has read
+/// yet, would look idle, and lose their places to the next of it.
 async fn heard() {
     tokio::task::yield_now().await;
 }

@@ -1,5 +1,5 @@
-//! Threads for work that blocks, made at the start: a host that is out of threads, which is one to be looked at, has none
-//! left to give when a request comes.
+//! Threads for work that blocks, made at the start: a host that is out of threads, which is one to be looked
+//! at, has none left to give when a request comes.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,8 +20,8 @@ pub struct Panicked;
 
 /// Threads that are not made yet.
 ///
-/// Each waits at the channel itself. At a mutex around the receiver of `std::sync::mpsc`, all but one would wait
-/// for the lock that the one sleeps with, which `procprobe locks` names as contention (10 waits, 22 s).
+/// Each waits at the channel itself. At a mutex around the receiver of `std::sync::mpsc`, all but one would
+/// wait for the lock that the one sleeps with, which `procprobe locks` names as contention (10 waits, 22 s).
 pub struct Planned(Receiver<Job>);
 
 impl Planned {

@@ -62,7 +62,8 @@ fn facts() -> impl Strategy<Value = Facts> {
     })
 }
 
-/// A record of the iterator with what its flags say, as bytes; and what the pass over memory says of its wait.
+/// A record of the iterator with what its flags say, as bytes; and what the pass over memory says of its
+/// wait.
 fn task() -> impl Strategy<Value = (Vec<u8>, MemoryRecord)> {
     let parts = (words::<TaskRecord>(), words::<Ledger>(), words::<RareLedger>());
     let flags = proptest::sample::select(vec![

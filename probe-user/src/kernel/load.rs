@@ -242,7 +242,8 @@ impl Probe {
         Ok(sum)
     }
 
-    /// Reads the memory of open futex waits, as `flags` ask for it; it may hang in others' hands, this does not.
+    /// Reads the memory of open futex waits, as `flags` ask for it; it may hang in others' hands, this does
+    /// not.
     ///
     /// # Errors
     /// [`LoadError`] if the pass cannot be begun.

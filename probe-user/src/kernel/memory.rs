@@ -1,8 +1,8 @@
 //! Reading the pass over other processes' memory: by a thread of its own, for as long as it makes progress.
 //!
-//! A page fault or the lock of a memory map can hold the pass for as long as somebody likes (see the kernel side,
-//! `memory.rs`). Then the answer goes out without it; no second pass begins while one hangs; and the process that it
-//! hangs in is left alone for a while.
+//! A page fault or the lock of a memory map can hold the pass for as long as somebody likes (see the kernel
+//! side, `memory.rs`). Then the answer goes out without it; no second pass begins while one hangs; and the
+//! process that it hangs in is left alone for a while.
 
 use std::collections::HashMap as StdHashMap;
 use std::fs::File;
@@ -159,7 +159,8 @@ fn read_all(mut stream: File, sender: &Sender<Vec<MemoryRecord>>) {
     }
 }
 
-/// The records of a stretch of the stream, which the kernel never splits. Never panics, whatever the bytes are.
+/// The records of a stretch of the stream, which the kernel never splits. Never panics, whatever the bytes
+/// are.
 pub fn parse(stream: &[u8]) -> Vec<MemoryRecord> {
     let records = stream.chunks_exact(size_of::<MemoryRecord>());
     records.map(bytemuck::pod_read_unaligned).collect()

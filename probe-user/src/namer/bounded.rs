@@ -1,4 +1,5 @@
-//! What reads headers and sections: no piece larger, and no more in all, than is allowed, whatever the file says.
+//! What reads headers and sections: no piece larger, and no more in all, than is allowed, whatever the file
+//! says.
 
 use std::cell::Cell;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! The agent's side: starts the namer, asks it, and goes on without it when it dies or is late.
 //!
-//! A file that it died of, or took too long over, is not given to it again for a while, longer each time: nobody keeps
-//! the others' names away by a file that takes a second.
+//! A file that it died of, or took too long over, is not given to it again for a while, longer each time:
+//! nobody keeps the others' names away by a file that takes a second.
 
 use std::cell::Cell;
 use std::io;
@@ -27,7 +27,8 @@ const START: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long it is waited for after it was killed; beyond that it is looked after later.
 const LAST_WORDS: Duration = Duration::from_millis(20);
-/// Killed ones that do not end (the kernel waits for a disk in their name). With so many, no other is started.
+/// Killed ones that do not end (the kernel waits for a disk in their name). With so many, no other is
+/// started.
 const ABANDONED: usize = 4;
 /// Questions of this process that got no answer, or one without a file that is kept away.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -105,7 +106,8 @@ impl Namer {
         }
     }
 
-    /// Asks; `files` are those that the question speaks of, by number. `None` if there is no answer, which is counted.
+    /// Asks; `files` are those that the question speaks of, by number. `None` if there is no answer, which is
+    /// counted.
     pub fn ask(&mut self, question: Question, files: &[Option<Checked>]) -> Option<Answer> {
         let mut held = None;
         match self.try_ask(question, files, &mut held) {

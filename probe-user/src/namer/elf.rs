@@ -1,9 +1,9 @@
-//! Reading ELF files that anybody may have written: every read is bounded, the sum of them too, and nothing is mapped,
-//! so that a file that shrinks under our hands is an error and no signal.
+//! Reading ELF files that anybody may have written: every read is bounded, the sum of them too, and nothing
+//! is mapped, so that a file that shrinks under our hands is an error and no signal.
 //!
-//! Sections are read as a whole: a symbol table that is read name by name takes a hundred times as long. Large ones, as
-//! browsers and programs with debug information have, stay in the file and are gone through piece by piece; then only the
-//! names that are asked for are read.
+//! Sections are read as a whole: a symbol table that is read name by name takes a hundred times as long.
+//! Large ones, as browsers and programs with debug information have, stay in the file and are gone through
+//! piece by piece; then only the names that are asked for are read.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -113,8 +113,8 @@ impl Elf {
         Some(address.wrapping_add(offset - range.start))
     }
 
-    /// Where the file is against where it wants to be, if its first mapping begins at `base`: zero unless it is
-    /// position-independent.
+    /// Where the file is against where it wants to be, if its first mapping begins at `base`: zero unless it
+    /// is position-independent.
     pub fn bias(&self, base: u64) -> Option<u64> {
         let lowest = self.contents.segments.iter().map(|(_, address)| *address).min()?;
         Some(base.wrapping_sub(lowest & !(PAGE - 1)))
@@ -153,7 +153,8 @@ impl Elf {
         self.contents.tables.get(table)?.name(&self.file, at)
     }
 
-    /// The name, if it is at hand: those of large tables are not, and to read all of them would take too long.
+    /// The name, if it is at hand: those of large tables are not, and to read all of them would take too
+    /// long.
     pub fn name_at_hand(&self, symbol: &Symbol) -> Option<&[u8]> {
         let (table, at) = symbol.name;
         self.contents.tables.get(table)?.name_at_hand(at)
@@ -257,7 +258,8 @@ fn bytes(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A section that may be large: left in the file as well where the sum of what is kept of it would be too large.
+/// A section that may be large: left in the file as well where the sum of what is kept of it would be too
+/// large.
 fn kept_or_left<S: SectionHeader<Endian = Endianness>>(
     file: &File,
     data: Bounded<'_, '_>,

@@ -1,10 +1,10 @@
 //! Opening the file that another process has mapped, and no other.
 //!
-//! What `/proc/PID/maps` shows is a text: behind it may be another file by now, a link to one of root's, a FIFO, a
-//! device, or a file system that its owner answers for. So the path is looked up inside the process's own root, from
-//! what the kernel has in memory (a mapped file's path is there; whatever would have to ask a file system is refused),
-//! without opening what it leads to; only a regular file that is the mapped one is opened, by the descriptor that was
-//! checked.
+//! What `/proc/PID/maps` shows is a text: behind it may be another file by now, a link to one of root's, a
+//! FIFO, a device, or a file system that its owner answers for. So the path is looked up inside the process's
+//! own root, from what the kernel has in memory (a mapped file's path is there; whatever would have to ask a
+//! file system is refused), without opening what it leads to; only a regular file that is the mapped one is
+//! opened, by the descriptor that was checked.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -63,7 +63,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Whether the path in `maps` says that the file has no name any more. One that is really called so is not read either.
+/// Whether the path in `maps` says that the file has no name any more. One that is really called so is not
+/// read either.
 pub fn is_deleted(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(DELETED.as_bytes())
 }
@@ -161,8 +162,8 @@ fn key(what: &Statx) -> FileKey {
     }
 }
 
-/// FUSE: whoever reads there waits for a process, and cannot even be killed meanwhile (`request_wait_answer()` in
-/// fs/fuse/dev.c). Told from the mount table: statfs(2) would ask that process.
+/// FUSE: whoever reads there waits for a process, and cannot even be killed meanwhile
+/// (`request_wait_answer()` in fs/fuse/dev.c). Told from the mount table: statfs(2) would ask that process.
 fn is_user_file_system(process: &Path, what: &Statx) -> bool {
     // Only those of no block device.
     if what.stx_dev_major != 0 {
@@ -178,8 +179,8 @@ fn is_user_file_system(process: &Path, what: &Statx) -> bool {
         .is_none_or(|mount| mount.fs_type.starts_with("fuse"))
 }
 
-/// What `maps` calls a file when we map it: file systems in layers (overlayfs before 6.8) and with subvolumes (btrfs)
-/// have other numbers there than stat(2). The mapping is never touched.
+/// What `maps` calls a file when we map it: file systems in layers (overlayfs before 6.8) and with subvolumes
+/// (btrfs) have other numbers there than stat(2). The mapping is never touched.
 fn mapped_as(file: &OwnedFd) -> Option<FileId> {
     let page = rustix::param::page_size();
     let (protection, flags) = (

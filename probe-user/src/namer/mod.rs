@@ -1,8 +1,8 @@
-//! Names for what is in files that anybody may have written: symbols, unwinding and the parsing of ELF files are done
-//! by a process of their own, the *namer*. It is this program again, with no capability, no file system, no network, a
-//! filter of system calls, limits, and a deadline for every answer. The agent gives it descriptors that it has checked
-//! and copies of stacks, and takes back bounded answers. When it dies, that is a loss (`lost.symbols`), and the next
-//! question starts another.
+//! Names for what is in files that anybody may have written: symbols, unwinding and the parsing of ELF files
+//! are done by a process of their own, the *namer*. It is this program again, with no capability, no file
+//! system, no network, a filter of system calls, limits, and a deadline for every answer. The agent gives it
+//! descriptors that it has checked and copies of stacks, and takes back bounded answers. When it dies, that
+//! is a loss (`lost.symbols`), and the next question starts another.
 //!
 //! | module | does | on whose side |
 //! |---|---|---|
@@ -50,7 +50,8 @@ pub fn is_wanted() -> bool {
         .is_some_and(|argument| argument == ARGUMENT)
 }
 
-/// The namer of this process. Nothing may be done with it in hand that can take long: files are opened before.
+/// The namer of this process. Nothing may be done with it in hand that can take long: files are opened
+/// before.
 pub fn shared() -> MutexGuard<'static, Namer> {
     #[cfg(not(test))]
     const PROGRAM: Program = Program::Own;

@@ -58,8 +58,8 @@ pub fn variable(elf: &Elf, address: u64) -> Option<String> {
     })
 }
 
-/// A symbol as it was written. Only names that say they are mangled are: C++ would take a function `w` for the type
-/// `wchar_t`.
+/// A symbol as it was written. Only names that say they are mangled are: C++ would take a function `w` for
+/// the type `wchar_t`.
 fn written(symbol: &[u8]) -> String {
     let symbol = String::from_utf8_lossy(symbol);
     if symbol.len() > LONGEST_MANGLED {
@@ -80,7 +80,8 @@ fn written(symbol: &[u8]) -> String {
     shortened(name.0)
 }
 
-/// Text that ends its writer when it is long enough: a mangled name of some hundred bytes can stand for gigabytes.
+/// Text that ends its writer when it is long enough: a mangled name of some hundred bytes can stand for
+/// gigabytes.
 #[derive(Default)]
 struct Bounded(String);
 

@@ -1,9 +1,9 @@
-//! What the agent and the namer say to each other: one packet a message, with a file's descriptor beside it where one
-//! is given.
+//! What the agent and the namer say to each other: one packet a message, with a file's descriptor beside it
+//! where one is given.
 //!
-//! The agent asks one question at a time. The namer asks back for the files that it needs, by their numbers in the
-//! question, and then answers. So the agent opens only what is looked at, and knows which file the namer had in hand
-//! when it died.
+//! The agent asks one question at a time. The namer asks back for the files that it needs, by their numbers
+//! in the question, and then answers. So the agent opens only what is looked at, and knows which file the
+//! namer had in hand when it died.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::locks::site::Library;
 
-/// The largest message. Less than what a socket takes by default (`net.core.wmem_default`, 208 KiB), with the kernel's
-/// own share of it.
+/// The largest message. Less than what a socket takes by default (`net.core.wmem_default`, 208 KiB), with the
+/// kernel's own share of it.
 pub const LARGEST: usize = 160 << 10;
 /// Bytes of a stack that are copied at most.
 pub const STACK: usize = 96 << 10;
@@ -202,7 +202,8 @@ pub fn send<T: Serialize>(
     Ok(())
 }
 
-/// Receives a message, and a file if one came with it; `None` at the end. `buffer` has room for [`LARGEST`] bytes.
+/// Receives a message, and a file if one came with it; `None` at the end. `buffer` has room for [`LARGEST`]
+/// bytes.
 ///
 /// # Errors
 /// If nothing came in time, or what came is no message.

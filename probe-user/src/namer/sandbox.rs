@@ -1,6 +1,6 @@
-//! What the namer gives up before it looks at anything: all capabilities, all descriptors but its socket, and by a
-//! filter of system calls everything but reading what it was given, its own memory, and its end. It opens no file and
-//! no socket, starts nothing, and takes no more memory, time and descriptors than it needs.
+//! What the namer gives up before it looks at anything: all capabilities, all descriptors but its socket, and
+//! by a filter of system calls everything but reading what it was given, its own memory, and its end. It
+//! opens no file and no socket, starts nothing, and takes no more memory, time and descriptors than it needs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,8 @@ const DESCRIPTORS: u64 = super::server::FILES as u64 + 16;
 /// What could not be given up.
 pub fn enter() -> Result<(), String> {
     let failed = |what: &str, error: io::Error| format!("{what}: {error}");
-    // Where memory runs out, it goes before the agent does, which can start another. Where there is no such file, not.
+    // Where memory runs out, it goes before the agent does, which can start another. Where there is no such
+    // file, not.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     // Nobody but root reads its memory, or traces it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| failed("dumpable", error.into()))?;
@@ -150,8 +151,8 @@ fn apply(filter: &BpfProgram) -> io::Result<()> {
         len: length,
         filter: filter.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
-    // SAFETY: `program` points to `length` instructions that outlive the call; the kernel copies and checks them, and
-    // writes nothing.
+    // SAFETY: `program` points to `length` instructions that outlive the call; the kernel copies and checks
+    // them, and writes nothing.
     let outcome = unsafe {
         libc::prctl(
             libc::PR_SET_SECCOMP,

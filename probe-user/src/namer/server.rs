@@ -1,5 +1,5 @@
-//! The namer's own side: answers questions until the agent hangs up. Whatever goes wrong here ends this process, and
-//! nothing else.
+//! The namer's own side: answers questions until the agent hangs up. Whatever goes wrong here ends this
+//! process, and nothing else.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Whose code an address in a file is: by the symbols that say so for the C libraries and the runtimes that
 //! make system calls. The symbols of a C library survive stripping: it exports them.
 //!
-//! Besides: whether the function there is one that waits by `syscall()`, where `CPython` keeps its state, and which
-//! function of a program waits at its semaphores.
+//! Besides: whether the function there is one that waits by `syscall()`, where `CPython` keeps its state, and
+//! which function of a program waits at its semaphores.
 
 use super::elf::Elf;
 use super::protocol::{SiteAnswer, WireLibrary, shortened};
@@ -56,12 +56,12 @@ pub fn sites(elf: &Elf, offsets: &[u64]) -> Vec<SiteAnswer> {
     offsets.iter().map(answer).collect()
 }
 
-/// What the names in a file say of all of it. Put together once: a program in Rust with debug information has a
-/// hundred thousand names.
+/// What the names in a file say of all of it. Put together once: a program in Rust with debug information has
+/// a hundred thousand names.
 pub struct FileCode {
     library: FileLibrary,
-    /// Those that are wanted; of several at the same place the last one counts: the full table comes behind the one
-    /// for linking.
+    /// Those that are wanted; of several at the same place the last one counts: the full table comes behind
+    /// the one for linking.
     functions: Vec<Symbol>,
     /// Where `CPython` keeps its state.
     python: Option<(u64, u64)>,
@@ -132,8 +132,8 @@ impl FileCode {
     }
 }
 
-/// The function at an address, if it is one that waits by `syscall()`. Its name is read by itself where the names are
-/// not at hand: that a function has another name than those says something, too.
+/// The function at an address, if it is one that waits by `syscall()`. Its name is read by itself where the
+/// names are not at hand: that a function has another name than those says something, too.
 fn caller(elf: &Elf, address: u64) -> Option<Vec<u8>> {
     let mut found = None;
     elf.symbols(|symbol| {

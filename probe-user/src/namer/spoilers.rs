@@ -1,4 +1,5 @@
-//! Files that a namer died of, or took too long over: they are not given to the next for a while, longer each time.
+//! Files that a namer died of, or took too long over: they are not given to the next for a while, longer each
+//! time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

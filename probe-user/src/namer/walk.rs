@@ -1,6 +1,6 @@
-//! Which functions a blocked thread came through: by the tables that say how to unwind each instruction (`.eh_frame`,
-//! which exceptions need and compilers therefore emit for nearly all code), by frame pointers where there are none, as
-//! in code that was made while running. The stack is a copy.
+//! Which functions a blocked thread came through: by the tables that say how to unwind each instruction
+//! (`.eh_frame`, which exceptions need and compilers therefore emit for nearly all code), by frame pointers
+//! where there are none, as in code that was made while running. The stack is a copy.
 
 use std::sync::Arc;
 

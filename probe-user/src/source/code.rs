@@ -1,6 +1,7 @@
 //! What the symbols of a file say of a place in its code, as the namer answers; remembered for each place.
 //!
-//! Whose code it is, the function that calls `syscall()` there, and how far from it `CPython` keeps its state.
+//! Whose code it is, the function that calls `syscall()` there, and how far from it `CPython` keeps its
+//! state.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -38,12 +39,14 @@ impl CodeCache {
             .map_or(Site::UNREAD, |place| place.site)
     }
 
-    /// How far behind a byte of a file the state of `CPython` begins in memory and where it ends, modulo 2^64.
+    /// How far behind a byte of a file the state of `CPython` begins in memory and where it ends, modulo
+    /// 2^64.
     pub fn python(&self, id: FileId, offset: u64, path: &Path) -> Option<(u64, u64)> {
         self.place(id, offset, path)?.python
     }
 
-    /// The function that waits at the semaphores of a program, if it has one that is known; the byte is any of it.
+    /// The function that waits at the semaphores of a program, if it has one that is known; the byte is any
+    /// of it.
     pub fn semaphores(&self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
         let place = self.place(id, offset, path)?;
         Some(Caller {

@@ -1,4 +1,5 @@
-//! What the pass over memory found, given to the waits that it belongs to; and whose memory is missing, and why.
+//! What the pass over memory found, given to the waits that it belongs to; and whose memory is missing, and
+//! why.
 
 use std::collections::BTreeMap;
 

@@ -36,8 +36,8 @@ pub fn within<T: Send + 'static>(
 /// Waiting for a disk for less than this is nothing special.
 const LONG_NS: u64 = 1_000_000_000;
 
-/// Processes with a thread that has long been in uninterruptible sleep, and those whose memory could not be read:
-/// better not asked at all.
+/// Processes with a thread that has long been in uninterruptible sleep, and those whose memory could not be
+/// read: better not asked at all.
 pub fn stuck(snapshot: &Snapshot) -> HashSet<u32> {
     let threads = snapshot.threads.iter();
     let long = |ns: Option<u64>| ns.is_none_or(|ns| ns >= LONG_NS);

@@ -1,4 +1,5 @@
-//! Who is told what through which door: TCP, the socket, what the service manager holds; and whom the command line believes.
+//! Who is told what through which door: TCP, the socket, what the service manager holds; and whom the command
+//! line believes.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -518,7 +519,8 @@ fn half_closed_and_hung_up_clients_leave_nothing_behind() {
     doors.agent.stop();
 }
 
-/// Whoever looks at a host for contention should not find the tool: workers without work wait for some, not for a lock.
+/// Whoever looks at a host for contention should not find the tool: workers without work wait for some, not
+/// for a lock.
 #[test]
 fn idle_workers_are_no_contention() {
     let Some(live) = Live::begin("idle workers") else {

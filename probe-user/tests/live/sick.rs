@@ -1,5 +1,5 @@
-//! A process whose memory does not come costs itself the holders of its locks, and nobody else anything: every answer comes
-//! within a second of what it takes, whole but for what is named.
+//! A process whose memory does not come costs itself the holders of its locks, and nobody else anything:
+//! every answer comes within a second of what it takes, whole but for what is named.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Which files are opened: the one that is mapped, if it is a regular one, and no other. Nothing is drained, waited for
-//! or read in its place.
+//! Which files are opened: the one that is mapped, if it is a regular one, and no other. Nothing is drained,
+//! waited for or read in its place.
 
 use std::ffi::CString;
 use std::fs::{self, File};

@@ -1,5 +1,6 @@
-//! The process that reads symbols, as the agent uses it: what it may, what it does with files that no linker wrote,
-//! what becomes of the agent when it dies or hangs, and which files are opened for it at all. Needs no privilege.
+//! The process that reads symbols, as the agent uses it: what it may, what it does with files that no linker
+//! wrote, what becomes of the agent when it dies or hangs, and which files are opened for it at all. Needs no
+//! privilege.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
 #![expect(clippy::cast_possible_truncation, reason = "offsets in small files fit")]
 

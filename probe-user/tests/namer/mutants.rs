@@ -1,5 +1,5 @@
-//! ELF files that no linker wrote: whatever is in them, the agent gets an answer or a loss within a second, and the next
-//! question is answered as ever. `PROCPROBE_FULL=1` tries 5,000 of them.
+//! ELF files that no linker wrote: whatever is in them, the agent gets an answer or a loss within a second,
+//! and the next question is answered as ever. `PROCPROBE_FULL=1` tries 5,000 of them.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,8 @@ use probe_user::namer::client::lost_here;
 use super::random::Random;
 use super::{answers_as_ever, ask_all, dynamic_functions, libc_path, namer, note};
 
-/// The longest that an answer may take, with the start of another namer where one has died; the machine may be busy.
+/// The longest that an answer may take, with the start of another namer where one has died; the machine may
+/// be busy.
 const LONGEST: Duration = Duration::from_secs(1);
 
 fn count() -> u64 {

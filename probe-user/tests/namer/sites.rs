@@ -18,7 +18,8 @@ const VARIABLE: u8 = 1;
 /// Where the one function is, and its size.
 const CODE: (u64, u64) = (0x100, 0x40);
 
-/// A section: name, type, number of the section it is linked to, how many bytes of nothing come first, content.
+/// A section: name, type, number of the section it is linked to, how many bytes of nothing come first,
+/// content.
 type Section<'a> = (&'a str, u32, u32, u64, &'a [u8]);
 
 /// A static program that is mapped at [`BASE`] as a whole.

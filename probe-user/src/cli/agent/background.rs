@@ -1,4 +1,5 @@
-//! What goes on between requests, besides what the engine's own thread does; and what happens when part of it ends.
+//! What goes on between requests, besides what the engine's own thread does; and what happens when part of it
+//! ends.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,7 +20,8 @@ pub async fn give_back(workers: Workers) {
     }
 }
 
-/// Tasks none of which ever ends by itself: an agent without one of them would seem well and do half of what it is there for.
+/// Tasks none of which ever ends by itself: an agent without one of them would seem well and do half of what
+/// it is there for.
 #[derive(Default)]
 pub struct Supervised {
     running: JoinSet<&'static str>,

@@ -66,7 +66,8 @@ async fn live(
     // First the doors: a second agent should fail before it loads anything.
     let mut doors = Doors::open(config)?;
     let (engine, registry) = start(global, config)?;
-    // All threads from here on, with no more capabilities than that left: none is made once a host has no more to give.
+    // All threads from here on, with no more capabilities than that left: none is made once a host has no
+    // more to give.
     let (engine, mut ended) = EngineThread::start(engine).context("no thread for the engine")?;
     planned
         .start(2 * config.http.max_scrapes + OTHER_WORK)

@@ -123,9 +123,9 @@ impl<'a> ThreadIndex<'a> {
 
     /// The owner of the mutex that the kernel refused to let a thread wait for (`EDEADLK`).
     ///
-    /// The kernel refuses what would close a circle: of the mutexes that the stack points to, the one whose owner
-    /// waits in turn for a mutex of this thread; or, if nobody waited for one of those by then, that which the
-    /// thread has itself. What could be either proves nothing.
+    /// The kernel refuses what would close a circle: of the mutexes that the stack points to, the one whose
+    /// owner waits in turn for a mutex of this thread; or, if nobody waited for one of those by then, that
+    /// which the thread has itself. What could be either proves nothing.
     fn refused_by(&self, thread: &Thread, open: &OpenWait) -> Option<Owner<'a>> {
         let found = self.snapshot.memory.endless.get(&thread.id)?;
         let owners = found

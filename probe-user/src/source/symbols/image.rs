@@ -75,8 +75,8 @@ impl Image {
         mappings.find(|mapping| (mapping.start..mapping.end).contains(&address))
     }
 
-    /// The file whose image an address is in: the last one that begins at or below it. Variables that start as zero
-    /// lie behind the file's own mappings.
+    /// The file whose image an address is in: the last one that begins at or below it. Variables that start
+    /// as zero lie behind the file's own mappings.
     pub fn module(&self, address: u64) -> Option<Module<'_>> {
         let mut below = self.mappings.iter().filter(|mapping| mapping.start <= address);
         let last = below.rfind(|mapping| mapping.path.is_some())?;
@@ -121,8 +121,8 @@ impl Image {
             .unwrap_or(0)
     }
 
-    /// Where an address is when no symbol says it: "libfoo.so+0x1234", "libfoo.so (deleted)+0x1234", or the address
-    /// with what is there.
+    /// Where an address is when no symbol says it: "libfoo.so+0x1234", "libfoo.so (deleted)+0x1234", or the
+    /// address with what is there.
     pub fn place(&self, address: u64) -> String {
         let Some(mapping) = self.mapping(address) else {
             return format!("{address:#x}");
@@ -136,8 +136,8 @@ impl Image {
                     address - module.start
                 )
             }
-            // No file: made while running, by a just-in-time compiler or a trampoline. Its maker knows what it is
-            // called; a file that says so could be written by anybody.
+            // No file: made while running, by a just-in-time compiler or a trampoline. Its maker knows what
+            // it is called; a file that says so could be written by anybody.
             None if mapping.executable => format!("[jit]+{address:#x}"),
             None => format!("{address:#x}"),
         }

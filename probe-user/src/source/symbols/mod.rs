@@ -80,8 +80,8 @@ struct Named {
     lost: u64,
 }
 
-/// Names the locks at the top of a report, as far as that can be done in time; how many names or ways were lost for lack
-/// of it, or with the namer.
+/// Names the locks at the top of a report, as far as that can be done in time; how many names or ways were
+/// lost for lack of it, or with the namer.
 pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
     let stuck = stuck(snapshot);
     let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();

@@ -1,5 +1,5 @@
-//! Which functions a blocked thread came through: a copy of its stack and the files that its addresses lead into, for
-//! the namer to follow.
+//! Which functions a blocked thread came through: a copy of its stack and the files that its addresses lead
+//! into, for the namer to follow.
 //!
 //! The stack is read some milliseconds after the registers, while the thread goes on if it can: what was read counts only
 //! if the thread is then still, or again, where the registers say.
@@ -20,8 +20,8 @@ const FILES: usize = 64;
 /// A way through the code.
 #[derive(Debug)]
 pub struct Way {
-    /// Addresses inside the calls, innermost first, without the C library's own; with the functions where a symbol
-    /// covers them.
+    /// Addresses inside the calls, innermost first, without the C library's own; with the functions where a
+    /// symbol covers them.
     pub frames: Vec<(u64, Option<String>)>,
     /// Whether the way could not be followed to its beginning.
     pub cut: bool,

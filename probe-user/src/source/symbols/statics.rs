@@ -1,4 +1,5 @@
-//! Which variable an address is in, by the symbol table of its file, which the namer reads. What lies on the heap or a stack has no name.
+//! Which variable an address is in, by the symbol table of its file, which the namer reads. What lies on the
+//! heap or a stack has no name.
 
 use super::image::Image;
 use crate::model::escape;

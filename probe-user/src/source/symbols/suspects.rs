@@ -1,6 +1,7 @@
 //! Users whose files cost the others time: their processes come last when names are looked up.
 //!
-//! There are two seconds for all names of an answer, and a file that was made for it takes the namer's nine tenths of one.
+//! There are two seconds for all names of an answer, and a file that was made for it takes the namer's nine
+//! tenths of one.
 
 use std::collections::HashMap;
 use std::fs;

@@ -3,7 +3,8 @@
 //! Every answer is one object: the envelope ([`Answer`]) and a payload beside it. Times are integer nanoseconds in fields
 //! ending `_ns`. What is not known is `null`, never 0 or "". Adding fields is fine; renaming or removing is not.
 //!
-//! One module per payload; what several of them use is here. [`redaction`] decides what of them a door does not tell.
+//! One module per payload; what several of them use is here. [`redaction`] decides what of them a door does
+//! not tell.
 
 mod locks;
 mod orphans;
@@ -71,7 +72,8 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// Wraps a payload that was drawn from a snapshot, over a window (0 for one look). `losses` are those of this answer.
+    /// Wraps a payload that was drawn from a snapshot, over a window (0 for one look). `losses` are those of
+    /// this answer.
     pub fn new(snapshot: &Snapshot, window_ns: u64, losses: &Losses, payload: T) -> Self {
         Self {
             schema: SCHEMA.into(),

@@ -1,12 +1,12 @@
 //! What of an answer a door does not tell. The only place that decides it.
 //!
-//! Every user of a host can see who runs there, under which name, user and parent, and in which state. Where programs,
-//! locks and code lie in memory, what the files of other users' processes are and which arguments they were given, the
-//! kernel tells nobody but the user they belong to and root (`ptrace(2)`). The agent sees it all, and must not become
-//! the way around that.
+//! Every user of a host can see who runs there, under which name, user and parent, and in which state. Where
+//! programs, locks and code lie in memory, what the files of other users' processes are and which arguments
+//! they were given, the kernel tells nobody but the user they belong to and root (`ptrace(2)`). The agent
+//! sees it all, and must not become the way around that.
 //!
-//! Every structure is taken apart field by field, without `..`: a field that is added does not compile until somebody has
-//! said here whether it may be told.
+//! Every structure is taken apart field by field, without `..`: a field that is added does not compile until
+//! somebody has said here whether it may be told.
 
 use std::collections::HashMap;
 
@@ -238,8 +238,8 @@ impl Withhold for Locks {
     }
 }
 
-/// A gap is told to everybody: without it, a lock whose holder could not be read looks like one that has none. Why it could
-/// not be read says neither where in memory nor which file.
+/// A gap is told to everybody: without it, a lock whose holder could not be read looks like one that has
+/// none. Why it could not be read says neither where in memory nor which file.
 fn tell_memory_gap(gap: &MemoryGapJson) {
     let MemoryGapJson {
         pid: _,
@@ -248,8 +248,8 @@ fn tell_memory_gap(gap: &MemoryGapJson) {
     } = gap;
 }
 
-/// Ids are made of addresses, or of files' numbers. In their place come numbers that hold for one answer, so that edges
-/// still point at locks.
+/// Ids are made of addresses, or of files' numbers. In their place come numbers that hold for one answer, so
+/// that edges still point at locks.
 #[derive(Default)]
 struct LockNames(HashMap<String, String>);
 

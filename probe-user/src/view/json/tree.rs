@@ -42,7 +42,8 @@ pub struct ProcessJson {
     pub(crate) cgroup: Option<String>,
     pub(crate) unit: Option<String>,
     pub(crate) state: Word,
-    /// The thread whose state that is: its first, or if that has ended before the others, the one that does most.
+    /// The thread whose state that is: its first, or if that has ended before the others, the one that does
+    /// most.
     pub(crate) state_of: u32,
     /// Whether the freezer of its cgroup holds all its living threads; `null` if unknown.
     pub(crate) frozen: Option<bool>,

@@ -23,7 +23,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it and waits until it serves. Everything is told over TCP, and no socket is made: other agents may run.
+    /// Starts it and waits until it serves. Everything is told over TCP, and no socket is made: other agents
+    /// may run.
     ///
     /// # Panics
     /// If it does not.

@@ -1,4 +1,5 @@
-//! A contended mutex in a file of its own, and what stands where `/proc/PID/maps` says that the file is: not that file.
+//! A contended mutex in a file of its own, and what stands where `/proc/PID/maps` says that the file is: not
+//! that file.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -10,9 +11,9 @@ use crate::{ready, sys};
 
 const LENGTH: usize = 64 << 10;
 
-/// Maps a file at `path`, has a thread hold a mutex in it that another one wants, and does `what` with its name:
-/// `fifo` and `link` put those at the path that `maps` shows from then on, `swapped` puts another file at its own;
-/// `memfd` and `device` map something that never had one.
+/// Maps a file at `path`, has a thread hold a mutex in it that another one wants, and does `what` with its
+/// name: `fifo` and `link` put those at the path that `maps` shows from then on, `swapped` puts another file
+/// at its own; `memfd` and `device` map something that never had one.
 pub fn lock_in_file(what: &str, path: &str) {
     static HOLDER: AtomicI32 = AtomicI32::new(0);
     static WAITER: AtomicI32 = AtomicI32::new(0);

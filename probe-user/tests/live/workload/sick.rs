@@ -1,8 +1,8 @@
 //! A process whose memory does not come: it maps a file of a file system whose server has stopped answering.
 //!
-//! `page`: one thread waits at a futex in such a page. `locked`: one waits at an ordinary mutex, while another reads
-//! such a page through `/proc/self/mem`, which holds the memory map's lock, and a third maps something, which queues
-//! for it.
+//! `page`: one thread waits at a futex in such a page. `locked`: one waits at an ordinary mutex, while
+//! another reads such a page through `/proc/self/mem`, which holds the memory map's lock, and a third maps
+//! something, which queues for it.
 
 use std::ffi::OsStr;
 use std::fs::File;

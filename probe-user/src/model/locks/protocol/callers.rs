@@ -83,8 +83,9 @@ pub fn wait_of(function: &str) -> Option<Protocol> {
 
 /// Functions of a program that wait at a semaphore for a lock of their own.
 ///
-/// A process of `PostgreSQL` sleeps at its own semaphore whenever it has to wait for an `LWLock`, and for nothing
-/// else (its callers in 9.6 to 17: `LWLockAcquire` and its like, and the group updates of transaction ends).
+/// A process of `PostgreSQL` sleeps at its own semaphore whenever it has to wait for an `LWLock`, and for
+/// nothing else (its callers in 9.6 to 17: `LWLockAcquire` and its like, and the group updates of transaction
+/// ends).
 const OF_SEMAPHORES: [(&str, Protocol); 1] = [(
     "PGSemaphoreLock",
     unowned("LWLock of PostgreSQL", Kind::Semaphore, Role::Lock),
@@ -134,8 +135,9 @@ fn is_writer(wait: Wait<'_>) -> bool {
     state & HAS_WAITERS != 0 && held && wait.call.address & 7 == 4
 }
 
-/// Latches of `MariaDB` (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in twos, bit 0
-/// says that it is taken; behind it stands the number of readers, with bit 31 while a writer has it or waits.
+/// Latches of `MariaDB` (`storage/innobase/include/srw_lock.h`): the writers' mutex counts its waiters in
+/// twos, bit 0 says that it is taken; behind it stands the number of readers, with bit 31 while a writer has
+/// it or waits.
 fn is_innodb_writer(wait: Wait<'_>) -> bool {
     const MOST: u32 = 0xffff;
     let readers = wait.call.next;

@@ -57,7 +57,8 @@ pub struct Protocol {
     /// Whether a thread can wait for a lock that it holds itself: recursive and error-checking locks never
     /// do.
     pub can_own_itself: bool,
-    /// Whether memory says that the owner has ended, though no longer who that was, and nobody can release it.
+    /// Whether memory says that the owner has ended, though no longer who that was, and nobody can release
+    /// it.
     pub abandoned: bool,
 }
 

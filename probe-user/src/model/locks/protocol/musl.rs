@@ -1,4 +1,5 @@
-//! The musl C library, `src/thread`. Run against 1.2.3, dynamic and static, with and without symbols; read to 1.2.5.
+//! The musl C library, `src/thread`. Run against 1.2.3, dynamic and static, with and without symbols; read to
+//! 1.2.5.
 //!
 //! | what | call | expects |
 //! |---|---|---|
@@ -25,8 +26,8 @@ use crate::model::locks::Kind;
 
 /// What a mutex of the ordinary type holds.
 const EBUSY: u32 = 16;
-/// `_m_type`, 4 bytes before the lock: the type, whether it is robust, of which priority protocol, and whether
-/// it is shared.
+/// `_m_type`, 4 bytes before the lock: the type, whether it is robust, of which priority protocol, and
+/// whether it is shared.
 const TYPES: u32 = 0x8f;
 /// Recursive (1) or error-checking (2).
 const WITH_OWNER: u32 = 3;
@@ -81,8 +82,8 @@ pub fn proved(wait: Wait<'_>) -> Option<Protocol> {
 }
 
 /// After a refusal of the kernel (`EDEADLK`, `ESRCH`) a priority-inheriting mutex has its taker wait for ever
-/// at a zero on its own stack (`pthread_mutex_timedlock_pi()`). `aio_suspend()` of nothing at all does the same,
-/// and waits for ever as well.
+/// at a zero on its own stack (`pthread_mutex_timedlock_pi()`). `aio_suspend()` of nothing at all does the
+/// same, and waits for ever as well.
 pub fn is_endless(wait: Wait<'_>) -> bool {
     let untimed = wait.flag(flag::PRIVATE) && !wait.flag(flag::TIMED);
     wait.call.op == op::WAIT && untimed && wait.call.value == 0 && wait.is_on_own_stack()

@@ -1,9 +1,9 @@
 //! `CPython`'s global interpreter lock: a flag with a mutex and two condition variables of the C library
-//! (`Python/ceval_gil.h`, `struct _gil_runtime_state`). They lie in the static `_PyRuntime`, which every build
-//! exports; there are no other condition variables in it. Run against 3.11.
+//! (`Python/ceval_gil.h`, `struct _gil_runtime_state`). They lie in the static `_PyRuntime`, which every
+//! build exports; there are no other condition variables in it. Run against 3.11.
 //!
-//! Who waits there waits for another thread to let the interpreter go, or, having let it go, for another to take
-//! it (`switch_cond`): both are contention, however few of the waits fall into a window.
+//! Who waits there waits for another thread to let the interpreter go, or, having let it go, for another to
+//! take it (`switch_cond`): both are contention, however few of the waits fall into a window.
 
 use probe_ebpf::waiting::op;
 

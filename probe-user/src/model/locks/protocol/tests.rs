@@ -253,7 +253,8 @@ fn what_musl_waits_for_without_bit_31() {
     assert_eq!(kind(3, 0).1, Role::ByBehaviour, "a count that processes share");
 }
 
-/// Without symbols the same values may be those of a caller of `syscall()`, unless the place proves otherwise.
+/// Without symbols the same values may be those of a caller of `syscall()`, unless the place proves
+/// otherwise.
 #[test]
 fn a_stripped_program_with_musl_proves_less() {
     let found = |value, address| {
