@@ -26,6 +26,7 @@
 mod account;
 mod emit;
 mod futex;
+mod iterator;
 mod kernel;
 mod lock_tables;
 mod maps;

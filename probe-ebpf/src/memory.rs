@@ -10,7 +10,7 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{seq_file, task_struct};
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_find_vma, bpf_seq_write};
 use probe_ebpf::ledger::{IN_FUTEX, Ledger};
 use probe_ebpf::lock::{Expected, FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
@@ -21,30 +21,18 @@ use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS};
 use probe_ebpf::waiting::{flag, futex_flags, op};
 
 use crate::futex::{Listed, recognise};
+use crate::iterator;
 use crate::kernel::{has_copy_from_user_task, load, offset};
 use crate::maps::{CONTROL, LEDGERS, LEFT_ALONE, MEMORY};
 use crate::open_wait::{find_wait, noted_wait};
 use crate::registers::has_registers;
 use crate::task::Task;
 
-/// `struct bpf_iter_meta` and `struct bpf_iter__task`: fixed ABI, every member in its own 8 bytes.
-#[repr(C)]
-struct Meta {
-    seq: *mut seq_file,
-}
-
-#[repr(C)]
-struct Context {
-    meta: *mut Meta,
-    task: *mut task_struct,
-}
-
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter.s/task")]
 extern "C" fn memory(ctx: *mut c_void) -> i32 {
-    let ctx: *const Context = ctx.cast();
-    // SAFETY: the iterator's context; null marks the end of the walk.
-    let (seq, task) = unsafe { ((*(*ctx).meta).seq, (*ctx).task) };
+    // SAFETY: what the kernel passes to a program of this section.
+    let (seq, task) = unsafe { iterator::arguments(ctx) };
     if task.is_null() || !has_copy_from_user_task() {
         return 0;
     }

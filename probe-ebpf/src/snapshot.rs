@@ -8,7 +8,6 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{seq_file, task_struct};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
 use probe_ebpf::lock::FutexWait;
@@ -20,29 +19,17 @@ use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
 use probe_ebpf::waiting::Class;
 
 use crate::futex::{class_of, settle};
+use crate::iterator;
 use crate::maps::{CONTROL, LEDGERS, RARE, SCRATCH};
 use crate::open_wait::{find_wait, noted_wait};
 use crate::registers::has_registers;
 use crate::task::Task;
 
-/// `struct bpf_iter_meta` and `struct bpf_iter__task`: fixed ABI, every member in its own 8 bytes.
-#[repr(C)]
-struct Meta {
-    seq: *mut seq_file,
-}
-
-#[repr(C)]
-struct Context {
-    meta: *mut Meta,
-    task: *mut task_struct,
-}
-
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter.s/task")]
 extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
-    let ctx: *const Context = ctx.cast();
-    // SAFETY: the iterator's context; null marks the end of the walk.
-    let (seq, task) = unsafe { ((*(*ctx).meta).seq, (*ctx).task) };
+    // SAFETY: what the kernel passes to a program of this section.
+    let (seq, task) = unsafe { iterator::arguments(ctx) };
     if task.is_null() {
         return 0;
     }
