@@ -140,6 +140,23 @@ fn a_semaphore_whose_waiters_post_is_a_lock() {
     assert_eq!(kind_of(&world), (Kind::Semaphore, true));
 }
 
+/// C++20's semaphores wait for zero to pass, in the program's own code: no lock that is taken is 0.
+#[test]
+fn a_count_of_zero_that_its_waiters_post_is_a_semaphore() {
+    let mut world = World::default();
+    world
+        .waited("rust", MU, 20, 1_000_000, Outcome::WokenOne)
+        .edge(MU, 101, 102, false, 10, 10_000_000)
+        .edge(MU, 102, 101, false, 10, 10_000_000);
+    world.tables.sites.clear();
+    let stats = world.last_stats();
+    (stats.sample.op, stats.sample.value, stats.sample.word) = (op::WAIT, 0, 0);
+    stats.sample.expected = Expected::Zero as u8;
+    stats.expected = [0; EXPECTED];
+    stats.expected[Expected::Zero as usize] = 20;
+    assert_eq!(kind_of(&world), (Kind::Semaphore, true));
+}
+
 /// musl's ordinary mutex holds `EBUSY` with the bit of waiters: 16 is no thread, whoever has that tid.
 #[test]
 fn a_mutex_without_an_owner_names_nobody() {

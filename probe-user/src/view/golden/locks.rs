@@ -121,3 +121,29 @@ fn a_name_can_close_no_quote() {
         "{mermaid}"
     );
 }
+
+/// What a holder waits for itself: the end of the address tells locks apart, and nothing else.
+#[test]
+fn what_a_holder_waits_for_is_named_by_its_kind() {
+    let kinds = [
+        ("glibc", "waiting itself for …2000 for 5.0 s"),
+        ("condvar", "waiting itself for a condition for 5.0 s"),
+        ("semaphore", "waiting itself for a semaphore for 5.0 s"),
+        ("barrier", "waiting itself at a barrier for 5.0 s"),
+        ("join", "waiting itself for the end of 103 for 5.0 s"),
+    ];
+    for (kind, expected) in kinds {
+        let mut world = World::default();
+        world
+            .runs(103, "worker")
+            .waits(101, "holder", kind, 0x2000, if kind == "join" { 103 } else { 0 })
+            .waits(102, "waiter", "glibc", 0x1000, 101);
+        let early = world.snapshot(SECOND, 5);
+        let window = LockWindow::begin(look(&early, &no_tables()), None);
+        let last = world.snapshot(2 * SECOND, 5);
+        let report = window.end(look(&last, &world.tables), &mut NoUnits);
+        let lock = report.locks.iter().find(|lock| lock.address == 0x1000);
+        let holder = lock.and_then(|lock| lock.holder.as_ref()).expect("a holder");
+        assert_eq!(locks::holder(holder), format!("holder 101 (owner), {expected}"));
+    }
+}
