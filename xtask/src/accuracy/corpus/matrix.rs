@@ -32,12 +32,13 @@ const C: Scenes = &[
     (
         "mutex",
         &[
-            "short", "brief", "long", "abba", "ticks", "self", "ended", "forked", "shm", "stopped", "twons",
+            "short", "brief", "long", "abba", "ticks", "self", "ended", "forked", "killed", "shm", "stopped",
+            "twons",
         ],
     ),
     (
         "errorcheck",
-        &["brief", "long", "abba", "ended", "forked", "shm", "stopped"],
+        &["brief", "long", "abba", "ended", "forked", "killed", "shm", "stopped"],
     ),
     ("recursive", &["brief", "long", "abba", "ended"]),
     (
@@ -47,17 +48,23 @@ const C: Scenes = &[
     ("robust", &["brief", "long", "abba", "self", "stopped", "twons"]),
     ("pi", &["brief", "long", "abba", "self", "stopped"]),
     ("protect", &["long", "abba"]),
-    ("rwlock", &["long", "readers", "abba", "ended", "shm", "stopped"]),
+    (
+        "rwlock",
+        &[
+            "long", "readers", "abba", "reread", "ended", "forked", "shm", "stopped",
+        ],
+    ),
     (
         "sem",
         &[
-            "long", "brief", "idle", "abba", "ticks", "self", "ended", "stopped",
+            "long", "brief", "idle", "abba", "ticks", "self", "ended", "forked", "killed", "stopped",
         ],
     ),
     ("cond", &["idle", "still", "herd", "pingpong"]),
     ("barrier", &["idle"]),
     ("join", &["idle", "ring"]),
     ("once", &["behind", "abba", "self"]),
+    ("stdio", &["long", "abba"]),
     ("arena", &["short"]),
 ];
 
@@ -70,7 +77,7 @@ const CXX: Scenes = &[
     ("mutex", &["brief", "long"]),
     ("shared", &["long"]),
     ("binary", &["brief", "long", "abba"]),
-    ("semaphore", &["idle"]),
+    ("semaphore", &["long", "idle"]),
     ("cond", &["idle"]),
     ("atomic", &["idle"]),
     ("barrier", &["idle"]),
@@ -88,7 +95,7 @@ const RUST: Scenes = &[
     ("once", &["behind", "self"]),
 ];
 
-const PYTHON: Scenes = &[("lock", &["long", "ticks", "idle"])];
+const PYTHON: Scenes = &[("lock", &["long", "ticks", "idle"]), ("process", &["long"])];
 
 /// Of these, what is asked in a namespace: all that could be taken for a tid there.
 const IN_NAMESPACE: [&str; 6] = ["mutex", "pi", "rwlock", "sem", "cond", "lock"];
