@@ -300,9 +300,10 @@ fn doing(doing: &Doing) -> String {
 /// threads wait, the kind says more.
 fn at_what(waits_for: &WaitsFor) -> String {
     match (waits_for.kind, waits_for.lock) {
-        (Kind::Join, _) => waits_for
-            .joined
-            .map_or_else(|| "for the end of a thread".to_owned(), |tid| format!("for the end of {tid}")),
+        (Kind::Join, _) => waits_for.joined.map_or_else(
+            || "for the end of a thread".to_owned(),
+            |tid| format!("for the end of {tid}"),
+        ),
         (Kind::Condvar, _) => "for a condition".to_owned(),
         (Kind::Semaphore, _) => "for a semaphore".to_owned(),
         (Kind::Barrier, _) => "at a barrier".to_owned(),

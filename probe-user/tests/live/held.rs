@@ -106,7 +106,10 @@ fn who_is_killed_in_uninterruptible_sleep_is_dying() {
     let scene = Workload::start(&["dying-in-sleep"]);
     let pid = scene.fact("pid");
     if pid == 0 {
-        return skipped("killed in uninterruptible sleep", "the kernel has no such system call");
+        return skipped(
+            "killed in uninterruptible sleep",
+            "the kernel has no such system call",
+        );
     }
     let tid = scene.fact("tid");
     eventually("the dying", || {

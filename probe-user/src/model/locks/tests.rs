@@ -17,7 +17,7 @@ use super::testing::{PID, SPACE, World, look, no_tables};
 use super::thread_index::ThreadIndex;
 use super::window::LockWindow;
 use super::{Grade, Kind, LockId};
-use crate::model::thread::Condition;
+use crate::model::thread::{Comm, Condition};
 use crate::model::tracker::tests::NoUnits;
 
 const SECOND: u64 = 1_000_000_000;
@@ -443,6 +443,11 @@ fn unknown_owners_make_a_stall_never_a_deadlock() {
     assert_eq!(
         (stall.waits.len(), stall.others, stall.reason),
         (2, 1, Reason::NobodyCanWake)
+    );
+    assert_eq!(
+        stall.comm,
+        Comm::new("main"),
+        "the process, not the thread that waits"
     );
     world.runs(103, "another");
     assert!(

@@ -6,6 +6,7 @@ use probe_ebpf::lock::Outcome;
 use probe_ebpf::state::State;
 
 use crate::model::locks::report::{Code, Report};
+use crate::model::locks::site::Runtime;
 use crate::model::locks::testing::{World, look, no_tables};
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
@@ -90,6 +91,31 @@ fn nothing_contended() {
         ..Report::default()
     };
     assert_snapshot!(locks::lines(&report, &Losses::none(), look).join("\n"));
+}
+
+/// Where a run-time system keeps its locks to itself, nothing contended is not the whole answer.
+#[test]
+fn who_keeps_its_locks_to_itself_is_named_with_the_command_that_tells() {
+    let runtimes = [Runtime::Java, Runtime::Go, Runtime::Ruby, Runtime::Node];
+    let named = |(pid, runtime): (u32, Runtime)| (pid, (runtime, Comm::default()));
+    let report = Report {
+        window_ns: 3 * SECOND,
+        runtimes: (1..).zip(runtimes).map(named).collect(),
+        ..Report::default()
+    };
+    let look = locks::Look {
+        limit: None,
+        width: None,
+    };
+    let lines = locks::lines(&report, &Losses::none(), look).join("\n");
+    for words in [
+        "1 keeps its locks to itself (Java); what its threads wait for: jstack 1",
+        "2 keeps its locks to itself (Go); what its threads wait for: kill -QUIT 2",
+        "3 keeps its locks to itself (Ruby); what its threads wait for: rbspy dump --pid 3",
+        "4 keeps its locks to itself (Node.js); what its threads wait for: node inspect -p 4",
+    ] {
+        assert!(lines.contains(words), "{words}: {lines}");
+    }
 }
 
 #[test]

@@ -276,13 +276,26 @@ fn words_before_the_word_count_as_far_as_they_were_read() {
 fn streams_of_musl_name_their_owner() {
     let held = call(op::WAIT, PRIVATE, OWNER_DIED | 42);
     let found = protocol(Library::Musl, &held, &[]);
-    assert_eq!((found.kind, found.role, found.owner), (Kind::Mutex, Role::Lock, Some(42)));
-    let since = FutexWait { word: OWNER_DIED | 43, ..held };
-    assert_eq!(protocol(Library::Musl, &since, &[]).owner, None, "another has it now");
+    assert_eq!(
+        (found.kind, found.role, found.owner),
+        (Kind::Mutex, Role::Lock, Some(42))
+    );
+    let since = FutexWait {
+        word: OWNER_DIED | 43,
+        ..held
+    };
+    assert_eq!(
+        protocol(Library::Musl, &since, &[]).owner,
+        None,
+        "another has it now"
+    );
     // Whoever ends with one leaves the bit alone.
     let ended = call(op::WAIT, PRIVATE, OWNER_DIED);
     assert!(protocol(Library::Musl, &ended, &[]).abandoned);
-    let timed = FutexWait { flags: PRIVATE | flag::TIMED | flag::READ, ..held };
+    let timed = FutexWait {
+        flags: PRIVATE | flag::TIMED | flag::READ,
+        ..held
+    };
     assert_eq!(protocol(Library::Musl, &timed, &[]).kind, Kind::Unknown);
 }
 
