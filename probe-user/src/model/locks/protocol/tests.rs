@@ -274,14 +274,14 @@ fn words_before_the_word_count_as_far_as_they_were_read() {
 /// `flockfile()` of musl: the owner's tid with bit 30.
 #[test]
 fn streams_of_musl_name_their_owner() {
-    let held = call(op::WAIT, PRIVATE, OWNER_DIED | 42);
+    let held = call(op::WAIT, PRIVATE, OWNER_DIED | 0x2a);
     let found = protocol(Library::Musl, &held, &[]);
     assert_eq!(
         (found.kind, found.role, found.owner),
-        (Kind::Mutex, Role::Lock, Some(42))
+        (Kind::Mutex, Role::Lock, Some(0x2a))
     );
     let since = FutexWait {
-        word: OWNER_DIED | 43,
+        word: OWNER_DIED | 0x2b,
         ..held
     };
     assert_eq!(
