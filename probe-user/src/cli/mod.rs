@@ -18,6 +18,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::aide;
+use crate::confine::own;
 use crate::kernel::load::Options;
 use crate::namer;
 use crate::source::{Source, bpf::BpfSource, proc::ProcSource};
@@ -30,8 +32,11 @@ const USAGE: u8 = 2;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    if namer::is_wanted() {
+    if own::is_wanted(namer::ARGUMENT) {
         return ended(namer::server::main());
+    }
+    if own::is_wanted(aide::ARGUMENT) {
+        return ended(aide::server::main());
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => match misplaced_graph(&cli) {

@@ -17,13 +17,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Histogram, HistogramOpts, Registry};
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::args::{AgentArgs, Global};
 use super::{bpf_only, interrupted, log, runtime};
+use crate::aide::client as aide;
 use crate::config::Config;
+use crate::confine;
+use crate::confine::user::User;
 use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
 use crate::export::doors::Doors;
 use crate::export::engine::{Engine, Settings};
@@ -33,8 +37,10 @@ use crate::export::http::{Shared, router};
 use crate::export::serve::Server;
 use crate::export::workers::{Planned, Workers};
 use crate::kernel::load::Options;
-use crate::kernel::{preflight, privileges};
+use crate::kernel::preflight;
+use crate::kernel::snapshot::Detail;
 use crate::model::lives::Retention;
+use crate::source::bpf::BpfSource;
 use background::Supervised;
 use setup::{Changeable, Setup};
 
@@ -90,6 +96,11 @@ async fn live(
         background::give_back(shared.workers.clone()),
     );
     tasks.add("the watchdog", manager::watchdog(shared.clone()));
+    if let Some(aide) = aide::shared() {
+        // SAFETY: the AsyncFd owns the descriptor, which stays open as long as that lives.
+        let end = unsafe { AsyncFd::register(aide.end()?)? };
+        tasks.add("the process that starts the namer", background::end_of(end));
+    }
     manager::ready();
     let mut end = std::pin::pin!(interrupted());
     loop {
@@ -164,11 +175,10 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
         durations: histogram(&registry, SNAPSHOT_DURATION, &SNAPSHOT_BUCKETS)?,
         reap_delays: histogram(&registry, REAP_DELAY, &REAP_BUCKETS)?,
     };
+    let events = source.attach()?;
     memory::give_back();
-    let mut engine = Engine::start(source, settings)?;
-    // Before any other thread exists: capabilities belong to threads, and new ones inherit them.
-    let kept = privileges::shed(|| engine.view().is_ok())?;
-    tracing::info!("attached; capabilities kept: {kept}");
+    confine(&mut source)?;
+    let engine = Engine::start(source, events, settings)?;
     if let Some(limit) = preflight::limits() {
         tracing::warn!("{limit} (`procprobe doctor` lists what is needed)");
     }
@@ -177,6 +187,30 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
         tracing::warn!("functions and locks have no names: the process that reads symbols {why}");
     }
     Ok((engine, registry))
+}
+
+/// Gives up what only attaching took. Before any other thread exists: uids, capabilities and filters belong to
+/// threads, and new ones inherit them.
+fn confine(source: &mut BpfSource) -> anyhow::Result<()> {
+    if let Err(why) = aide::start() {
+        tracing::warn!(
+            "no names of functions and locks, and no procprobe_bpf_program_* metrics: the process that starts the namer {why}"
+        );
+    }
+    // Without memory, which is read by a thread of its own.
+    let confined = confine::agent(|| source.snapshot(Detail::default()).is_ok())?;
+    tracing::info!(
+        "attached; from here on: {}; capabilities kept: {}",
+        confined.user.text(),
+        confined.kept
+    );
+    if let User::Root(why) = &confined.user {
+        tracing::info!("it stays root: {why} (`procprobe doctor` says more)");
+    }
+    if let Err(why) = &confined.filter {
+        tracing::warn!("no filter of system calls: {why} (`procprobe doctor` says more)");
+    }
+    Ok(())
 }
 
 /// Reads the files again, on a thread that may block.
