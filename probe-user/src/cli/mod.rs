@@ -46,7 +46,9 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     log::init(cli.global.verbose, cli.global.bpf_log);
-    ended(run(&cli))
+    let code = ended(run(&cli));
+    log::finish();
+    code
 }
 
 /// The exit code; what failed is said first.

@@ -25,7 +25,7 @@ pub fn keep_what_works(mut works: impl FnMut() -> bool) -> anyhow::Result<String
     Ok(privileges::names(&keep))
 }
 
-/// Keeps just these, of those that are permitted.
+/// Keeps just these, of those that are permitted; whatever is executed later gets none.
 ///
 /// # Errors
 /// The system's, if it does not take them.
@@ -36,10 +36,9 @@ pub fn keep_only(keep: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
     if held.contains(&Capability::CAP_SETPCAP) {
         caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)?;
     }
+    // Those that are kept as well: what is held does not come from there, and nothing that is executed needs any.
     for capability in caps::all() {
-        if !keep.contains(&capability) {
-            let _ = caps::drop(None, CapSet::Bounding, capability);
-        }
+        let _ = caps::drop(None, CapSet::Bounding, capability);
     }
     // Kernels and sandboxes that know no ambient set have none to clear.
     let _ = caps::clear(None, CapSet::Ambient);

@@ -132,7 +132,7 @@ fn confined(uid: u32, capabilities: u64) -> BTreeSet<String> {
     let set = format!("{capabilities:016x}");
     let none = format!("{:016x}", 0);
     BTreeSet::from([format!(
-        "Uid={ids} Gid={ids} Groups= CapInh={none} CapPrm={set} CapEff={set} CapBnd={set} CapAmb={none} \
+        "Uid={ids} Gid={ids} Groups= CapInh={none} CapPrm={set} CapEff={set} CapBnd={none} CapAmb={none} \
          NoNewPrivs=1 Seccomp=2"
     )])
 }
@@ -184,7 +184,7 @@ fn root_without_such_a_user_stays_root_and_gives_up_the_rest() {
     assert_eq!(facts.len(), 1, "{facts:?}");
     let set = format!("{LOOK:016x}");
     for fact in [
-        format!("CapPrm={set} CapEff={set} CapBnd={set} CapAmb={:016x}", 0),
+        format!("CapPrm={set} CapEff={set} CapBnd={:016x} CapAmb={:016x}", 0, 0),
         "NoNewPrivs=1 Seccomp=2".to_owned(),
     ] {
         assert!(facts[0].contains(&fact), "{fact}: {facts:?}");

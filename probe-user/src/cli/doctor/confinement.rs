@@ -23,15 +23,16 @@ pub fn items() -> Vec<Item> {
     match confine::agent(|| true) {
         Ok(confined) => {
             let status = Status::read();
-            let named = started.and_then(|started| {
-                crate::namer::trial()?;
-                Ok(started.ready.landlock)
-            });
-            vec![
-                user(&confined, &status),
-                filter(&confined, &status),
-                landlock(named),
-            ]
+            let mut items = vec![user(&confined, &status), filter(&confined, &status)];
+            let named = match started {
+                Ok(started) => {
+                    items.push(landlock(started.ready.landlock));
+                    crate::namer::trial().map_err(|why| format!("the process that reads symbols {why}"))
+                }
+                Err(why) => Err(format!("the process that starts the namer {why}")),
+            };
+            items.extend(named.err().map(|why| no_names(&why)));
+            items
         }
         Err(error) => vec![Item::new(
             WHOLE,
@@ -82,27 +83,27 @@ fn filter(confined: &Confined, status: &Status) -> Item {
 }
 
 /// That of the processes that look at nobody; the agent itself cannot be under it.
-fn landlock(named: Result<Option<u8>, String>) -> Item {
-    match named {
-        Ok(Some(version)) => {
-            let found = format!(
-                "version {version} holds for the namer and the process that starts it, through which the agent gets names"
-            );
+fn landlock(version: Option<u8>) -> Item {
+    match version {
+        Some(version) => {
+            let found = format!("version {version} holds for the namer and the process that starts it");
             Item::new(LANDLOCK, Verdict::Ok, found, "")
         }
-        Ok(None) => Item::new(
+        None => Item::new(
             LANDLOCK,
             Verdict::Limited,
             "not there: the namer and the process that starts it have their filters of system calls alone",
             "boot with lsm=landlock,… (/sys/kernel/security/lsm), and allow the service the landlock_* calls",
         ),
-        Err(why) => Item::new(
-            WHOLE,
-            Verdict::Limited,
-            format!(
-                "once confined, the agent has no names of functions and locks: the process that starts the namer {why}"
-            ),
-            "make the binary executable for everybody (chmod 755), and allow the service processes (TasksMax=)",
-        ),
     }
+}
+
+/// Where names can be had without confinement and not with it.
+fn no_names(why: &str) -> Item {
+    Item::new(
+        WHOLE,
+        Verdict::Limited,
+        format!("once confined, the agent has no names of functions and locks: {why}"),
+        "make the binary executable for everybody (chmod 755), and allow the service processes (TasksMax=)",
+    )
 }
