@@ -1,7 +1,6 @@
 //! The agent's side: starts the aide, and asks it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,7 +70,7 @@ impl Aide {
     fn start() -> Result<Self, String> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot be started: {error}");
         let (ours, theirs) = own::line().map_err(|error| failed(&error))?;
-        let child = own::start(Path::new(own::PROGRAM), ARGUMENT, theirs).map_err(|error| failed(&error))?;
+        let child = own::start(ARGUMENT, theirs).map_err(|error| failed(&error))?;
         let end = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|error| failed(&error))?;
         let mut buffer = [0; LONGEST];
         match protocol::receive(ours.as_fd(), &mut buffer, Some(timespec(START))) {

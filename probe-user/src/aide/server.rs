@@ -1,7 +1,6 @@
 //! The aide's own side.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -140,7 +139,7 @@ fn fulfil(wish: Wish, given: Option<OwnedFd>, namers: &mut Vec<Started>) -> Resu
 }
 
 fn start(theirs: OwnedFd) -> std::io::Result<Started> {
-    let mut child = own::start(Path::new(own::PROGRAM), namer::ARGUMENT, theirs)?;
+    let mut child = own::start(namer::ARGUMENT, theirs)?;
     // Not reaped yet, so the pid is still its own.
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(end) => Ok(Started { child, end }),

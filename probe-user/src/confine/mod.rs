@@ -23,6 +23,7 @@ pub mod status;
 pub mod user;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -60,12 +61,19 @@ pub fn agent(works: impl FnMut() -> bool) -> anyhow::Result<Confined> {
     Ok(Confined { user, kept, filter })
 }
 
-/// Uids, capabilities and filters belong to threads, and new ones inherit them.
+/// Uids, capabilities and filters belong to threads, and new ones inherit them. One that is about to end gets
+/// a moment.
 fn alone() -> anyhow::Result<()> {
-    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    anyhow::ensure!(
-        threads == 1,
-        "cannot give up privileges: there are {threads} threads already (please report it)"
-    );
-    Ok(())
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+        if threads == 1 {
+            return Ok(());
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "cannot give up privileges: there are {threads} threads already (please report it)"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

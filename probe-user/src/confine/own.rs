@@ -20,12 +20,11 @@ pub fn line() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
-/// Starts `program`, which is this one, with the argument that says what it is to be, and its end of the line.
-///
-/// # Errors
-/// The system's.
-pub fn start(program: &Path, argument: &str, line: OwnedFd) -> io::Result<Child> {
-    Command::new(program)
+/// What starts `program`, which is this one, with the argument that says what it is to be, and its end of the
+/// line.
+pub fn command(program: &Path, argument: &str, line: OwnedFd) -> Command {
+    let mut command = Command::new(program);
+    command
         .arg0("procprobe")
         .arg(argument)
         .env_clear()
@@ -33,8 +32,16 @@ pub fn start(program: &Path, argument: &str, line: OwnedFd) -> io::Result<Child>
         .process_group(0)
         .stdin(Stdio::from(line))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
+        .stderr(Stdio::null());
+    command
+}
+
+/// Starts it.
+///
+/// # Errors
+/// The system's.
+pub fn start(argument: &str, line: OwnedFd) -> io::Result<Child> {
+    command(Path::new(PROGRAM), argument, line).spawn()
 }
 
 /// Whether this process was started to be that.

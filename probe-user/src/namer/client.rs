@@ -229,22 +229,17 @@ impl Namer {
             return;
         };
         drop(socket);
-        let Some(mut process) = process else { return };
+        let Some(process) = process else { return };
         process.kill();
-        let until = Instant::now() + LAST_WORDS;
-        while Instant::now() < until {
-            if process.has_ended() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if !process.ends_within(LAST_WORDS) {
+            self.abandoned.push(process);
         }
-        self.abandoned.push(process);
     }
 
-    /// Reaps those that have ended.
+    /// Forgets those that have ended.
     fn sweep(&mut self) {
-        self.abandoned.retain_mut(|process| !process.has_ended());
-        let process = self.running.as_mut().and_then(|running| running.process.as_mut());
+        self.abandoned.retain(|process| !process.has_ended());
+        let process = self.running.as_ref().and_then(|running| running.process.as_ref());
         if process.is_some_and(Process::has_ended) {
             self.running = None;
         }
@@ -263,13 +258,9 @@ fn launch(program: &Program) -> io::Result<Running> {
         Program::Own => match aide::shared() {
             // A confined agent starts nothing itself.
             Some(aide) => Some(Process::of(aide.start_namer(&theirs)?)),
-            None => Some(Process::of_child(own::start(
-                Path::new(own::PROGRAM),
-                super::ARGUMENT,
-                theirs,
-            )?)),
+            None => Some(Process::start(Path::new(own::PROGRAM), theirs)?),
         },
-        Program::At(path) => Some(Process::of_child(own::start(path, super::ARGUMENT, theirs)?)),
+        Program::At(path) => Some(Process::start(path, theirs)?),
         #[cfg(test)]
         Program::Thread => {
             std::thread::spawn(move || super::server::serve(theirs.as_fd()));

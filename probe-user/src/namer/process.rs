@@ -1,10 +1,15 @@
-//! The namer as a process, whoever started it: a child of this one, or of the aide's.
+//! The namer as a process, whoever started it: this one, or the aide.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Child;
+use std::path::Path;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
+
+use super::child::Child;
+use crate::confine::own;
 
 /// A namer that was started.
 pub struct Process(Kind);
@@ -19,9 +24,14 @@ enum Kind {
 }
 
 impl Process {
-    /// One that this process started.
-    pub fn of_child(child: Child) -> Self {
-        Self(Kind::Child(child))
+    /// Starts one as a child of this process.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(program: &Path, line: OwnedFd) -> io::Result<Self> {
+        // The command has the child's end of the line, and goes at the end: ours is then the only other one.
+        let mut command = own::command(program, super::ARGUMENT, line);
+        Ok(Self(Kind::Child(Child::spawn(&mut command)?)))
     }
 
     /// One that the aide started.
@@ -38,20 +48,28 @@ impl Process {
     }
 
     /// Kills it, if it has not ended.
-    pub fn kill(&mut self) {
-        let _ = match &mut self.0 {
+    pub fn kill(&self) {
+        match &self.0 {
             Kind::Child(child) => child.kill(),
-            Kind::OfAide { end, .. } => pidfd_send_signal(end, Signal::KILL).map_err(Into::into),
-        };
+            Kind::OfAide { end, .. } => {
+                let _ = pidfd_send_signal(end, Signal::KILL);
+            }
+        }
     }
 
-    /// Whether it has ended. A child is reaped then.
-    pub fn has_ended(&mut self) -> bool {
-        match &mut self.0 {
-            Kind::Child(child) => !matches!(child.try_wait(), Ok(None)),
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ends_within(Duration::ZERO)
+    }
+
+    /// Gives it so long to end.
+    pub fn ends_within(&self, time: Duration) -> bool {
+        match &self.0 {
+            Kind::Child(child) => child.ends_within(time),
             Kind::OfAide { end, .. } => {
+                let time = Timespec::try_from(time).unwrap_or_default();
                 let mut end = [PollFd::new(end, PollFlags::IN)];
-                !matches!(poll(&mut end, Some(&Timespec::default())), Ok(0))
+                !matches!(poll(&mut end, Some(&time)), Ok(0))
             }
         }
     }

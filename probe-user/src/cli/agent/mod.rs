@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::args::{AgentArgs, Global};
-use super::{bpf_only, interrupted, log, runtime};
+use super::{Interrupts, bpf_only, log, runtime};
 use crate::aide::client as aide;
 use crate::config::Config;
 use crate::confine;
@@ -102,10 +102,10 @@ async fn live(
         tasks.add("the process that starts the namer", background::end_of(end));
     }
     manager::ready();
-    let mut end = std::pin::pin!(interrupted());
+    let mut interrupts = Interrupts::catch()?;
     loop {
         tokio::select! {
-            outcome = &mut end => break outcome?,
+            () = interrupts.arrived() => break,
             _ = hangups.recv() => reload(args, config, &shared, &changeable).await,
             why = tasks.first_end(&mut ended) => anyhow::bail!("the agent cannot go on: {why} (please report it)"),
         }

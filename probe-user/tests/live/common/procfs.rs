@@ -195,3 +195,13 @@ impl Status {
         self.0.get(name).map_or("", String::as_str)
     }
 }
+
+/// Whether a process catches SIGINT: a verb with a window does so once its first look is behind it.
+pub fn handles_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    mask & (1 << (libc::SIGINT - 1)) != 0
+}
