@@ -94,6 +94,12 @@ fn condition(
 
 /// Numbers from here on are those of x32, the same calls once more, on `x86_64`.
 const X32: u32 = 0x4000_0000;
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the kernel compares 32 bits, and there are some hundred calls"
+)]
+const CLONE3: u32 = libc::SYS_clone3 as u32;
 
 /// In front of a filter that lets the rest through: the same calls by their other numbers are refused, and
 /// `clone3`, whose flags lie in memory where no filter sees them, is not there. C libraries then take `clone`.
@@ -109,16 +115,24 @@ pub fn prologue() -> BpfProgram {
         instruction(LOAD, 0, 0, 0),
         instruction(JUMP_GE, 0, 1, X32),
         answer(libc::EPERM),
-        instruction(JUMP_EQ, 0, 1, libc::SYS_clone3 as u32),
+        instruction(JUMP_EQ, 0, 1, CLONE3),
         answer(libc::ENOSYS),
         instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]
 }
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP_EQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const JUMP_GE: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+const JUMP_EQ: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+const JUMP_GE: u16 = code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
+const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an instruction's code has 16 bits"
+)]
+const fn code(bits: u32) -> u16 {
+    bits as u16
+}
 
 /// Puts a filter on this thread and those that it makes from here on. By prctl(2): seccomp(2) is among the calls
 /// that systemd's `@system-service` does not have.

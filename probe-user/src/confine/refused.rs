@@ -310,9 +310,10 @@ mod tests {
         let errors = confined(Role::Agent, || {
             let mut calls: Vec<_> = NOT_THE_AGENT.iter().map(|&call| (call, [0; 4])).collect();
             calls.push((libc::SYS_clone, [libc::SIGCHLD as u64, NOWHERE, 0, 0]));
-            for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC] {
-                calls.push((libc::SYS_open, [0, flags as u64, 0, 0]));
-                calls.push((libc::SYS_openat, [NOWHERE, 0, flags as u64, 0]));
+            for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC].map(i32::unsigned_abs) {
+                let flags = u64::from(flags);
+                calls.push((libc::SYS_open, [0, flags, 0, 0]));
+                calls.push((libc::SYS_openat, [NOWHERE, 0, flags, 0]));
             }
             calls.push((libc::SYS_socket, [libc::AF_NETLINK as u64, NOWHERE, 0, 0]));
             calls.push((libc::SYS_mprotect, [0, 0, libc::PROT_EXEC as u64, 0]));

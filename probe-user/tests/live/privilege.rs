@@ -43,12 +43,12 @@ impl WithUser {
             ("group", format!("procprobe:x:{OURS}:\n")),
         ] {
             let there = fs::read_to_string(Path::new("/etc").join(name)).expect("the host's");
-            let kept: String = there
+            let kept: Vec<&str> = there
                 .lines()
                 .filter(|line| !line.starts_with("procprobe:"))
-                .map(|line| format!("{line}\n"))
                 .collect();
-            fs::write(directory.path().join(name), kept + &line).expect("a file");
+            let kept = format!("{}\n{line}", kept.join("\n"));
+            fs::write(directory.path().join(name), kept).expect("a file");
         }
         // As package managers leave them; the directory is root's alone.
         for name in ["passwd", "group"] {

@@ -27,7 +27,6 @@ use super::{Interrupts, bpf_only, log, runtime};
 use crate::aide::client as aide;
 use crate::config::Config;
 use crate::confine;
-use crate::confine::user::User;
 use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
 use crate::export::doors::Doors;
 use crate::export::engine::{Engine, Settings};
@@ -78,7 +77,6 @@ async fn live(
     planned
         .start(2 * config.http.max_scrapes + OTHER_WORK)
         .context("no threads to draw answers")?;
-    log::detach().context("no thread for the log")?;
     if let Some(lacking) = &doors.lacking {
         tracing::warn!("{lacking}");
     }
@@ -177,7 +175,11 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     };
     let events = source.attach()?;
     memory::give_back();
-    confine(&mut source)?;
+    let warnings = confine(&mut source)?;
+    log::detach().context("no thread for the log")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let engine = Engine::start(source, events, settings)?;
     if let Some(limit) = preflight::limits() {
         tracing::warn!("{limit} (`procprobe doctor` lists what is needed)");
@@ -190,13 +192,10 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
 }
 
 /// Gives up what only attaching took. Before any other thread exists: uids, capabilities and filters belong to
-/// threads, and new ones inherit them.
-fn confine(source: &mut BpfSource) -> anyhow::Result<()> {
-    if let Err(why) = aide::start() {
-        tracing::warn!(
-            "no names of functions and locks, and no procprobe_bpf_program_* metrics: the process that starts the namer {why}"
-        );
-    }
+/// threads, and new ones inherit them. Returns what to warn of, once the log has a thread of its own: before,
+/// somebody who does not read it could keep the agent from serving.
+fn confine(source: &mut BpfSource) -> anyhow::Result<Vec<String>> {
+    let aide = aide::start();
     // Without memory, which is read by a thread of its own.
     let confined = confine::agent(|| source.snapshot(Detail::default()).is_ok())?;
     tracing::info!(
@@ -204,13 +203,15 @@ fn confine(source: &mut BpfSource) -> anyhow::Result<()> {
         confined.user.text(),
         confined.kept
     );
-    if let User::Root(why) = &confined.user {
-        tracing::info!("it stays root: {why} (`procprobe doctor` says more)");
-    }
-    if let Err(why) = &confined.filter {
-        tracing::warn!("no filter of system calls: {why} (`procprobe doctor` says more)");
-    }
-    Ok(())
+    let aide = aide.err().map(|why| {
+        format!(
+            "no names of functions and locks, and no procprobe_bpf_program_* metrics: the process that starts \
+             the namer {why}"
+        )
+    });
+    let filter = confined.filter.err();
+    let filter = filter.map(|why| format!("no filter of system calls: {why} (`procprobe doctor` says more)"));
+    Ok(aide.into_iter().chain(filter).collect())
 }
 
 /// Reads the files again, on a thread that may block.
