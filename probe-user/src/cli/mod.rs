@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::aide;
+use crate::confine::own;
 use crate::kernel::load::Options;
 use crate::namer;
 use crate::source::{Source, bpf::BpfSource, proc::ProcSource};
@@ -31,8 +33,11 @@ const USAGE: u8 = 2;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    if namer::is_wanted() {
+    if own::is_wanted(namer::ARGUMENT) {
         return ended(namer::server::main());
+    }
+    if own::is_wanted(aide::ARGUMENT) {
+        return ended(aide::server::main());
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => match misplaced_graph(&cli) {
@@ -42,7 +47,9 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     log::init(cli.global.verbose, cli.global.bpf_log);
-    ended(run(&cli))
+    let code = ended(run(&cli));
+    log::finish();
+    code
 }
 
 /// The exit code; what failed is said first.

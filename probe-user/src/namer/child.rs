@@ -67,7 +67,7 @@ impl Child {
     }
 
     /// Whether it has ended and was reaped.
-    pub fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
