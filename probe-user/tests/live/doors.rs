@@ -291,6 +291,43 @@ fn the_socket_is_for_root_and_its_group_whatever_its_mode() {
     drop(doors.directory);
 }
 
+#[test]
+fn a_probe_asks_through_the_socket_and_knows_no_password() {
+    let Some(live) = Live::begin("a probe") else {
+        return;
+    };
+    // As Kubernetes mounts a secret: what is named is a link, to a file of root's alone.
+    let secret = tempfile::tempdir().expect("a temporary directory");
+    let file = secret.path().join("..data");
+    let hash = "$2b$04$Zs11kyvZuhCXQ7WA9xlfKu3/Ta83VU36M976H6W2XodoTD4RlySEu";
+    fs::write(&file, format!("basic_auth_users:\n  prometheus: {hash}\n")).expect("writing it");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).expect("closing it");
+    let web = secret.path().join("web.yml");
+    std::os::unix::fs::symlink(&file, &web).expect("a link");
+    let doors = Doors::open(&live, &["--web-config", web.to_str().expect("UTF-8")]);
+    assert_eq!(doors.status("/healthz", ""), "401");
+    let probe = ["agent", "--check-health", "--socket", doors.socket()];
+    let outcome = live.run(&probe);
+    assert!(
+        outcome.status.success() && outcome.stdout == "ok\n",
+        "{outcome:?}"
+    );
+    let socket = doors.socket.clone();
+    doors.agent.stop();
+    let probe = [
+        "agent",
+        "--check-health",
+        "--socket",
+        socket.to_str().expect("UTF-8"),
+    ];
+    let line = live.run(&probe).complaint(1);
+    assert!(line.contains("no agent answers at"), "{line}");
+    let line = live
+        .run(&["agent", "--check-health", "--socket", "none"])
+        .complaint(1);
+    assert!(line.contains("without a socket"), "{line}");
+}
+
 /// Sits at a port as a user, and answers whatever it is asked, for as long as the test runs.
 fn squat(uid: u32) -> String {
     // The thread's alone: a socket belongs to whom its maker passes for among files.
