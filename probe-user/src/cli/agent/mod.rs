@@ -24,8 +24,8 @@ use tokio::sync::watch;
 
 use super::args::{AgentArgs, Global};
 use super::client::{Client, Target};
-use super::{bpf_only, interrupted, log, runtime};
-use crate::config::Config;
+use super::{Interrupts, bpf_only, log, runtime};
+use crate::config::{Config, NO_SOCKET};
 use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
 use crate::export::doors::Doors;
 use crate::export::engine::{Engine, Settings};
@@ -108,10 +108,10 @@ async fn live(
     );
     tasks.add("the watchdog", manager::watchdog(shared.clone()));
     manager::ready();
-    let mut end = std::pin::pin!(interrupted());
+    let mut interrupts = Interrupts::catch()?;
     loop {
         tokio::select! {
-            outcome = &mut end => break outcome?,
+            () = interrupts.arrived() => break,
             _ = hangups.recv() => reload(args, config, &shared, &changeable).await,
             why = tasks.first_end(&mut ended) => anyhow::bail!("the agent cannot go on: {why} (please report it)"),
         }
