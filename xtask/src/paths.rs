@@ -39,6 +39,10 @@ impl Paths {
             .filter_map(|(path, name)| Some((fs::canonicalize(path).ok()?, name.clone())))
             .collect();
         paths.extend(resolved);
+        Self::ordered(paths)
+    }
+
+    fn ordered(mut paths: Vec<(PathBuf, String)>) -> Self {
         paths.sort();
         paths.dedup();
         paths.retain(|(path, name)| path != Path::new(name) && path.parent().is_some());
@@ -127,4 +131,61 @@ fn first_lines(text: &str) -> String {
     lines.dedup();
     lines.truncate(10);
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths() -> Paths {
+        Paths::ordered(vec![
+            ("/a b".into(), "/procprobe".into()),
+            ("/a b/target".into(), "/build".into()),
+            ("/cargo".into(), "/cargo".into()),
+        ])
+    }
+
+    #[test]
+    fn what_lies_deeper_is_renamed_first() {
+        let text = "/a b/target/x /a b/src/y /cargo/z";
+        assert_eq!(paths().renamed(text), "/build/x /procprobe/src/y /cargo/z");
+        let mut cargo = Command::new("cargo");
+        paths().rename(&mut cargo, "t", &["-C", "x"]);
+        let flags: Vec<_> = cargo.get_args().collect();
+        assert_eq!(
+            flags[1],
+            "target.t.rustflags=[\"-C\", \"x\", \"--remap-path-prefix=/a b=/procprobe\", \
+             \"--remap-path-prefix=/a b/target=/build\"]"
+        );
+    }
+
+    #[test]
+    fn a_path_in_what_is_handed_out_is_found() {
+        let scratch = std::env::temp_dir().join(format!("xtask-paths-{}", std::process::id()));
+        let (sources, made, work) = (
+            scratch.join("sources"),
+            scratch.join("made"),
+            scratch.join("work"),
+        );
+        for directory in [&sources, &made, &work] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        for child in 0..6 {
+            fs::write(sources.join(format!("{child}.rs")), "").unwrap();
+        }
+        let paths = Paths::ordered(vec![(sources.clone(), "/procprobe".into())]);
+        fs::write(made.join("binary"), "\0/procprobe/1.rs\0").unwrap();
+        assert!(paths.are_in_none_below(&made, &work).is_ok());
+        fs::write(
+            made.join("other"),
+            format!("\0text{}/5.rs:7\0", sources.display()),
+        )
+        .unwrap();
+        let found = paths.are_in_none_below(&made, &work).unwrap_err().to_string();
+        assert!(
+            found.contains("other") && found.contains("sources/5.rs"),
+            "{found}"
+        );
+        fs::remove_dir_all(&scratch).unwrap();
+    }
 }

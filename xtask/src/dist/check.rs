@@ -39,7 +39,7 @@ const KUBERNETES: &str = "1.31";
 const BROKEN: [(&str, &str); 3] = [
     ("hostPID: true", "hostPIDs: true"),
     ("policyTypes: [", "policyTypez: ["),
-    ("check-health\"]", "check-health\"]\n                port: 1"),
+    ("check-health\"]", "check-health\"]\n              port: 1"),
 ];
 /// `systemd-analyze security` calls this and less "ok".
 const EXPOSURE: u32 = 25;
