@@ -8,13 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use super::child::Child;
 use super::file::Checked;
 use super::protocol::{Answer, FileKey, FromAgent, FromNamer, LARGEST, Question, receive, send};
 use super::spoilers::Spoilers;
@@ -224,24 +225,18 @@ impl Namer {
             return;
         };
         drop(socket);
-        let Some(mut child) = child else { return };
-        let _ = child.kill();
-        let until = Instant::now() + LAST_WORDS;
-        while Instant::now() < until {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        let Some(child) = child else { return };
+        child.kill();
+        if !child.ends_within(LAST_WORDS) {
+            self.abandoned.push(child);
         }
-        self.abandoned.push(child);
     }
 
-    /// Reaps those that have ended.
+    /// Forgets those that have ended.
     fn sweep(&mut self) {
-        self.abandoned
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        let child = self.running.as_mut().and_then(|running| running.child.as_mut());
-        if child.is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+        self.abandoned.retain(|child| !child.has_ended());
+        let child = self.running.as_ref().and_then(|running| running.child.as_ref());
+        if child.is_some_and(Child::has_ended) {
             self.running = None;
         }
     }
@@ -273,7 +268,8 @@ fn launch(program: &Program) -> io::Result<Running> {
             });
         }
     };
-    let child = Command::new(path)
+    let mut command = Command::new(path);
+    command
         .arg0("procprobe")
         .arg(super::ARGUMENT)
         .env_clear()
@@ -281,8 +277,10 @@ fn launch(program: &Program) -> io::Result<Running> {
         .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(Stdio::null());
+    let child = Child::spawn(&mut command)?;
+    // It has its end of the socket as standard input; ours has to be the only other one.
+    drop(command);
     Ok(Running {
         child: Some(child),
         socket: ours,

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`protocol`] | what the two say to each other | both |
 //! | [`client`] | starts it, asks it, ends it | agent |
+//! | [`child`] | a child that is reaped as soon as it ends | agent |
 //! | [`spoilers`] | files that it is not given again for a while | agent |
 //! | [`file`] | opens the file that a process has mapped, and no other | agent |
 //! | [`server`] | answers | namer |
@@ -18,6 +19,7 @@
 //! | [`walk`] | unwinds | namer |
 
 mod bounded;
+mod child;
 pub mod client;
 mod elf;
 pub mod file;
