@@ -306,25 +306,19 @@ fn a_probe_asks_through_the_socket_and_knows_no_password() {
     std::os::unix::fs::symlink(&file, &web).expect("a link");
     let doors = Doors::open(&live, &["--web-config", web.to_str().expect("UTF-8")]);
     assert_eq!(doors.status("/healthz", ""), "401");
-    let probe = ["agent", "--check-health", "--socket", doors.socket()];
-    let outcome = live.run(&probe);
+    let ask = |socket: &str| live.run(&["agent", "--check-health", "--socket", socket]);
+    let outcome = ask(doors.socket());
     assert!(
         outcome.status.success() && outcome.stdout == "ok\n",
         "{outcome:?}"
     );
     let socket = doors.socket.clone();
     doors.agent.stop();
-    let probe = [
-        "agent",
-        "--check-health",
-        "--socket",
-        socket.to_str().expect("UTF-8"),
-    ];
-    let line = live.run(&probe).complaint(1);
+    let outcome = ask(socket.to_str().expect("UTF-8"));
+    let line = outcome.complaint(1);
     assert!(line.contains("no agent answers at"), "{line}");
-    let line = live
-        .run(&["agent", "--check-health", "--socket", "none"])
-        .complaint(1);
+    let outcome = ask("none");
+    let line = outcome.complaint(1);
     assert!(line.contains("without a socket"), "{line}");
 }
 
