@@ -1,6 +1,6 @@
 //! `cargo xtask lint`: formatting, clippy for the host and for the eBPF target, licences and advisories.
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -73,41 +73,25 @@ fn deny(workspace: &Workspace) -> Result<()> {
     advisories(workspace)
 }
 
-/// Names a git repository to read advisories from, for who has a copy of `RustSec`'s and no way to theirs.
-const DATABASE: &str = "PROCPROBE_ADVISORY_DB";
-
 /// Known holes of what `Cargo.lock` names. Where the database cannot be had, that is said, and no failure: without that
 /// network one can still build, and check everything else.
 pub fn advisories(workspace: &Workspace) -> Result<()> {
     setup::deny()?;
     say("advisories: fetching the database");
-    let config = deny_config(workspace)?;
-    let deny = || {
-        let mut cargo = workspace.cargo();
-        cargo.args(["deny", "--config"]).arg(&config);
-        cargo
-    };
-    if let Err(error) = process::run_within(deny().args(["fetch", "db"]), FETCH) {
+    let mut fetch = workspace.cargo();
+    if let Err(error) = process::run_within(fetch.args(["deny", "fetch", "db"]), FETCH) {
         say(&format!(
-            "ADVISORIES WERE NOT CHECKED: the database could not be fetched ({error:#}); {DATABASE}=URL names a copy"
+            "ADVISORIES WERE NOT CHECKED: the database could not be fetched: {error:#} (where there is a copy: \
+             git config --global url.COPY.insteadOf {DATABASE})"
         ));
         return Ok(());
     }
-    process::run(deny().args(["check", "--hide-inclusion-graph", "advisories"])).context("cargo deny")?;
+    let mut check = workspace.cargo();
+    check.args(["deny", "check", "--hide-inclusion-graph", "advisories"]);
+    process::run(&mut check).context("cargo deny")?;
     say("advisories: none against what is used");
     Ok(())
 }
 
-/// The repository's configuration, with the database that the environment names.
-fn deny_config(workspace: &Workspace) -> Result<PathBuf> {
-    let ours = workspace.root.join("deny.toml");
-    let Ok(url) = env::var(DATABASE) else {
-        return Ok(ours);
-    };
-    let text = fs::read_to_string(&ours).with_context(|| format!("reading {}", ours.display()))?;
-    let named = format!("[advisories]\ndb-urls = [{url:?}]\n");
-    let text = text.replacen("[advisories]\n", &named, 1);
-    let theirs = workspace.target.join("deny.toml");
-    fs::write(&theirs, text).with_context(|| format!("writing {}", theirs.display()))?;
-    Ok(theirs)
-}
+/// Where cargo-deny has it from.
+const DATABASE: &str = "https://github.com/RustSec/advisory-db";
