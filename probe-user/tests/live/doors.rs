@@ -193,6 +193,14 @@ fn a_page_that_had_its_own_name_lead_here_reads_nothing() {
             "{ours}"
         );
     }
+    // Of other origins' pages browsers keep even what those may not read.
+    let (head, _) = doors.ask("/metrics", "host: localhost\r\n");
+    for header in [
+        "x-content-type-options: nosniff",
+        "cross-origin-resource-policy: same-origin",
+    ] {
+        assert!(head.contains(header), "{head}");
+    }
     fs::write(&config, "").expect("writing a configuration");
     doors.agent.running.signal(libc::SIGHUP);
     eventually("the name to be foreign", || {
