@@ -56,7 +56,7 @@ pub fn write(
     dependencies.retain(|one| one["ref"].as_str().is_some_and(|it| known.contains(it)));
     for one in dependencies {
         let is_root = one["ref"] == root;
-        if let Some(on) = one["dependsOn"].as_array_mut() {
+        if let Some(on) = one.get_mut("dependsOn").and_then(Value::as_array_mut) {
             on.retain(|it| it.as_str().is_some_and(|it| known.contains(it)));
             if is_root {
                 on.extend(refs.iter().cloned());

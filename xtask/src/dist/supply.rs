@@ -117,13 +117,13 @@ fn witnesses(binary: &Path) -> Result<HashSet<String>> {
         "-a",
         "-o",
         "-E",
-        "/cargo/registry/src/[^/]+/[A-Za-z0-9_-]+-[0-9]+[.][^/]*/",
+        "/cargo/registry/src/[^/]+/[A-Za-z0-9_-]+-[0-9]+[.][0-9A-Za-z.+-]+",
     ])
     .arg(binary)
     .env("LC_ALL", "C");
     let found = process::output(&mut grep).context("looking for crates in the binary")?;
     let split = |line: &str| {
-        let directory = line.trim_end_matches('/').rsplit('/').next()?;
+        let directory = line.rsplit('/').next()?;
         // The version is behind the last dash that a number and a dot follow.
         let at = directory.match_indices('-').map(|(at, _)| at).find(|&at| {
             let number = directory[at + 1..].split('.').next().unwrap_or_default();
