@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     environment,
+    paths::Paths,
     process::{self, say},
     setup,
     toolchain::Toolchain,
@@ -41,13 +42,25 @@ pub fn bpf_cargo(workspace: &Workspace, toolchain: &Toolchain, program: &str) ->
     cargo
 }
 
-/// What the eBPF target needs after the subcommand.
-pub const BPF_ARGUMENTS: [&str; 11] = [
+/// What the eBPF target needs after the subcommand. Its object goes into everybody's binary, so it never names this
+/// machine's paths.
+pub fn bpf_arguments<'a>(
+    cargo: &'a mut Command,
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+) -> &'a mut Command {
+    cargo.args(BPF_ARGUMENTS);
+    Paths::of(workspace, toolchain).rename(cargo, BPF_TRIPLE, &[])
+}
+
+const BPF_TRIPLE: &str = "bpfel-unknown-none";
+
+const BPF_ARGUMENTS: [&str; 11] = [
     "--release",
     "-Z",
     "build-std=core",
     "--target",
-    "bpfel-unknown-none",
+    BPF_TRIPLE,
     "-p",
     "probe-ebpf",
     "--bin",
@@ -59,7 +72,7 @@ pub const BPF_ARGUMENTS: [&str; 11] = [
 /// The eBPF object alone.
 pub fn object(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     let mut cargo = bpf_cargo(workspace, toolchain, "cargo");
-    cargo.arg("build").args(BPF_ARGUMENTS);
+    bpf_arguments(cargo.arg("build"), workspace, toolchain);
     process::run_on_stderr(&mut cargo).context("building the eBPF object")?;
     let object = workspace.bpf_object();
     ensure!(
@@ -79,7 +92,8 @@ pub fn statically(workspace: &Workspace, profile: &str, programs: &[(&str, &str)
         cfg!(target_arch = "x86_64"),
         "static programs are built for x86-64, and so has to be this host"
     );
-    object(workspace, &setup::toolchain()?)?;
+    let toolchain = setup::toolchain()?;
+    object(workspace, &toolchain)?;
     let mut cargo = workspace.cargo();
     cargo.args([
         "build",
@@ -92,10 +106,9 @@ pub fn statically(workspace: &Workspace, profile: &str, programs: &[(&str, &str)
     for (package, binary) in programs {
         cargo.args(["-p", package, "--bin", binary]);
     }
-    cargo.env(OBJECT_ENV, workspace.bpf_object()).env(
-        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-        "-C target-feature=+crt-static",
-    );
+    let flags = ["-C", "target-feature=+crt-static"];
+    Paths::of(workspace, &toolchain).rename(&mut cargo, STATIC_TRIPLE, &flags);
+    cargo.env(OBJECT_ENV, workspace.bpf_object());
     process::run_on_stderr(&mut cargo).context("building static programs")?;
     Ok(workspace.target.join(STATIC_TRIPLE).join(profile))
 }

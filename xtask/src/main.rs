@@ -12,6 +12,7 @@ mod dist;
 mod environment;
 mod lint;
 mod packages;
+mod paths;
 mod process;
 mod programs;
 mod record;

@@ -3,7 +3,7 @@
 //! It only looks at files first, so that it costs nothing when all is there: `run` and `test` call it every time. What
 //! it installs, it names. Order: what is there already, then apt where it works, then rustup.
 
-use std::{ops::RangeInclusive, path::PathBuf, process::Command, time::Duration};
+use std::{env, ops::RangeInclusive, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -12,11 +12,12 @@ use crate::{
     environment,
     packages::{self, Apt, Need},
     process::{self, say},
-    toolchain::{Compiler, Toolchain, at_least},
+    toolchain::{Compiler, Toolchain, at_least, cargo_home},
     workspace::{Workspace, cargo_program},
 };
 
 const BPF_LINKER: &str = "0.13.0";
+const CARGO_CYCLONEDX: &str = "0.5.9";
 /// The LLVM versions that this bpf-linker can be built against.
 const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
 
@@ -48,6 +49,9 @@ const TEST_NEEDS: [Need; 16] = [
 
 /// For programs of 32 bits, where the machine runs them.
 const MULTILIB: Need = Need::file("gcc-multilib", "/usr/include/asm");
+
+/// What only their long version starts: a browser.
+const FULL_TEST_NEEDS: [Need; 1] = [Need::program("chromium", "chromium")];
 
 /// Grafana's published types, and the compiler that holds our dashboards against them.
 const GRAFANA_TYPES: [(&str, &str); 2] = [("@grafana/schema", "13.2.3"), ("typescript", "5.9.3")];
@@ -106,6 +110,9 @@ pub fn tests(workspace: &Workspace) -> Result<()> {
     if cfg!(target_arch = "x86_64") {
         packages::ensure(&[MULTILIB])?;
     }
+    if env::var_os("PROCPROBE_FULL").is_some_and(|value| value != "0") {
+        packages::ensure(&FULL_TEST_NEEDS)?;
+    }
     prometheus(workspace)?;
     grafana(workspace)
 }
@@ -123,7 +130,26 @@ pub fn lint(toolchain: &Toolchain) -> Result<()> {
         let web = apt.has(&["rust-web-clippy"])?;
         apt.install(&[if web { "rust-web-clippy" } else { "rust-clippy" }])?;
     }
-    if packages::find_program("cargo-deny").is_none() {
+    deny()
+}
+
+/// What `dist` needs to list what the binary is made of.
+pub fn sbom() -> Result<()> {
+    if !is_installed("cargo-cyclonedx") {
+        say(&format!(
+            "installing cargo-cyclonedx {CARGO_CYCLONEDX} (cargo; takes some minutes)"
+        ));
+        cargo_install(
+            &["cargo-cyclonedx", "--version", CARGO_CYCLONEDX, "--locked"],
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+/// What reads advisories, licences and sources.
+pub fn deny() -> Result<()> {
+    if !is_installed("cargo-deny") {
         say("installing cargo-deny (cargo; takes some minutes)");
         cargo_install(&["cargo-deny", "--locked"], None)?;
     }
@@ -262,6 +288,12 @@ fn install_linker(apt: Option<&Apt>, compilers: &[Compiler]) -> Result<()> {
         "no llvm-dev package between {wanted} and {}: install bpf-linker {BPF_LINKER} by hand",
         LINKER_LLVMS.end()
     )
+}
+
+/// Whether cargo finds a subcommand: on the path, or where it installs them.
+fn is_installed(subcommand: &str) -> bool {
+    packages::find_program(subcommand).is_some()
+        || cargo_home().is_some_and(|home| home.join("bin").join(subcommand).exists())
 }
 
 /// `cargo install` by the host's cargo, untouched by this workspace's configuration.

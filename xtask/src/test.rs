@@ -16,9 +16,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    accuracy, build, environment,
+    accuracy, build,
     process::{self, say},
-    setup, vm,
+    setup,
+    toolchain::host_rustc,
+    vm,
     workspace::Workspace,
 };
 
@@ -153,15 +155,10 @@ fn sudo_runner(path: &OsStr) -> OsString {
 
 /// The variable that names the program under which cargo starts test binaries.
 fn runner_variable(workspace: &Workspace) -> Result<String> {
-    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    let version = process::output(environment::scrub(rustc.arg("-vV")).current_dir(&workspace.root))?;
-    let triple = version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .context("`rustc -vV` names no host")?;
+    let triple = host_rustc(workspace, "host")?;
     Ok(format!(
         "CARGO_TARGET_{}_RUNNER",
-        triple.trim().replace('-', "_").to_uppercase()
+        triple.replace('-', "_").to_uppercase()
     ))
 }
 

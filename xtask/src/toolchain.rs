@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{environment, process};
+use crate::{environment, process, workspace::Workspace};
 
 /// A rustc and cargo that come with the source of `core`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,14 +65,19 @@ impl Compiler {
     }
 
     fn probe(bin: &Path) -> Result<Option<Self>> {
-        let source = bin.join("../lib/rustlib/src/rust/library/core/Cargo.toml");
         let rustc = bin.join("rustc");
-        if !(rustc.exists() && bin.join("cargo").exists() && source.exists()) {
+        let has_source = library(bin).is_some_and(|it| it.join("library/core/Cargo.toml").exists());
+        if !(rustc.exists() && bin.join("cargo").exists() && has_source) {
             return Ok(None);
         }
         let version = process::output(environment::scrub_all(Command::new(&rustc).arg("-vV")))
             .with_context(|| format!("asking {} for its version", rustc.display()))?;
         Ok(Self::parse(bin, &version).filter(Self::is_new_enough))
+    }
+
+    /// Where the source of its library is.
+    pub fn library(&self) -> Option<PathBuf> {
+        library(&self.bin)
     }
 
     fn parse(bin: &Path, version: &str) -> Option<Self> {
@@ -115,6 +120,17 @@ impl Linker {
     }
 }
 
+/// A line of what the host's compiler says about itself (`rustc -vV`), such as its `host` or `release`.
+pub fn host_rustc(workspace: &Workspace, field: &str) -> Result<String> {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let said = process::output(environment::scrub(rustc.arg("-vV")).current_dir(&workspace.root))?;
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let found = line.with_context(|| format!("`rustc -vV` names no {field}"))?;
+    Ok(found.trim().to_owned())
+}
+
 /// Whether a version such as `1.96.0` or `1.98.0-nightly` or `1.96.0+dfsg1` reaches `wanted`.
 pub fn at_least(version: &str, wanted: &str) -> bool {
     let numbers = |text: &str| -> Vec<u32> {
@@ -126,17 +142,26 @@ pub fn at_least(version: &str, wanted: &str) -> bool {
     numbers(version) >= numbers(wanted)
 }
 
-fn cargo_home() -> Option<PathBuf> {
+fn library(bin: &Path) -> Option<PathBuf> {
+    Some(bin.parent()?.join("lib/rustlib/src/rust"))
+}
+
+/// Cargo's own directory, with the sources of everybody's crates.
+pub fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(env::home_dir()?.join(".cargo")))
 }
 
-fn rustup_bins() -> Vec<PathBuf> {
-    let home = env::var_os("RUSTUP_HOME")
+/// Rustup's, with its toolchains.
+pub fn rustup_home() -> Option<PathBuf> {
+    env::var_os("RUSTUP_HOME")
         .map(PathBuf::from)
-        .or_else(|| Some(env::home_dir()?.join(".rustup")));
-    let entries = home.and_then(|home| fs::read_dir(home.join("toolchains")).ok());
+        .or_else(|| Some(env::home_dir()?.join(".rustup")))
+}
+
+fn rustup_bins() -> Vec<PathBuf> {
+    let entries = rustup_home().and_then(|home| fs::read_dir(home.join("toolchains")).ok());
     let mut names: Vec<_> = entries
         .into_iter()
         .flatten()

@@ -151,22 +151,27 @@ impl Client {
     /// # Errors
     /// If there is no agent, if it is not to be believed, if it refuses, or says something else.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Answer<T>> {
-        let (target, status, body) = runtime()?.block_on(self.ask(path))?;
-        if status != 200 {
-            let said = String::from_utf8_lossy(&body);
-            let first: String = said
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .chars()
-                .take(300)
-                .collect();
-            anyhow::bail!(
-                "the agent at {target} says: {} (status {status})",
-                escape(first.trim().as_bytes())
-            );
-        }
+        let (target, body) = self.body(path)?;
         answer(&body).with_context(|| format!("{target} does not answer as an agent does"))
+    }
+
+    /// The first line at a path that answers in text.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn text(&self, path: &str) -> anyhow::Result<String> {
+        let (_, body) = self.body(path)?;
+        Ok(first_line(&body))
+    }
+
+    fn body(&self, path: &str) -> anyhow::Result<(Target, Bytes)> {
+        let (target, status, body) = runtime()?.block_on(self.ask(path))?;
+        anyhow::ensure!(
+            status == 200,
+            "the agent at {target} says: {} (status {status})",
+            first_line(&body)
+        );
+        Ok((target, body))
     }
 
     /// Asks the first that is there.
@@ -263,6 +268,19 @@ impl Client {
             _ => builder.with_no_client_auth(),
         }))
     }
+}
+
+/// The beginning of a text, fit for a terminal.
+fn first_line(body: &[u8]) -> String {
+    let said = String::from_utf8_lossy(body);
+    let first: String = said
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect();
+    escape(first.trim().as_bytes())
 }
 
 /// The first address of a name.

@@ -112,6 +112,16 @@ struct Gate {
     timeout: Duration,
 }
 
+/// Pages of other origins can have a browser fetch anything, though not read it. With these it does not even hand the answer
+/// to the page's process, nor try it as a script.
+const FOR_BROWSERS: [(HeaderName, &str); 2] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
+
 /// Connections that requests of the API leave to scrapes and health checks.
 const RESERVED: usize = 4;
 
@@ -153,6 +163,9 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         }
     };
     if way != Some(Way::Socket) {
+        response
+            .headers_mut()
+            .extend(FOR_BROWSERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
         response.headers_mut().extend(web.headers.clone());
     }
     response

@@ -193,6 +193,14 @@ fn a_page_that_had_its_own_name_lead_here_reads_nothing() {
             "{ours}"
         );
     }
+    // Of other origins' pages browsers keep even what those may not read.
+    let (head, _) = doors.ask("/metrics", "host: localhost\r\n");
+    for header in [
+        "x-content-type-options: nosniff",
+        "cross-origin-resource-policy: same-origin",
+    ] {
+        assert!(head.contains(header), "{head}");
+    }
     fs::write(&config, "").expect("writing a configuration");
     doors.agent.running.signal(libc::SIGHUP);
     eventually("the name to be foreign", || {
@@ -289,6 +297,37 @@ fn the_socket_is_for_root_and_its_group_whatever_its_mode() {
     doors.agent.stop();
     assert!(!socket.exists(), "removed at the end");
     drop(doors.directory);
+}
+
+#[test]
+fn a_probe_asks_through_the_socket_and_knows_no_password() {
+    let Some(live) = Live::begin("a probe") else {
+        return;
+    };
+    // As Kubernetes mounts a secret: what is named is a link, to a file of root's alone.
+    let secret = tempfile::tempdir().expect("a temporary directory");
+    let file = secret.path().join("..data");
+    let hash = "$2b$04$Zs11kyvZuhCXQ7WA9xlfKu3/Ta83VU36M976H6W2XodoTD4RlySEu";
+    fs::write(&file, format!("basic_auth_users:\n  prometheus: {hash}\n")).expect("writing it");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).expect("closing it");
+    let web = secret.path().join("web.yml");
+    std::os::unix::fs::symlink(&file, &web).expect("a link");
+    let doors = Doors::open(&live, &["--web-config", web.to_str().expect("UTF-8")]);
+    assert_eq!(doors.status("/healthz", ""), "401");
+    let ask = |socket: &str| live.run(&["agent", "--check-health", "--socket", socket]);
+    let outcome = ask(doors.socket());
+    assert!(
+        outcome.status.success() && outcome.stdout == "ok\n",
+        "{outcome:?}"
+    );
+    let socket = doors.socket.clone();
+    doors.agent.stop();
+    let outcome = ask(socket.to_str().expect("UTF-8"));
+    let line = outcome.complaint(1);
+    assert!(line.contains("no agent answers at"), "{line}");
+    let outcome = ask("none");
+    let line = outcome.complaint(1);
+    assert!(line.contains("without a socket"), "{line}");
 }
 
 /// Sits at a port as a user, and answers whatever it is asked, for as long as the test runs.

@@ -13,6 +13,7 @@
 )]
 
 mod attribution;
+mod browser;
 mod cgroups;
 mod churn;
 mod clocks;

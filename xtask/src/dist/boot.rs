@@ -24,6 +24,8 @@ get /metrics | grep -E '^procprobe_(build_info|context_switches_total.*unit="pro
 get /api/v1/tree | grep -o '"source":"bpf","complete":true'
 stat -c 'socket: %A %U %G' /run/procprobe/api.sock
 echo "held by: $(systemctl show procprobe.socket -P SubState)"
+procprobe agent --check-health; echo "health: $?"
+systemctl show procprobe -p LimitCORE
 systemctl reload procprobe; echo "reload: $?"
 get /readyz | tail -n 1
 systemctl show procprobe -p NRestarts
@@ -36,7 +38,7 @@ systemctl poweroff
 const UNIT: &str = "[Service]\nExecStart=/check.sh\n";
 /// What has to be in its output. The capabilities are `CAP_SYS_PTRACE` and
 /// `CAP_DAC_READ_SEARCH` (which every container has), the filter one of system calls.
-const EXPECTED: [&str; 13] = [
+const EXPECTED: [&str; 15] = [
     "start: 0\n",
     "CapPrm:\t0000000000080004\n",
     "CapEff:\t0000000000080004\n",
@@ -46,6 +48,8 @@ const EXPECTED: [&str; 13] = [
     "\"source\":\"bpf\",\"complete\":true",
     "socket: srw-rw---- root procprobe\n",
     "held by: running\n",
+    "ok\nhealth: 0\n",
+    "LimitCORE=0\n",
     "reload: 0\nready\n",
     "NRestarts=0\n",
     "stop: 0\nResult=success\n",

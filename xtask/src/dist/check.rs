@@ -8,11 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Dist, VERSION, boot, clear};
+use super::{Dist, VERSION, boot, clear, supply};
 use crate::{
     packages::{self, Need},
     process::{self, say},
+    toolchain::Toolchain,
     vm,
+    workspace::Workspace,
 };
 
 const NEEDS: [Need; 7] = [
@@ -26,19 +28,30 @@ const NEEDS: [Need; 7] = [
 ];
 /// The Debian it is installed on: the oldest one that has an eBPF-ready kernel and is looked after.
 const SUITE: &str = "bookworm";
-/// What says whether a manifest is one of Kubernetes's, and of which version (with `appArmorProfile`).
-const VALIDATOR: &str = "kubernetes-validate==1.31.0";
+/// What says whether a manifest is one of Kubernetes's, and of which version (with `appArmorProfile`), and whether a
+/// bill of materials is one of `CycloneDX`'s.
+const VALIDATORS: [&str; 2] = [
+    "kubernetes-validate==1.31.0",
+    "cyclonedx-python-lib[json-validation]==11.12.0",
+];
 const KUBERNETES: &str = "1.31";
+/// Changes that no schema should let pass.
+const BROKEN: [(&str, &str); 3] = [
+    ("hostPID: true", "hostPIDs: true"),
+    ("policyTypes: [", "policyTypez: ["),
+    ("check-health\"]", "check-health\"]\n              port: 1"),
+];
 /// `systemd-analyze security` calls this and less "ok".
-const EXPOSURE: u32 = 25;
+const EXPOSURE: u32 = 20;
 
 /// Everything, in the order of how long it takes. The first complaint ends it.
-pub fn run(dist: &Dist) -> Result<()> {
+pub fn run(workspace: &Workspace, toolchain: &Toolchain, dist: &Dist) -> Result<()> {
     packages::ensure(&NEEDS)?;
+    supply::check(workspace, toolchain, dist)?;
     manuals(&dist.directory.join("man"))?;
     completions(&dist.directory.join("completions"))?;
     stands_alone(dist)?;
-    manifest(dist)?;
+    manifests(dist)?;
     let root = clean_root(&dist.work)?;
     installed(dist, &Chroot { root })?;
     say("all checks passed");
@@ -100,36 +113,52 @@ fn stands_alone(dist: &Dist) -> Result<()> {
     Ok(())
 }
 
-/// The manifest against Kubernetes's own schema, without a cluster.
-fn manifest(dist: &Dist) -> Result<()> {
-    let venv = dist.work.join("venv");
-    let validate = venv.join("bin/kubernetes-validate");
-    if !validate.exists() {
-        process::run_quietly(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        let mut pip = Command::new(venv.join("bin/pip"));
-        process::run_quietly(pip.args(["install", "--quiet", "--disable-pip-version-check", VALIDATOR]))
-            .context("installing the validator")?;
-    }
+/// The manifests against Kubernetes's own schema, without a cluster.
+fn manifests(dist: &Dist) -> Result<()> {
+    let validate = dist.venv()?.join("bin/kubernetes-validate");
+    let accepted = |file: &Path| {
+        let mut command = Command::new(&validate);
+        command.args(["--strict", "-k", KUBERNETES]).arg(file);
+        let output = command.output().context("starting the validator")?;
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok::<_, anyhow::Error>((output.status.success(), said))
+    };
     let file = dist.directory.join("daemonset.yaml");
-    let mut command = Command::new(&validate);
-    command.args(["--strict", "-k", KUBERNETES]).arg(&file);
-    process::run_quietly(&mut command).context("validating daemonset.yaml")?;
-    // A validator that lets everything pass is none.
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let broken = dist.work.join("broken.yaml");
-    fs::write(&broken, text.replace("hostPID: true", "hostPIDs: true"))
-        .with_context(|| format!("writing {}", broken.display()))?;
-    let mut command = Command::new(&validate);
-    command.args(["--strict", "-k", KUBERNETES]).arg(&broken);
-    let output = command.output().context("starting the validator")?;
-    ensure!(
-        !output.status.success(),
-        "the validator took hostPIDs for a field"
-    );
+    let (is_right, said) = accepted(&file)?;
+    ensure!(is_right, "daemonset.yaml: {}", said.trim());
+    // A validator that lets everything pass is none.
+    for (right, wrong) in BROKEN {
+        ensure!(text.contains(right), "daemonset.yaml has no {right:?} any more");
+        let broken = dist.work.join("broken.yaml");
+        fs::write(&broken, text.replace(right, wrong))
+            .with_context(|| format!("writing {}", broken.display()))?;
+        ensure!(!accepted(&broken)?.0, "the validator took {wrong:?}");
+    }
     say(&format!(
         "check: daemonset.yaml follows the schema of Kubernetes {KUBERNETES}"
     ));
     Ok(())
+}
+
+impl Dist {
+    /// A Python with the validators. Fetched once.
+    pub fn venv(&self) -> Result<PathBuf> {
+        let venv = self.work.join("venv");
+        let stamp = venv.join("validators");
+        let wanted = VALIDATORS.join("\n");
+        if fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
+            return Ok(venv);
+        }
+        process::run_quietly(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(VALIDATORS);
+        process::run_quietly(&mut pip).context("installing the validators")?;
+        fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
+        Ok(venv)
+    }
 }
 
 /// A minimal Debian with systemd and nothing of ours. Fetched once, then copied.

@@ -9,22 +9,24 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{VERSION, clear, copy, epoch};
+use super::{VERSION, clear, copy, epoch, sbom};
 use crate::{process, workspace::Workspace};
 
 const ARCHITECTURE: &str = "amd64";
 /// Where the archive's files go.
-const PLACES: [(&str, &str); 13] = [
+const PLACES: [(&str, &str); 15] = [
     ("procprobe", "usr/bin/procprobe"),
     ("procprobe.service", "usr/lib/systemd/system/procprobe.service"),
     ("procprobe.socket", "usr/lib/systemd/system/procprobe.socket"),
     ("procprobe.toml", "etc/procprobe/procprobe.toml"),
     ("web.yml", "usr/share/doc/procprobe/examples/web.yml"),
     ("README.md", "usr/share/doc/procprobe/README.md"),
+    ("SECURITY.md", "usr/share/doc/procprobe/SECURITY.md"),
     ("CHANGELOG.md", "usr/share/doc/procprobe/changelog"),
     ("LICENSE-MIT", "usr/share/doc/procprobe/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/procprobe/LICENSE-APACHE"),
     ("THIRD-PARTY", "usr/share/doc/procprobe/THIRD-PARTY"),
+    (sbom::NAME, "usr/share/doc/procprobe/procprobe.cdx.json"),
     (
         "completions/procprobe.bash",
         "usr/share/bash-completion/completions/procprobe",

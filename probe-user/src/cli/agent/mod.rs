@@ -12,6 +12,7 @@ mod memory;
 mod setup;
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -23,9 +24,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::args::{AgentArgs, Global};
+use super::client::{Client, Target};
 use super::{Interrupts, bpf_only, log, runtime};
 use crate::aide::client as aide;
-use crate::config::Config;
+use crate::config::{Config, NO_SOCKET};
 use crate::confine;
 use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
 use crate::export::doors::Doors;
@@ -51,6 +53,9 @@ const OTHER_WORK: usize = 3;
 /// # Errors
 /// If a file is wrong, the address is taken, the programs cannot be loaded, or part of the agent ended.
 pub fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
+    if args.check_health {
+        return check_health(args);
+    }
     let (workers, planned) = Workers::plan();
     let setup = Setup::read(args, &workers)?;
     if args.check_config {
@@ -58,6 +63,18 @@ pub fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
     }
     memory::share_one_arena();
     runtime()?.block_on(live(global, args, setup, (workers, planned)))
+}
+
+/// Asks the agent that runs with the same configuration. Through its socket: who holds the port may be anybody, and
+/// a probe should know no password.
+fn check_health(args: &AgentArgs) -> anyhow::Result<()> {
+    let (config, _) = args.config()?;
+    anyhow::ensure!(
+        config.socket != Path::new(NO_SOCKET),
+        "without a socket there is nobody to ask (leave socket = \"{NO_SOCKET}\" out, or ask /healthz over TCP)"
+    );
+    let said = Client::new(&Target::Socket(config.socket), None)?.text("/healthz")?;
+    Ok(writeln!(std::io::stdout(), "{said}")?)
 }
 
 async fn live(

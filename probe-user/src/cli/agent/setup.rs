@@ -30,20 +30,8 @@ impl Setup {
     /// # Errors
     /// One line about the file that is wrong.
     pub fn read(args: &AgentArgs, workers: &Workers) -> anyhow::Result<Self> {
-        let mut files = Vec::new();
-        let default = Path::new(DEFAULT_PATH);
-        let path = args
-            .config
-            .as_deref()
-            .or_else(|| default.exists().then_some(default));
-        let mut config = match path {
-            Some(path) => {
-                files.push(path.to_owned());
-                Config::read(path)?
-            }
-            None => Config::default(),
-        };
-        args.override_in(&mut config);
+        let (config, file) = args.config()?;
+        let mut files: Vec<PathBuf> = file.into_iter().collect();
         let web = match &config.web_config {
             Some(path) => {
                 files.push(path.clone());
@@ -86,6 +74,21 @@ impl Setup {
 }
 
 impl AgentArgs {
+    /// The configuration, and the file that it is from.
+    ///
+    /// # Errors
+    /// One line about the file if it is wrong.
+    pub fn config(&self) -> anyhow::Result<(Config, Option<PathBuf>)> {
+        let default = Path::new(DEFAULT_PATH);
+        let path = self
+            .config
+            .as_deref()
+            .or_else(|| default.exists().then_some(default));
+        let mut config = path.map(Config::read).transpose()?.unwrap_or_default();
+        self.override_in(&mut config);
+        Ok((config, path.map(Path::to_owned)))
+    }
+
     /// Flags go before the file.
     fn override_in(&self, config: &mut Config) {
         fn set<T: Clone>(option: &mut T, flag: Option<&T>) {
