@@ -96,7 +96,6 @@ fn condition(
 const X32: u32 = 0x4000_0000;
 #[expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "the kernel compares 32 bits, and there are some hundred calls"
 )]
 const CLONE3: u32 = libc::SYS_clone3 as u32;
