@@ -108,6 +108,22 @@ impl EngineThread {
         self.pulse.began.elapsed().saturating_sub(last)
     }
 
+    /// One whose engine has been busy with something for so long.
+    ///
+    /// # Panics
+    /// If this host was started later than that.
+    #[cfg(test)]
+    pub fn stuck_for(time: Duration) -> Self {
+        let pulse = Pulse {
+            began: Instant::now().checked_sub(time).unwrap(),
+            last_ms: AtomicU64::new(0),
+        };
+        Self {
+            questions: channel().0,
+            pulse: Arc::new(pulse),
+        }
+    }
+
     fn send<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,

@@ -4,7 +4,6 @@
 //! a long snapshot delays nobody else's connection. How much of an answer is told is decided by the door it
 //! leaves through ([`Disclosure`]).
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use crate::model::ancestry::with_ancestry;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::window::By;
 use crate::model::{orphans, tree, zombies};
-use crate::source::describe::{Description, describe, describe_some};
+use crate::source::describe::{Descriptions, describe, describe_some};
 use crate::source::limits::pid_limit;
 use crate::source::symbols;
 use crate::view;
@@ -271,7 +270,7 @@ struct Looked {
 impl Looked {
     fn now(engine: &mut Engine) -> Result<Self, SnapshotError> {
         let (snapshot, losses) = engine.look()?;
-        let total = engine.losses()?;
+        let total = engine.total()?;
         Ok(Self {
             snapshot,
             losses,
@@ -284,9 +283,9 @@ async fn tree(State(shared): State<Shared>, Asked(query): Asked<TreeQuery>, leav
     let engine = shared.engine.clone();
     drawn(&shared, move || {
         let looked = engine.ask(Looked::now)??;
-        // Takes up to a second when a process is stuck: the engine should not wait for that.
+        // Takes a while when a process is stuck: the engine should not wait for that.
         let descriptions = describe(Path::new(PROC), &looked.snapshot);
-        let total = looked.total.clone();
+        let total = looked.total.and(&descriptions.losses);
         let answer = engine.ask(move |engine| tree_answer(engine, &looked, &descriptions, query))?;
         let Some(answer) = answer else {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
@@ -311,7 +310,7 @@ async fn tree(State(shared): State<Shared>, Asked(query): Asked<TreeQuery>, leav
 fn tree_answer(
     engine: &mut Engine,
     looked: &Looked,
-    descriptions: &HashMap<u32, Description>,
+    descriptions: &Descriptions,
     query: TreeQuery,
 ) -> Option<Answer<view::json::Tree>> {
     let snapshot = &looked.snapshot;
@@ -346,16 +345,17 @@ async fn zombies_report(
             let culprits: Vec<u32> = report.culprits.iter().map(|culprit| culprit.pid).collect();
             Ok::<_, SnapshotError>((looked, culprits))
         })??;
-        // Takes up to a second when a process is stuck: the engine should not wait for that.
+        // Takes a while when a process is stuck: the engine should not wait for that.
         let descriptions = describe_some(Path::new(PROC), &looked.snapshot, |pid| culprits.contains(&pid));
         let limit = pid_limit(Path::new(PROC));
-        let total = looked.total.clone();
+        let total = looked.total.and(&descriptions.losses);
         let answer = engine.ask(move |engine| {
             let Looked { snapshot, losses, .. } = &looked;
             let mut report = zombies::report(snapshot, Some(engine.lives()), limit);
             report.limit_units(|cgroup_id| engine.source.cgroups.pids(cgroup_id));
-            let payload = view::json::zombies(&report, &descriptions, &mut engine.source.cgroups);
-            Answer::new(snapshot, 0, losses, payload)
+            let payload =
+                view::json::zombies(snapshot, &report, &descriptions, &mut engine.source.cgroups);
+            Answer::new(snapshot, 0, &losses.and(&descriptions.losses), payload)
         })?;
         leaving.json(answer, &total)
     })
@@ -432,7 +432,7 @@ async fn states(
     over_window(shared, window, open, move |engine, id| {
         let (closed, total) = engine.ask(move |engine| {
             let closed = engine.close_window(id)?;
-            Ok::<_, SnapshotError>((closed, engine.losses()?))
+            Ok::<_, SnapshotError>((closed, engine.total()?))
         })??;
         let Some((report, snapshot, losses)) = closed else {
             anyhow::bail!("the window is gone")
@@ -460,7 +460,7 @@ async fn locks(State(shared): State<Shared>, Asked(query): Asked<LocksQuery>, le
     over_window(shared, window, open, move |engine, id| {
         let (closed, mut total) = engine.ask(move |engine| {
             let closed = engine.close_lock_window(id)?;
-            Ok::<_, SnapshotError>((closed, engine.losses()?))
+            Ok::<_, SnapshotError>((closed, engine.total()?))
         })??;
         let Some((mut report, snapshot, mut losses)) = closed else {
             anyhow::bail!("the window is gone")
@@ -502,6 +502,21 @@ async fn over_window(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_stuck_is_unhealthy_and_one_that_is_busy_is_not() {
+        let after = async |seconds| {
+            let engine = EngineThread::stuck_for(Duration::from_secs(seconds));
+            let shared = Shared::new(engine, Workers::start(1).unwrap(), Registry::new());
+            health(State(shared)).await
+        };
+        assert_eq!(after(55).await.status(), StatusCode::OK);
+        let answer = after(61).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.starts_with("the engine has not answered for 61 s"), "{body}");
+    }
 
     /// As axum has the words: a parameter may be called as the words are, too.
     #[test]

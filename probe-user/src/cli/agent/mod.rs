@@ -35,6 +35,7 @@ use crate::export::workers::{Planned, Workers};
 use crate::kernel::load::Options;
 use crate::kernel::{preflight, privileges};
 use crate::model::lives::Retention;
+use crate::source::reader;
 use background::Supervised;
 use setup::{Changeable, Setup};
 
@@ -168,6 +169,8 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     let mut engine = Engine::start(source, settings)?;
     // Before any other thread exists: capabilities belong to threads, and new ones inherit them.
     let kept = privileges::shed(|| engine.view().is_ok())?;
+    // Those that the first looks needed have what was given up.
+    reader::shared().renew();
     tracing::info!("attached; capabilities kept: {kept}");
     if let Some(limit) = preflight::limits() {
         tracing::warn!("{limit} (`procprobe doctor` lists what is needed)");

@@ -9,6 +9,8 @@
 //! | [`prometheus`] | a real Prometheus that scrapes the agent |
 //! | [`procfs`] | what the kernel itself says in /proc |
 //! | [`reachable`] | the binary where any user can run it |
+//! | [`unit`] | the unit as it is shipped, and its limits |
+//! | [`opened`] | which files the agent opened, against what SECURITY.md says |
 //! | [`random`] | numbers that can be had again |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
@@ -20,6 +22,7 @@ pub mod agent;
 pub mod exposition;
 pub mod json;
 pub mod locks;
+pub mod opened;
 pub mod probe;
 pub mod procfs;
 pub mod prometheus;
@@ -27,6 +30,7 @@ pub mod random;
 pub mod reachable;
 pub mod stream;
 pub mod tools;
+pub mod unit;
 pub mod wire;
 pub mod workload;
 

@@ -16,6 +16,7 @@ mod deadlocks;
 mod deaths;
 mod held;
 mod holders;
+mod hostile;
 mod idle;
 mod kin;
 mod limits;
@@ -103,6 +104,7 @@ fn main() {
         "headless-busy" => held::headless_and_busy(),
         "dying-init" => held::init_that_cannot_end(),
         "faulting" => held::faulting(),
+        "hostile" => hostile::scene(text(), &env::args().skip(3).collect::<Vec<_>>()),
         "sick" => sick::scene(text()),
         "sick-client" => sick::client(text(), &third()),
         "futex-doors" => odd::doors(),
