@@ -23,8 +23,8 @@ pub type FileId = (u64, u64);
 
 /// What `maps` has behind the path of a file that has no name any more.
 const DELETED: &str = " (deleted)";
-/// A lookup is repeated when something was renamed meanwhile.
-const ATTEMPTS: usize = 3;
+/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while a compiler runs, three were too few.
+const ATTEMPTS: usize = 20;
 
 /// A file that was checked, open for reading.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ fn look_up(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Refusal> {
     for _ in 0..ATTEMPTS {
         match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Ok(found) => return Ok(found),
-            Err(Errno::AGAIN) => {}
+            Err(Errno::AGAIN) => std::thread::yield_now(),
             Err(_) => return Err(Refusal::Unreachable),
         }
     }

@@ -35,6 +35,25 @@ pub fn scene(kind: &str, arguments: &[String]) {
     }
 }
 
+/// `struct prctl_mm_map` of `linux/prctl.h`.
+#[repr(C)]
+struct MemoryMap {
+    start_code: u64,
+    end_code: u64,
+    start_data: u64,
+    end_data: u64,
+    start_brk: u64,
+    brk: u64,
+    start_stack: u64,
+    arg_start: u64,
+    arg_end: u64,
+    env_start: u64,
+    env_end: u64,
+    auxv: *const u64,
+    auxv_size: u32,
+    exe_fd: u32,
+}
+
 /// "Arguments" of 64 GiB: where they lie is for the process to say, and takes no memory.
 fn endless_arguments() {
     const LENGTH: usize = 64 << 30;
@@ -57,7 +76,7 @@ fn endless_arguments() {
     let start = at.expose_provenance() as u64;
     // SAFETY: reads the end of the heap.
     let heap = unsafe { libc::sbrk(0) };
-    let map = libc::prctl_mm_map {
+    let map = MemoryMap {
         start_code: field(26),
         end_code: field(27),
         start_data: field(45),
@@ -69,7 +88,7 @@ fn endless_arguments() {
         arg_end: start + LENGTH as u64 - 1,
         env_start: field(50),
         env_end: field(51),
-        auxv: ptr::null_mut(),
+        auxv: ptr::null(),
         auxv_size: 0,
         exe_fd: u32::MAX,
     };
