@@ -130,7 +130,11 @@ impl EngineThread {
     ) -> Result<oneshot::Receiver<T>, NoAnswer> {
         let (answer, answered) = oneshot::channel();
         let question = move |engine: &mut Engine| {
-            let _ = answer.send(question(engine));
+            // Who hangs up while the question stands in line has no use for the answer: a client that asks and leaves would
+            // keep the engine busy for ever.
+            if !answer.is_closed() {
+                let _ = answer.send(question(engine));
+            }
         };
         self.questions.send(Box::new(question)).map_err(|_| NoAnswer)?;
         Ok(answered)

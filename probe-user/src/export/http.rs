@@ -490,8 +490,10 @@ async fn over_window(
     close: impl FnOnce(&EngineThread, u64) -> anyhow::Result<Response> + Send + 'static,
 ) -> Response {
     let engine = shared.engine.clone();
-    let guard = match engine.answer(open).await {
-        Ok(Ok(id)) => WindowGuard { engine, id },
+    // Made by the engine: whoever leaves while the answer is on its way leaves no window open.
+    let opened = move |of: &mut Engine| open(of).map(|id| WindowGuard { engine, id });
+    let guard = match shared.engine.answer(opened).await {
+        Ok(Ok(guard)) => guard,
         Ok(Err(error)) => return failed(&error.into()),
         Err(error) => return failed(&error.into()),
     };

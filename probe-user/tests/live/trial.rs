@@ -38,13 +38,9 @@ fn length() -> Duration {
     }
 }
 
-/// How long a scrape may take. The machine of a short run may have other things to do.
+/// How long a scrape may take. One in fifty may take three times as long: the machine may have other things to do.
 fn soon() -> Duration {
-    patience(if is_full() {
-        Duration::from_secs(1)
-    } else {
-        Duration::from_secs(3)
-    })
+    patience(Duration::from_secs(1))
 }
 
 /// Files of root's that somebody may lead the agent to, and a place for the user's own.
@@ -230,11 +226,8 @@ impl Tried {
     }
 
     /// An answer through the socket, which tells everything.
-    fn whole(&self, live: &Live, arguments: &[&str]) -> Value {
-        let socket = self.socket.to_str().expect("UTF-8");
-        let mut all = arguments.to_vec();
-        all.extend(["--connect", socket]);
-        live.json(&all)
+    fn whole(&self, path: &str) -> Value {
+        serde_json::from_str(&get_unix(&self.socket, path)).expect("JSON")
     }
 
     /// Ends it as a service manager would.
@@ -275,16 +268,16 @@ fn look(tried: &Tried, figures: &mut Figures, number: u64) {
     let timed = |path: &str| {
         let began = Instant::now();
         let body = try_get(address, path).unwrap_or_else(|error| panic!("{path}: {error}; {}", tried.agent.log()));
-        let took = began.elapsed();
-        assert!(took < soon(), "{path} took {took:?}");
-        (body, took)
+        (body, began.elapsed())
     };
     let (metrics, took) = timed("/metrics");
     figures.scrapes.push(took);
+    assert!(took < soon() * 3, "a scrape took {took:?}");
     assert!(!metrics.contains(SECRET), "a name that nobody may read");
     assert!(Exposition::parse(&metrics).sum("procprobe_processes", &[]) > 10.0);
     assert!(timed("/healthz").0.contains("ok"));
     if number % 3 == 0 {
+        // Other answers stand in line with those that the user asks for.
         let (tree, took) = timed("/api/v1/tree");
         figures.trees.push(took);
         tells_nothing(&serde_json::from_str(&tree).expect("JSON"), &tree);
@@ -305,8 +298,8 @@ fn tells_nothing(tree: &Value, text: &str) {
 }
 
 /// What the whole of it says: the sick are named, and no name comes from a file of root's.
-fn judge(live: &Live, tried: &Tried, sick: &[&Workload]) {
-    let tree = tried.whole(live, &["tree", "--ancestry"]);
+fn judge(tried: &Tried, sick: &[&Workload]) {
+    let tree = tried.whole("/api/v1/tree?ancestry=true");
     assert!(list(&tree, "processes").iter().any(|process| !process["exe"].is_null()), "{tree}");
     let total = &tree["lost_total"];
     assert!(number(total, "memory") > 0 && number(total, "descriptions") > 0, "{total}");
@@ -316,8 +309,7 @@ fn judge(live: &Live, tried: &Tried, sick: &[&Workload]) {
         assert!(gaps.iter().any(|gap| gap["pid"] == pid), "{pid} is not named: {gaps:?}");
     }
     assert_eq!(tree["complete"], false);
-    let locks = get_unix(&tried.socket, "/api/v1/locks?for=500ms");
-    let locks: Value = serde_json::from_str(&locks).expect("JSON");
+    let locks = tried.whole("/api/v1/locks?for=500ms");
     for lock in list(&locks, "locks").iter().filter(|lock| lock["comm"] == "pp-swapped") {
         assert!(lock["symbol"].is_null(), "a name out of another file: {lock}");
     }
@@ -327,7 +319,7 @@ fn judge(live: &Live, tried: &Tried, sick: &[&Workload]) {
 
 /// What it opened is what SECURITY.md says, and nothing that the user led it to.
 fn opened_what_is_said(ground: &Ground, log: &Path) {
-    let listed = opened::listed();
+    let (listed, mut missing) = (opened::listed(), Vec::new());
     let root = ground.text("root");
     let all = opened::opened(log);
     assert!(all.len() > 50, "strace saw nothing: {all:?}");
@@ -339,9 +331,14 @@ fn opened_what_is_said(ground: &Ground, log: &Path) {
         }
         assert!(!got.starts_with("/dev/") || got == "/dev/null", "{opened:?}");
         assert!(!got.contains("shadow"), "{opened:?}");
-        let is_listed = listed.iter().any(|pattern| pattern.is_match(&opened.asked));
-        assert!(is_listed, "SECURITY.md does not list {opened:?} ({count} times)");
+        let is_listed = |path: &str| listed.iter().any(|pattern| pattern.is_match(path));
+        // By its descriptor, once it was checked: what it is called is up to its owner.
+        let is_listed = is_listed(got) || opened.asked.starts_with("/proc/self/fd/") && is_listed(&opened.asked);
+        if !is_listed {
+            missing.push(format!("{opened:?} ({count} times)"));
+        }
     }
+    assert!(missing.is_empty(), "SECURITY.md does not list {missing:#?}");
     note(&format!("{} different files opened", all.len()));
 }
 
@@ -370,14 +367,16 @@ fn run(name: &str, as_unit: bool) {
         number += 1;
         std::thread::sleep(Duration::from_secs(1).saturating_sub(second.elapsed()));
     }
-    judge(&live, &tried, &[&sick[0], &sick[1]]);
+    judge(&tried, &[&sick[0], &sick[1]]);
     let rounds = crowd.end();
     eventually("it is at rest", || tried.resident() < MEMORY);
+    let late = figures.scrapes.iter().filter(|took| **took > soon()).count();
     let line = figures.line();
-    note(&format!("{name}: {rounds} programs run; {line}"));
+    note(&format!("{name}: {rounds} programs run; {line}; {late} scrapes late"));
     let log = tried.stop();
     opened_what_is_said(&ground, &log);
     drop(secret);
+    assert!(late <= 1 + figures.scrapes.len() / 50, "{line}");
     assert!(rounds >= 17, "{rounds}");
 }
 

@@ -1,9 +1,7 @@
 //! The threads that read, and telling one that hangs from one that has much to do.
 
 use std::cell::RefCell;
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -11,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::locked;
 use super::subject::Subject;
+use crate::kernel::own_thread::OwnThread;
 
 /// Threads at most, those that hang included. Each takes some 20 KiB, and a place of the 64 that the unit allows.
 const MOST: usize = 16;
@@ -43,8 +42,7 @@ pub struct Desk {
     /// It asks the namer, which has a deadline of its own.
     elsewhere: AtomicBool,
     given_up: AtomicBool,
-    /// Its directory in /proc.
-    task: Mutex<Option<PathBuf>>,
+    thread: Mutex<Option<OwnThread>>,
 }
 
 impl Desk {
@@ -88,13 +86,8 @@ impl Worker {
 
     /// Whether it is in a system call that does not return, as opposed to waiting for a CPU.
     fn sleeps(&self) -> bool {
-        let Some(task) = locked(&self.desk.task).clone() else {
-            return false;
-        };
-        // Our own thread: `stat` of it takes no lock that others hold.
-        let stat = fs::read(task.join("stat")).unwrap_or_default();
-        let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
-        state.is_none_or(|state| *state != b'R')
+        let thread = locked(&self.desk.thread).clone();
+        thread.is_some_and(|thread| thread.sleeps())
     }
 
     /// Gives it up if it still is at a question; whom that is about.
@@ -178,9 +171,7 @@ thread_local! {
 }
 
 fn sit(works: &Receiver<Work>, desk: Arc<Desk>) {
-    // By its number in this /proc, which may be that of another pid namespace.
-    let task = fs::read_link("/proc/thread-self").ok();
-    *locked(&desk.task) = task.map(|task| PathBuf::from("/proc").join(task));
+    *locked(&desk.thread) = OwnThread::current();
     DESK.set(Some(Arc::clone(&desk)));
     for work in works {
         if catch_unwind(AssertUnwindSafe(|| work(&desk))).is_err() {

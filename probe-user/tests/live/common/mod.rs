@@ -12,6 +12,7 @@
 //! | [`unit`] | the unit as it is shipped, and its limits |
 //! | [`opened`] | which files the agent opened, against what SECURITY.md says |
 //! | [`random`] | numbers that can be had again |
+//! | [`stopped`] | one thread of a process that stands still |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
 //! | [`locks`] | watches locks over a window, and finds its way in that answer |
@@ -28,6 +29,7 @@ pub mod procfs;
 pub mod prometheus;
 pub mod random;
 pub mod reachable;
+pub mod stopped;
 pub mod stream;
 pub mod tools;
 pub mod unit;

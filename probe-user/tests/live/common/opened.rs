@@ -14,7 +14,7 @@ pub fn traced(strace: &Path, into: &Path) -> Command {
     // With the filter only these calls stop; -y tells what a descriptor is.
     command
         .args(["-f", "-qq", "-y", "--seccomp-bpf", "-e", "signal=none"])
-        .args(["-e", "trace=open,openat,openat2,creat"])
+        .args(["-e", "trace=execve,open,openat,openat2,creat"])
         .arg("-o")
         .arg(into);
     command
@@ -63,7 +63,10 @@ pub fn opened(log: &Path) -> BTreeMap<Opened, u64> {
     let line = Regex::new(r#"open(?:at2?)?\((?:AT_FDCWD<[^>]*>, |[0-9]+<[^>]*>, |)"((?:[^"\\]|\\.)*)", (.*)\) += [0-9]+<(.*)>$"#);
     let line = line.expect("a pattern");
     let mut found = BTreeMap::new();
-    for found_line in text.lines().filter_map(|text| line.captures(text)) {
+    // What runs before it becomes the agent is no part of it.
+    let of_agent = |text: &&str| text.contains("execve(") && text.contains("/procprobe\"");
+    let lines = text.lines().skip_while(|text| !of_agent(text));
+    for found_line in lines.filter_map(|text| line.captures(text)) {
         let opened = Opened {
             asked: found_line[1].to_owned(),
             got: found_line[3].to_owned(),
