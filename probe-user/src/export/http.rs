@@ -63,7 +63,7 @@ fn gather(
     engine: &EngineThread,
     registry: &Registry,
 ) -> anyhow::Result<Vec<prometheus::proto::MetricFamily>> {
-    let looked = engine.ask(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
+    let looked = engine.ask_first(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
     let mut families = looked?;
     let cpu = collector::cpu_time();
     let kept = registry.gather().into_iter();
@@ -226,7 +226,7 @@ async fn health(State(shared): State<Shared>) -> Response {
 
 /// Ready: a snapshot can be taken.
 async fn ready(State(shared): State<Shared>) -> Response {
-    match shared.engine.answer(|engine| engine.refresh().map(|_| ())).await {
+    match shared.engine.answer_first(|engine| engine.refresh().map(|_| ())).await {
         Ok(Ok(())) => "ready\n".into_response(),
         Ok(Err(error)) => failed(&error.into()),
         Err(error) => failed(&error.into()),
