@@ -80,7 +80,10 @@ impl EngineThread {
     /// If the system gives no thread.
     pub fn start(engine: Engine) -> io::Result<(Self, oneshot::Receiver<String>)> {
         let ((urgent, first), (questions, others)) = (unbounded(), unbounded());
-        let asked = Asked { urgent: first, others };
+        let asked = Asked {
+            urgent: first,
+            others,
+        };
         let (ended, end) = oneshot::channel();
         let pulse = Arc::new(Pulse {
             began: Instant::now(),
@@ -113,7 +116,9 @@ impl EngineThread {
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        Self::send(&self.questions, question)?.blocking_recv().map_err(|_| NoAnswer)
+        Self::send(&self.questions, question)?
+            .blocking_recv()
+            .map_err(|_| NoAnswer)
     }
 
     /// The same, before all questions that are not asked so: for what has to come in time, whatever else is asked.
@@ -124,7 +129,9 @@ impl EngineThread {
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        Self::send(&self.urgent, question)?.blocking_recv().map_err(|_| NoAnswer)
+        Self::send(&self.urgent, question)?
+            .blocking_recv()
+            .map_err(|_| NoAnswer)
     }
 
     /// The same, where nothing may block.
@@ -263,7 +270,10 @@ mod tests {
     #[test]
     fn who_is_urgent_comes_first_whoever_asked_before() {
         let ((urgent, first), (questions, others)) = (unbounded::<Question>(), unbounded());
-        let asked = Asked { urgent: first, others };
+        let asked = Asked {
+            urgent: first,
+            others,
+        };
         for _ in 0..3 {
             questions.send(Box::new(|_| {})).unwrap();
         }
@@ -272,8 +282,14 @@ mod tests {
         assert!(asked.urgent.is_empty(), "the scrape was answered first");
         assert_eq!(asked.others.len(), 3);
         for _ in 0..3 {
-            assert!(asked.next(Duration::from_secs(1)).is_ok(), "the others have their turn");
+            assert!(
+                asked.next(Duration::from_secs(1)).is_ok(),
+                "the others have their turn"
+            );
         }
-        assert!(matches!(asked.next(Duration::ZERO), Err(RecvTimeoutError::Timeout)));
+        assert!(matches!(
+            asked.next(Duration::ZERO),
+            Err(RecvTimeoutError::Timeout)
+        ));
     }
 }

@@ -226,7 +226,11 @@ async fn health(State(shared): State<Shared>) -> Response {
 
 /// Ready: a snapshot can be taken.
 async fn ready(State(shared): State<Shared>) -> Response {
-    match shared.engine.answer_first(|engine| engine.refresh().map(|_| ())).await {
+    match shared
+        .engine
+        .answer_first(|engine| engine.refresh().map(|_| ()))
+        .await
+    {
         Ok(Ok(())) => "ready\n".into_response(),
         Ok(Err(error)) => failed(&error.into()),
         Err(error) => failed(&error.into()),
@@ -353,8 +357,7 @@ async fn zombies_report(
             let Looked { snapshot, losses, .. } = &looked;
             let mut report = zombies::report(snapshot, Some(engine.lives()), limit);
             report.limit_units(|cgroup_id| engine.source.cgroups.pids(cgroup_id));
-            let payload =
-                view::json::zombies(snapshot, &report, &descriptions, &mut engine.source.cgroups);
+            let payload = view::json::zombies(snapshot, &report, &descriptions, &mut engine.source.cgroups);
             Answer::new(snapshot, 0, &losses.and(&descriptions.losses), payload)
         })?;
         leaving.json(answer, &total)

@@ -121,7 +121,9 @@ impl MemoryPass {
         }
         // One that waits for a CPU hangs nowhere.
         let thread = who.try_recv().ok().flatten();
-        read.hangs_in = self.stays_in().filter(|_| thread.is_none_or(|thread| thread.sleeps()));
+        read.hangs_in = self
+            .stays_in()
+            .filter(|_| thread.is_none_or(|thread| thread.sleeps()));
         if let Some(pid) = read.hangs_in {
             tracing::warn!(
                 pid,

@@ -18,7 +18,10 @@ impl OwnThread {
     /// that others hold.
     pub fn sleeps(&self) -> bool {
         let stat = fs::read(self.0.join("stat")).unwrap_or_default();
-        let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
+        let state = stat
+            .iter()
+            .rposition(|&byte| byte == b')')
+            .and_then(|at| stat.get(at + 2));
         state.is_some_and(|state| b"SD".contains(state))
     }
 }

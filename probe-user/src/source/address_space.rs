@@ -424,7 +424,9 @@ pub(super) mod tests {
 
     /// The file an address of this program lies in, the byte there, and its device and inode.
     pub fn mapping_of(address: u64) -> (PathBuf, u64, (u64, u64)) {
-        let maps = Directory::of(Path::new("/proc"), std::process::id()).maps().unwrap();
+        let maps = Directory::of(Path::new("/proc"), std::process::id())
+            .maps()
+            .unwrap();
         let map = mapping(&maps, address).unwrap();
         let MMapPath::Path(path) = &map.pathname else {
             panic!("not of a file")

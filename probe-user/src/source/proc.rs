@@ -77,9 +77,11 @@ impl ProcSource {
     fn threads(&self, pids: Vec<u32>) -> (Vec<Thread>, Losses) {
         let root = self.root.clone();
         let questions = pids.into_iter().map(|pid| (Subject::of(pid, 0), ()));
-        let asked = reader::shared().ask(&mut Budget::new(PATIENCE), questions, move |_, (): &mut (), subject, ()| {
-            vec![threads_of(&root, subject.pid)]
-        });
+        let asked = reader::shared().ask(
+            &mut Budget::new(PATIENCE),
+            questions,
+            move |_, (): &mut (), subject, ()| vec![threads_of(&root, subject.pid)],
+        );
         let mut losses = Losses::none();
         losses.add("unread", asked.lost);
         let mut threads = Vec::new();

@@ -59,10 +59,14 @@ impl Watch {
             Some((Subject::of(pid, child.start_ns), ()))
         });
         let children: Vec<_> = children.collect();
-        let asked = reader::shared().ask(&mut Budget::new(PATIENCE), children, |_, (): &mut (), child, ()| {
-            let parent = parent_now(Path::new("/proc"), child.pid, child.start_ns);
-            parent.map(|parent| (child.pid, parent)).into_iter().collect()
-        });
+        let asked = reader::shared().ask(
+            &mut Budget::new(PATIENCE),
+            children,
+            |_, (): &mut (), child, ()| {
+                let parent = parent_now(Path::new("/proc"), child.pid, child.start_ns);
+                parent.map(|parent| (child.pid, parent)).into_iter().collect()
+            },
+        );
         let mut happened = Vec::new();
         for (pid, (ppid, comm)) in asked.answers {
             self.lives.renamed(pid, comm);

@@ -62,7 +62,9 @@ fn gaps(gaps: &[MemoryGapJson]) -> Vec<String> {
     const SHOWN: usize = 10;
     let line = |gap: &MemoryGapJson| {
         let comm = gap.comm.as_deref().unwrap_or(UNKNOWN);
-        let known = MemoryGap::ALL.into_iter().find(|known| known.name() == gap.reason);
+        let known = MemoryGap::ALL
+            .into_iter()
+            .find(|known| known.name() == gap.reason);
         let why = match known {
             Some(known) => known.text(),
             None => &gap.reason,

@@ -52,7 +52,8 @@ impl Ground {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let ground = Self { directory };
-        let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).expect("its mode");
+        let open =
+            |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).expect("its mode");
         open(ground.directory.path(), 0o755);
         let workload = env!("CARGO_BIN_EXE_probe-workload");
         fs::copy(workload, ground.path("workload")).expect("a copy of the workload");
@@ -88,7 +89,11 @@ impl Ground {
     fn scene(&self, arguments: &[String]) -> Workload {
         let mut command = Command::new(self.path("workload"));
         // It has no other place to write to.
-        command.args(arguments).current_dir(self.path("user")).uid(NOBODY).gid(NOBODY);
+        command
+            .args(arguments)
+            .current_dir(self.path("user"))
+            .uid(NOBODY)
+            .gid(NOBODY);
         Workload::begin(&mut command)
     }
 }
@@ -113,7 +118,12 @@ fn programs(ground: &Ground, address: &str) -> Vec<Vec<String>> {
         &["squatting", address],
         &["requests", address],
     ];
-    let others: [&[&str]; 4] = [&["names"], &["arguments"], &["cycle-of-the-hostile"], &["renames"]];
+    let others: [&[&str]; 4] = [
+        &["names"],
+        &["arguments"],
+        &["cycle-of-the-hostile"],
+        &["renames"],
+    ];
     let hostile = hostile.iter().map(|words| ["hostile"].iter().chain(words.iter()));
     let owned = |words: Vec<&&str>| words.into_iter().map(|word| (*word).to_owned()).collect();
     hostile
@@ -150,7 +160,11 @@ impl Crowd {
         };
         let programs = programs(ground, address);
         let threads = programs.into_iter().enumerate().map(run).collect();
-        Self { stop, rounds, threads }
+        Self {
+            stop,
+            rounds,
+            threads,
+        }
     }
 
     /// Ends them; how many there were.
@@ -187,7 +201,15 @@ impl Tried {
             let missing = &limits.missing;
             assert!(!missing.contains(&"memory"), "no limit of memory: {missing:?}");
             note(&format!("limits that cannot be set here: {missing:?}"));
-            words.extend(["sh", "-c", "d=$1; shift; for f in $d; do echo $$ > $f || exit 9; done; exec \"$@\"", "sh"].map(str::to_owned));
+            words.extend(
+                [
+                    "sh",
+                    "-c",
+                    "d=$1; shift; for f in $d; do echo $$ > $f || exit 9; done; exec \"$@\"",
+                    "sh",
+                ]
+                .map(str::to_owned),
+            );
             let doors = limits.doors();
             let doors: Vec<&str> = doors.iter().map(|door| door.to_str().expect("UTF-8")).collect();
             words.push(doors.join(" "));
@@ -195,7 +217,11 @@ impl Tried {
         if let Some(setpriv) = setpriv {
             let confined = unit::confined(setpriv, unit::AGENT, &unit::capabilities());
             words.push(setpriv.to_str().expect("UTF-8").to_owned());
-            words.extend(confined.get_args().map(|word| word.to_str().expect("UTF-8").to_owned()));
+            words.extend(
+                confined
+                    .get_args()
+                    .map(|word| word.to_str().expect("UTF-8").to_owned()),
+            );
         }
         let mut command = opened::traced(strace, &log);
         command
@@ -222,7 +248,10 @@ impl Tried {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the agent lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kilobytes.and_then(|text| text.parse::<u64>().ok()).expect("its memory") << 10
+        kilobytes
+            .and_then(|text| text.parse::<u64>().ok())
+            .expect("its memory")
+            << 10
     }
 
     /// An answer through the socket, which tells everything.
@@ -255,10 +284,16 @@ impl Figures {
             times.sort();
             let median = times.get(times.len() / 2).copied().unwrap_or_default();
             let last = times.last().copied().unwrap_or_default();
-            format!("{} of them, {median:?} at the median, {last:?} at most", times.len())
+            format!(
+                "{} of them, {median:?} at the median, {last:?} at most",
+                times.len()
+            )
         };
         let (scrapes, trees) = (of(&mut self.scrapes), of(&mut self.trees));
-        format!("scrapes: {scrapes}; trees: {trees}; memory: {} MiB", self.peak >> 20)
+        format!(
+            "scrapes: {scrapes}; trees: {trees}; memory: {} MiB",
+            self.peak >> 20
+        )
     }
 }
 
@@ -267,7 +302,8 @@ fn look(tried: &Tried, figures: &mut Figures, number: u64) {
     let address = &tried.agent.address;
     let timed = |path: &str| {
         let began = Instant::now();
-        let body = try_get(address, path).unwrap_or_else(|error| panic!("{path}: {error}; {}", tried.agent.log()));
+        let body =
+            try_get(address, path).unwrap_or_else(|error| panic!("{path}: {error}; {}", tried.agent.log()));
         (body, began.elapsed())
     };
     let (metrics, took) = timed("/metrics");
@@ -290,7 +326,9 @@ fn tells_nothing(tree: &Value, text: &str) {
     let processes = list(tree, "processes");
     assert!(processes.len() > 10, "{text}");
     assert!(
-        processes.iter().all(|process| process["exe"].is_null() && process["cmdline"].is_null()),
+        processes
+            .iter()
+            .all(|process| process["exe"].is_null() && process["cmdline"].is_null()),
         "{text}"
     );
     assert!(!text.contains("password") && !text.contains("0x7f"), "{text}");
@@ -299,21 +337,43 @@ fn tells_nothing(tree: &Value, text: &str) {
 /// What the whole of it says: the sick are named, and no name comes from a file of root's.
 fn judge(tried: &Tried, sick: &[&Workload]) {
     let tree = tried.whole("/api/v1/tree?ancestry=true");
-    assert!(list(&tree, "processes").iter().any(|process| !process["exe"].is_null()), "{tree}");
+    assert!(
+        list(&tree, "processes")
+            .iter()
+            .any(|process| !process["exe"].is_null()),
+        "{tree}"
+    );
     let total = &tree["lost_total"];
-    assert!(number(total, "memory") > 0 && number(total, "descriptions") > 0, "{total}");
+    assert!(
+        number(total, "memory") > 0 && number(total, "descriptions") > 0,
+        "{total}"
+    );
     let gaps = list(&tree, "memory_gaps");
     for scene in sick {
         let pid = scene.fact("pid");
-        assert!(gaps.iter().any(|gap| gap["pid"] == pid), "{pid} is not named: {gaps:?}");
+        assert!(
+            gaps.iter().any(|gap| gap["pid"] == pid),
+            "{pid} is not named: {gaps:?}"
+        );
     }
     assert_eq!(tree["complete"], false);
     let locks = tried.whole("/api/v1/locks?for=500ms");
-    for lock in list(&locks, "locks").iter().filter(|lock| lock["comm"] == "pp-swapped") {
+    for lock in list(&locks, "locks")
+        .iter()
+        .filter(|lock| lock["comm"] == "pp-swapped")
+    {
         assert!(lock["symbol"].is_null(), "a name out of another file: {lock}");
     }
-    let accused = |deadlock: &&Value| list(deadlock, "threads").iter().any(|thread| thread["comm"] == "pp-accuser");
-    assert_eq!(list(&locks, "deadlocks").iter().find(accused), None, "a forged tid accuses nobody");
+    let accused = |deadlock: &&Value| {
+        list(deadlock, "threads")
+            .iter()
+            .any(|thread| thread["comm"] == "pp-accuser")
+    };
+    assert_eq!(
+        list(&locks, "deadlocks").iter().find(accused),
+        None,
+        "a forged tid accuses nobody"
+    );
 }
 
 /// What it opened is what SECURITY.md says, and nothing that the user led it to.
@@ -332,7 +392,8 @@ fn opened_what_is_said(ground: &Ground, log: &Path) {
         assert!(!got.contains("shadow"), "{opened:?}");
         let is_listed = |path: &str| listed.iter().any(|pattern| pattern.is_match(path));
         // By its descriptor, once it was checked: what it is called is up to its owner.
-        let is_listed = is_listed(got) || opened.asked.starts_with("/proc/self/fd/") && is_listed(&opened.asked);
+        let is_listed =
+            is_listed(got) || opened.asked.starts_with("/proc/self/fd/") && is_listed(&opened.asked);
         if !is_listed {
             missing.push(format!("{opened:?} ({count} times)"));
         }
@@ -343,9 +404,13 @@ fn opened_what_is_said(ground: &Ground, log: &Path) {
 
 fn run(name: &str, as_unit: bool) {
     let Some(live) = Live::begin(name) else { return };
-    let Some(strace) = tools::find(name, "strace") else { return };
+    let Some(strace) = tools::find(name, "strace") else {
+        return;
+    };
     let setpriv = if as_unit {
-        let Some(setpriv) = tools::find(name, "setpriv") else { return };
+        let Some(setpriv) = tools::find(name, "setpriv") else {
+            return;
+        };
         Some(setpriv)
     } else {
         None
@@ -371,7 +436,9 @@ fn run(name: &str, as_unit: bool) {
     eventually("it is at rest", || tried.resident() < MEMORY);
     let late = figures.scrapes.iter().filter(|took| **took > soon()).count();
     let line = figures.line();
-    note(&format!("{name}: {rounds} programs run; {line}; {late} scrapes late"));
+    note(&format!(
+        "{name}: {rounds} programs run; {line}; {late} scrapes late"
+    ));
     let log = tried.stop();
     opened_what_is_said(&ground, &log);
     drop(secret);
@@ -386,5 +453,8 @@ fn root_stands_the_trial() {
 
 #[test]
 fn the_unit_stands_the_trial() {
-    run("the trial of the agent with the unit's user, capabilities and limits", true);
+    run(
+        "the trial of the agent with the unit's user, capabilities and limits",
+        true,
+    );
 }

@@ -24,11 +24,7 @@ fn is_full() -> bool {
 }
 
 fn count() -> u64 {
-    if is_full() {
-        5_000
-    } else {
-        300
-    }
+    if is_full() { 5_000 } else { 300 }
 }
 
 /// What the mutants are made of.

@@ -40,7 +40,13 @@ pub enum MemoryGap {
 
 impl MemoryGap {
     /// All there are.
-    pub const ALL: [Self; 5] = [Self::Locked, Self::OfFile, Self::Hangs, Self::UserHangs, Self::Asleep];
+    pub const ALL: [Self; 5] = [
+        Self::Locked,
+        Self::OfFile,
+        Self::Hangs,
+        Self::UserHangs,
+        Self::Asleep,
+    ];
 
     /// The name used in JSON.
     pub const fn name(self) -> &'static str {

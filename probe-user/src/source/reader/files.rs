@@ -46,7 +46,9 @@ impl Directory {
     /// The system's.
     pub fn read(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(self.0.join(name))?.take(most).read_to_end(&mut bytes)?;
+        File::open(self.0.join(name))?
+            .take(most)
+            .read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -115,6 +117,9 @@ mod tests {
         fs::write(directory.path().join("maps"), of(100)).unwrap();
         assert_eq!(directory.maps().unwrap().len(), 100);
         fs::write(directory.path().join("maps"), of(3000)).unwrap();
-        assert!(directory.maps().is_none(), "half of the mappings would look like all");
+        assert!(
+            directory.maps().is_none(),
+            "half of the mappings would look like all"
+        );
     }
 }

@@ -80,7 +80,10 @@ mod tests {
         assert!(left_alone.reason(&of(1, 1000)).is_some());
         left_alone.sweep(began + PERIOD);
         assert_eq!(left_alone.reason(&of(1, 1000)), None);
-        assert!(left_alone.reason(&of(2, 1000)).is_some(), "its thread has not come back");
+        assert!(
+            left_alone.reason(&of(2, 1000)).is_some(),
+            "its thread has not come back"
+        );
     }
 
     #[test]

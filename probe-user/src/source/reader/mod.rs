@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 use crate::model::locks::memory::MemoryGap;
 pub use budget::Budget;
 use left_alone::LeftAlone;
-use pool::{Pool, Progress, Worker};
 pub use pool::{Desk, elsewhere};
+use pool::{Pool, Progress, Worker};
 pub use subject::{Subject, questions, subjects};
 
 /// How often the one that waits looks whether there is progress.
@@ -151,7 +151,9 @@ impl Reader {
     ) {
         loop {
             let Some(worker) = self.pool.begin(work()) else {
-                tracing::warn!("no thread is left to read /proc with: too many hang in processes that do not answer");
+                tracing::warn!(
+                    "no thread is left to read /proc with: too many hang in processes that do not answer"
+                );
                 return;
             };
             match watch(job, &worker, deadline) {

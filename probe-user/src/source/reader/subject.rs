@@ -94,7 +94,11 @@ mod tests {
             world.runs(100, "sleeps");
             world.runs(101, "other");
             let mut snapshot = world.snapshot(1, 1);
-            let thread = snapshot.threads.iter_mut().find(|thread| thread.pid == 100).unwrap();
+            let thread = snapshot
+                .threads
+                .iter_mut()
+                .find(|thread| thread.pid == 100)
+                .unwrap();
             thread.condition = Condition::Alive(State::Uninterruptible);
             thread.condition_ns = Some(if long { 2_000_000_000 } else { 1_000 });
             thread.map_locked = map_locked;

@@ -75,7 +75,10 @@ fn an_answer_that_comes_after_all_is_not_taken_and_its_thread_ends() {
     assert_eq!(asked.answers, [(1, b"1".to_vec())]);
     assert_eq!(reader.pool.alive(), 2);
     // Lets it go.
-    fs::OpenOptions::new().write(true).open(root.path().join("0/cmdline")).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(root.path().join("0/cmdline"))
+        .unwrap();
     let deadline = Instant::now() + LONG;
     while reader.pool.alive() > 1 {
         assert!(Instant::now() < deadline, "it never ends");

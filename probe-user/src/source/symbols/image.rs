@@ -99,9 +99,14 @@ impl Image {
 
     /// Whether a thread is blocked with these values of its stack and instruction pointers.
     pub fn is_at(&self, tid: u32, sp: u64, ip: u64) -> bool {
-        let text = self.directory.thread(tid).read("syscall", LINE).unwrap_or_default();
+        let text = self
+            .directory
+            .thread(tid)
+            .read("syscall", LINE)
+            .unwrap_or_default();
         // "202 0x… … 0x7ffc…sp 0x7f…ip", or "running".
-        text.trim_ascii_end().ends_with(format!(" {sp:#x} {ip:#x}").as_bytes())
+        text.trim_ascii_end()
+            .ends_with(format!(" {sp:#x} {ip:#x}").as_bytes())
     }
 
     /// Opens a file of it, if it still is the one that is mapped.

@@ -164,7 +164,10 @@ fn name_standstills(report: &mut Report, snapshot: &Snapshot, budget: &mut Budge
     });
     note_gaps(report, snapshot, &asked.gaps);
     let lost = asked.lost + asked.answers.iter().map(|(_, _, lost)| lost).sum::<u64>();
-    let told = asked.answers.into_iter().filter_map(|(tid, code, _)| Some((tid, code?)));
+    let told = asked
+        .answers
+        .into_iter()
+        .filter_map(|(tid, code, _)| Some((tid, code?)));
     report.codes = told.filter(|(_, code)| !code.frames.is_empty()).collect();
     lost
 }

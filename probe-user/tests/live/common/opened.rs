@@ -25,7 +25,10 @@ pub fn traced(strace: &Path, into: &Path) -> Command {
 /// # Panics
 /// If there is no list.
 pub fn listed() -> Vec<Regex> {
-    let list = SECURITY.split("```files\n").nth(1).and_then(|rest| rest.split("```").next());
+    let list = SECURITY
+        .split("```files\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
     let lines = list.expect("SECURITY.md lists the files that are opened").lines();
     let patterns = lines.filter_map(|line| line.split_whitespace().next());
     patterns.map(pattern).collect()
@@ -60,7 +63,9 @@ pub struct Opened {
 /// If there is no such log.
 pub fn opened(log: &Path) -> BTreeMap<Opened, u64> {
     let text = String::from_utf8_lossy(&std::fs::read(log).expect("what strace saw")).into_owned();
-    let line = Regex::new(r#"open(?:at2?)?\((?:AT_FDCWD<[^>]*>, |[0-9]+<[^>]*>, |)"((?:[^"\\]|\\.)*)", (.*)\) += [0-9]+<(.*)>$"#);
+    let line = Regex::new(
+        r#"open(?:at2?)?\((?:AT_FDCWD<[^>]*>, |[0-9]+<[^>]*>, |)"((?:[^"\\]|\\.)*)", (.*)\) += [0-9]+<(.*)>$"#,
+    );
     let line = line.expect("a pattern");
     let mut found = BTreeMap::new();
     // What runs before it becomes the agent is no part of it.

@@ -17,8 +17,15 @@ impl Stopped {
         let is_called = |task: &fs::DirEntry| {
             fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
         };
-        let task = tasks.flatten().find(is_called).unwrap_or_else(|| panic!("no thread {name}"));
-        let tid = task.file_name().to_str().and_then(|tid| tid.parse().ok()).expect("a tid");
+        let task = tasks
+            .flatten()
+            .find(is_called)
+            .unwrap_or_else(|| panic!("no thread {name}"));
+        let tid = task
+            .file_name()
+            .to_str()
+            .and_then(|tid| tid.parse().ok())
+            .expect("a tid");
         trace(libc::PTRACE_SEIZE, tid);
         trace(libc::PTRACE_INTERRUPT, tid);
         // SAFETY: a null pointer asks for no status.

@@ -15,7 +15,9 @@ pub const AGENT: u32 = 64_995;
 /// # Panics
 /// If it is not.
 pub fn value(key: &str) -> &'static str {
-    let mut values = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let mut values = UNIT
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let value = values.next().unwrap_or_else(|| panic!("the unit has no {key}="));
     assert_eq!(values.next(), None, "the unit has {key}= twice");
     value
@@ -79,12 +81,27 @@ impl Limits {
     pub fn of_unit(name: &str) -> Self {
         let memory = bytes(value("MemoryMax")).to_string();
         let tasks = value("TasksMax");
-        let percent: u64 = value("CPUQuota").trim_end_matches('%').parse().expect("a percentage");
+        let percent: u64 = value("CPUQuota")
+            .trim_end_matches('%')
+            .parse()
+            .expect("a percentage");
         let quota = (percent * 1_000).to_string();
         let wanted = [
-            ("memory", "memory.max", memory.clone(), "memory.limit_in_bytes", memory),
+            (
+                "memory",
+                "memory.max",
+                memory.clone(),
+                "memory.limit_in_bytes",
+                memory,
+            ),
             ("pids", "pids.max", tasks.to_owned(), "pids.max", tasks.to_owned()),
-            ("cpu", "cpu.max", format!("{quota} 100000"), "cpu.cfs_quota_us", quota),
+            (
+                "cpu",
+                "cpu.max",
+                format!("{quota} 100000"),
+                "cpu.cfs_quota_us",
+                quota,
+            ),
         ];
         let mut limits = Self {
             directories: Vec::new(),
@@ -118,7 +135,9 @@ impl Limits {
     /// The files that take a process in.
     pub fn doors(&self) -> Vec<PathBuf> {
         let directories = self.directories.iter();
-        directories.map(|directory| directory.join("cgroup.procs")).collect()
+        directories
+            .map(|directory| directory.join("cgroup.procs"))
+            .collect()
     }
 }
 

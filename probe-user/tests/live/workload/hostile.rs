@@ -140,7 +140,11 @@ fn stay() {
 /// A lock in a file without end.
 fn lock_in_zeros() {
     sys::set_name(b"pp-zeros");
-    let zeros = File::options().read(true).write(true).open("/dev/zero").expect("zeros");
+    let zeros = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/zero")
+        .expect("zeros");
     contend(map(&zeros, 16 * PAGE, libc::MAP_PRIVATE));
     stay();
 }
@@ -150,8 +154,12 @@ fn inflated(directory: &str, size: &str) {
     let size: u64 = size.parse().expect("a number");
     let path = Path::new(directory).join(format!("inflated-{}", std::process::id()));
     let mut bytes = fs::read("/proc/self/exe").expect("its own program");
-    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let (table, count) = (word(&bytes, 0x28) as usize, usize::from(bytes[0x3c]) | usize::from(bytes[0x3d]) << 8);
+    let word =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let (table, count) = (
+        word(&bytes, 0x28) as usize,
+        usize::from(bytes[0x3c]) | usize::from(bytes[0x3d]) << 8,
+    );
     let offset = (bytes.len() as u64 + 0xffff) & !0xffff;
     for number in 0..count {
         let header = table + 64 * number;
@@ -167,7 +175,10 @@ fn inflated(directory: &str, size: &str) {
     let _ = file.set_len(offset.saturating_add(size));
     drop(file);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("making it a program");
-    let error = Command::new(&path).args(["hostile", "contended"]).arg(&path).exec();
+    let error = Command::new(&path)
+        .args(["hostile", "contended"])
+        .arg(&path)
+        .exec();
     panic!("{}: {error}", path.display());
 }
 
@@ -186,7 +197,11 @@ fn shrinking(directory: &str) {
     let path = Path::new(directory).join(format!("shrinking-{}", std::process::id()));
     let bytes = fs::read("/proc/self/exe").expect("its own program");
     fs::write(&path, &bytes).expect("a copy");
-    let file = File::options().read(true).write(true).open(&path).expect("the copy");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("the copy");
     let at = map(&file, bytes.len(), libc::MAP_PRIVATE);
     // Its own copy of the page by now, which stays when the file goes.
     contend(at + (bytes.len() / 2 & !(PAGE - 1)));
@@ -243,7 +258,11 @@ fn accusing() {
         let words = Box::leak(Box::new([0x8000_0000 | tid, 0, tid, 1, 0, 0, 0, 0]));
         let at = (&raw const words[0]).expose_provenance();
         thread("pp-accuser", move || {
-            let private = if number % 2 == 0 { libc::FUTEX_PRIVATE_FLAG } else { 0 };
+            let private = if number % 2 == 0 {
+                libc::FUTEX_PRIVATE_FLAG
+            } else {
+                0
+            };
             loop {
                 let value = 0x8000_0000 | tid;
                 // SAFETY: the word stays.
