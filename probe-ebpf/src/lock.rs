@@ -241,8 +241,8 @@ pub const LIVE_WORDS: usize = 16;
 pub struct LiveFutex {
     /// From [`LIVE_BEFORE`] bytes before the word.
     pub words: [u32; LIVE_WORDS],
-    /// Bytes that could be read: all; from the word on, the rest, [`WORDS`] of them or the word alone; or
-    /// none.
+    /// Bytes that could be read: all; from the word on, the rest, [`WORDS`] words or the word alone; or none.
+    /// More than the rest: the others lie right before the word.
     pub valid: u32,
     /// Zero.
     pub padding: u32,

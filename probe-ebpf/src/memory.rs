@@ -260,8 +260,19 @@ fn read_around(task: Task, address: u64, area: &Area, live: &mut LiveFutex) {
     if whole && copy(task, live.words.as_mut_ptr(), ALL, first) {
         live.valid = ALL;
     } else if room >= u64::from(REST) && copy(task, &raw mut live.words[AT], REST, address) {
-        // The first thing in its mapping, as locks in shared memory often are.
         live.valid = REST;
+        // The first thing in its mapping, as locks in shared memory often are: the word need not be the first
+        // of the lock. The number of words is one that the verifier knows in each round.
+        let mut before = AT - 1;
+        while before > 0 {
+            let bytes = 4 * before as u32;
+            let first = address.wrapping_sub(u64::from(bytes));
+            if first >= area.start && copy(task, &raw mut live.words[AT - before], bytes, first) {
+                live.valid = REST + bytes;
+                break;
+            }
+            before -= 1;
+        }
     } else if room >= u64::from(FORWARD) && copy(task, &raw mut live.words[AT], FORWARD, address) {
         live.valid = FORWARD;
     } else if copy(task, &raw mut live.words[AT], 4, address) {

@@ -51,6 +51,7 @@ static volatile unsigned long work;
 static volatile int turn;
 static int crowded;
 static pthread_t ring[3];
+static FILE *streams[2];
 
 static int is(const char *name) { return !strcmp(protocol, name); }
 static int plays(const char *name) { return !strcmp(scene, name); }
@@ -88,9 +89,11 @@ static const char *kind(void) {
     return is("sem") ? "semaphore|mutex" : "mutex";
 }
 
-/* Whether memory names the holder. musl's ordinary mutexes, its rwlocks and all semaphores do not. */
+/* Whether memory names the holder. musl's ordinary mutexes, its rwlocks, all semaphores and
+ * glibc's streams, which keep a thread's address, do not. */
 static int owned(void) {
     if (is("sem")) return 0;
+    if (is("stdio")) return !GLIBC;
     return GLIBC || !(is("mutex") || is("adaptive") || is("rwlock"));
 }
 /* Of what does not get on. Where no memory names holders, one that sleeps might be the one: then there is
@@ -126,6 +129,10 @@ static void type(pthread_mutexattr_t *to) {
 }
 
 static void make(int shared) {
+    if (is("stdio")) {
+        for (int i = 0; i < 2; i++) streams[i] = fopen("/dev/null", "w");
+        return;
+    }
     if (shared >= 0) {
         locks = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (locks == MAP_FAILED) without("memory");
@@ -148,6 +155,7 @@ static void make(int shared) {
 
 static void take(int i) {
     int failed;
+    if (is("stdio")) { flockfile(streams[i]); return; }
     if (is("sem")) failed = sem_wait(&locks[i].semaphore);
     else if (is("rwlock")) failed = pthread_rwlock_wrlock(&locks[i].rwlock);
     else failed = pthread_mutex_lock(&locks[i].mutex);
@@ -159,7 +167,8 @@ static void take(int i) {
     }
 }
 static void give(int i) {
-    if (is("sem")) sem_post(&locks[i].semaphore);
+    if (is("stdio")) funlockfile(streams[i]);
+    else if (is("sem")) sem_post(&locks[i].semaphore);
     else if (is("rwlock")) pthread_rwlock_unlock(&locks[i].rwlock);
     else pthread_mutex_unlock(&locks[i].mutex);
 }
@@ -167,7 +176,11 @@ static size_t size(void) {
     if (is("sem")) return sizeof(sem_t);
     return is("rwlock") ? sizeof(pthread_rwlock_t) : sizeof(pthread_mutex_t);
 }
-static void lock_object(int i, const char *contended) { object(kind(), &locks[i], size(), contended); }
+static void lock_object(int i, const char *contended) {
+    /* Where a stream's lock is, the library alone knows. */
+    if (is("stdio")) { if (!i) object(plays("abba") ? "mutex|join" : "mutex", 0, 0, contended); }
+    else object(kind(), &locks[i], size(), contended);
+}
 
 /* --- Contention. --- */
 
@@ -213,6 +226,31 @@ static void readers(void) {
     for (int i = 0; i < 4; i++) start(read_it, 0);
     lock_object(0, "contended");
     expect("none");
+}
+
+/* Readers give way to writers here: who reads already and asks again waits for a writer who waits for it. */
+static void *read_again(void *nothing) {
+    name("dreader");
+    pthread_rwlock_rdlock(&locks[0].rwlock);
+    ms(100);
+    pthread_rwlock_rdlock(&locks[0].rwlock);
+    return nothing;
+}
+static void *write_between(void *nothing) { name("dwriter"); ms(50); take(0); return nothing; }
+static int reread(void) {
+#ifdef __GLIBC__
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&locks[0].rwlock, &attributes);
+#else
+    without("readers that give way to writers");
+#endif
+    ring[0] = start(read_again, 0);
+    start(write_between, 0);
+    lock_object(0, "contended");
+    expect(crowded ? "maybe" : "stall");
+    return 1;
 }
 
 static void *allocate(void *nothing) {
@@ -369,7 +407,7 @@ static int deadlocks(void) {
     if (!self) ring[1] = start(cross, (void *)1);
     lock_object(0, "either");
     if (!self) lock_object(1, "either");
-    object(is("pi") ? "any" : "join", 0, 0, "either");
+    if (!is("stdio")) object(is("pi") ? "any" : "join", 0, 0, "either");
     expect(deadlock());
     return !plays("ticks");
 }
@@ -397,7 +435,8 @@ static void forked(void) {
     lock_object(0, "either");
     expect("stall");
     fflush(stdout);
-    if (!fork()) { alarm(LIFE_S); name("dchild"); take(0); stay(); }
+    /* Without the handler that the first process of a namespace needs: it might post a semaphore. */
+    if (!fork()) { signal(SIGALRM, SIG_DFL); alarm(LIFE_S); name("dchild"); take(0); stay(); }
 }
 
 static void child_holds(int stopped) {
@@ -419,6 +458,26 @@ static void other_process(void) {
     child_holds(plays("stopped"));
     ms(100);
     for (int i = 0; i < 2; i++) start(wait_for_it, 0);
+}
+
+/* The holder was killed, and no list of robust locks tells the others. */
+static void killed(void) {
+    make(1);
+    pid_t holder = fork();
+    if (!holder) { alarm(LIFE_S); name("hdies"); take(0); stay(); }
+    ms(100);
+    kill(holder, SIGKILL);
+    waitpid(holder, 0, 0);
+    lock_object(0, "either");
+    if (owned() && GLIBC) printf("dead %d\n", (int)holder);
+    expect(owned() ? "deadlock" : "maybe");
+    fflush(stdout);
+    if (fork()) return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm(LIFE_S);
+    name("waiter");
+    take(0);
+    stay();
 }
 
 /* The first process of a pid namespace of its own. */
@@ -458,10 +517,12 @@ static int play(void) {
     if (is("arena")) { arena(); return 0; }
     if (plays("idle")) { idle_semaphore(); return 0; }
     if (plays("readers")) { readers(); return 0; }
+    if (plays("reread")) return reread();
     if (plays("short") || plays("brief") || plays("long")) { fights(); return 0; }
     if (plays("abba") || plays("self") || plays("ticks")) return deadlocks();
     if (plays("ended")) { ended(); return 0; }
     if (plays("forked")) { forked(); return 0; }
+    if (plays("killed")) { killed(); return 0; }
     if (plays("shm") || plays("stopped")) { other_process(); return 0; }
     if (plays("twons")) { two_namespaces(); return 0; }
     without("such a scene");

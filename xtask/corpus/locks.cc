@@ -95,6 +95,9 @@ static const char *contended() {
         object("rwlock", &shared, sizeof shared, "contended");
         fight(3, hold_ms, [] { shared.lock(); }, [] { shared.unlock(); });
         fight(3, hold_ms, [] { shared.lock_shared(); }, [] { shared.unlock_shared(); });
+    } else if (protocol == "semaphore") {
+        object("semaphore", &places, sizeof places, "contended");
+        fight(6, hold_ms, [] { places.acquire(); }, [] { places.release(); });
     } else {
         object("semaphore|mutex", &binary, sizeof binary, "contended");
         fight(6, hold_ms, [] { binary.acquire(); }, [] { binary.release(); });

@@ -1,6 +1,7 @@
 # Scenes at CPython's locks: `locks.py PROTOCOL SCENE [crowd]`. What it says, and how its threads are named,
 # is as in locks.c.
 import ctypes
+import multiprocessing
 import sys
 import threading
 import time
@@ -26,6 +27,16 @@ def lock(contended):
     at = ctypes.c_size_t.from_address(id(made) + 16).value
     print(f"object semaphore|mutex {at:#x} {SEMAPHORE_SIZE} {contended}")
     return made
+
+
+def in_process(run, *arguments):
+    def alone():
+        libc.prctl(1, 9, 0, 0, 0)
+        libc.alarm(100)
+        libc.prctl(15, b"hfighter", 0, 0, 0)
+        run(*arguments)
+
+    multiprocessing.get_context("fork").Process(target=alone, daemon=True).start()
 
 
 def stay():
@@ -54,7 +65,14 @@ libc.alarm(100)
 libc.prctl(15, b"xmain", 0, 0, 0)
 for _ in range(34 if len(sys.argv) > 3 else 0):
     start("xsleeper", stay)
-if scene == "long":
+if protocol == "process":
+    # A semaphore in memory that the processes share; where, the module does not say.
+    print("object semaphore|mutex 0 0 contended")
+    shared = multiprocessing.get_context("fork").Lock()
+    for _ in range(6):
+        in_process(fight, shared)
+    print("expect none")
+elif scene == "long":
     shared = lock("contended")
     for _ in range(6):
         start("hfighter", lambda: fight(shared))

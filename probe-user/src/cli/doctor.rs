@@ -1,5 +1,7 @@
 //! `procprobe doctor`: what this host and these privileges allow, item by item.
 
+mod confinement;
+
 use super::args::{Format, Global};
 use super::output;
 use crate::kernel::load::{Options, Probe};
@@ -14,6 +16,8 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
     let mut items = preflight::items();
     items.push(namer());
     items.push(trial());
+    // The last: nothing of this process can do afterwards what is looked at before.
+    items.extend(confinement::items());
     match global.format() {
         Format::Table => output::lines(&view::doctor::lines(&items))?,
         Format::Json => output::json(&view::doctor::json(&items))?,

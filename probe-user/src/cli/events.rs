@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::args::{EventsArgs, Format, Global};
-use super::{bpf_only, interrupted, runtime};
+use super::{Interrupts, bpf_only, runtime};
 use crate::kernel::clock;
 use crate::kernel::load::Options;
 use crate::kernel::snapshot::Detail;
@@ -34,8 +34,7 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Format
         outcome: Ok(()),
     };
     printer.heading()?;
-    let interrupt = interrupted();
-    tokio::pin!(interrupt);
+    let mut interrupts = Interrupts::catch()?;
     let end = async {
         match window {
             Some(window) => tokio::time::sleep(window).await,
@@ -46,7 +45,7 @@ async fn stream(source: &mut BpfSource, window: Option<Duration>, output: Format
     loop {
         let done = tokio::select! {
             biased;
-            outcome = &mut interrupt => { outcome?; true }
+            () = interrupts.arrived() => true,
             () = &mut end => true,
             () = tokio::time::sleep(POLL) => false,
         };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::args::{Global, LocksArgs, Output};
 use super::watching::{Ended, feed, require, watch};
-use super::{bpf_only, output, runtime};
+use super::{Interrupts, bpf_only, output, runtime};
 use crate::kernel::load::Options;
 use crate::model::locks::Look;
 use crate::model::locks::report::Report;
@@ -86,14 +86,17 @@ async fn window(
         },
         args.pid,
     );
+    // Not before the first look: who interrupts that wants no answer.
+    let mut interrupts = Interrupts::catch()?;
     let end = Instant::now() + args.window;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let cgroups = &mut source.cgroups;
-        let ended = watch(&mut events, left.min(MAKE_ROOM_EVERY), first.began_ns, |event| {
+        let length = left.min(MAKE_ROOM_EVERY);
+        let ended = watch(&mut events, &mut interrupts, length, first.began_ns, |event| {
             window.event(event, cgroups);
         })
-        .await?;
+        .await;
         if ended == Ended::Interrupted || left <= MAKE_ROOM_EVERY {
             break;
         }

@@ -4,8 +4,8 @@
 //! waits either. Lines that find no room are dropped; their number is said with the next that does.
 
 use std::io::{self, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anstream::AutoStream;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -22,8 +22,8 @@ struct Detached {
     writer: NonBlocking,
     dropped: ErrorCounter,
     said: AtomicUsize,
-    /// Ends the thread.
-    _guard: WorkerGuard,
+    /// Ends the thread, once it has written what waits or a second has passed.
+    guard: Mutex<Option<WorkerGuard>>,
 }
 
 /// Logs go to stderr: warnings always, more with `-v`, everything with `-vv`.
@@ -60,7 +60,7 @@ pub fn detach() -> io::Result<()> {
         dropped: writer.error_counter(),
         writer,
         said: AtomicUsize::new(0),
-        _guard: guard,
+        guard: Mutex::new(Some(guard)),
     };
     let _ = DETACHED.set(detached);
     Ok(())
@@ -69,6 +69,19 @@ pub fn detach() -> io::Result<()> {
 /// Says something on one line, whatever the log's level.
 pub fn say(text: &str) {
     let _ = writeln!(Stderr.make_writer(), "procprobe: {text}");
+}
+
+/// Has what was said written before this process ends, its reason above all; for at most a second.
+pub fn finish() {
+    if let Some(detached) = DETACHED.get() {
+        drop(
+            detached
+                .guard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
 }
 
 /// Standard error, either way.

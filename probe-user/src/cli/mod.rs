@@ -17,7 +17,10 @@ pub mod zombies;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::aide;
+use crate::confine::own;
 use crate::kernel::load::Options;
 use crate::namer;
 use crate::source::{Source, bpf::BpfSource, proc::ProcSource};
@@ -30,8 +33,11 @@ const USAGE: u8 = 2;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    if namer::is_wanted() {
+    if own::is_wanted(namer::ARGUMENT) {
         return ended(namer::server::main());
+    }
+    if own::is_wanted(aide::ARGUMENT) {
+        return ended(aide::server::main());
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => match misplaced_graph(&cli) {
@@ -41,7 +47,9 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     log::init(cli.global.verbose, cli.global.bpf_log);
-    ended(run(&cli))
+    let code = ended(run(&cli));
+    log::finish();
+    code
 }
 
 /// The exit code; what failed is said first.
@@ -154,13 +162,28 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn interrupted() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        outcome = tokio::signal::ctrl_c() => outcome,
-        _ = terminate.recv() => Ok(()),
+/// SIGINT and SIGTERM, caught from the moment this is made: one that comes while nobody waits is not lost.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// # Errors
+    /// If the signals cannot be caught.
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next of either.
+    async fn arrived(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

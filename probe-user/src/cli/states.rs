@@ -2,7 +2,7 @@
 
 use super::args::{Format, Global, SourceArg, StatesArgs};
 use super::watching::{feed, require, watch};
-use super::{bpf_only, output, runtime};
+use super::{Interrupts, bpf_only, output, runtime};
 use crate::kernel::load::Options;
 use crate::kernel::snapshot::{Detail, Futexes};
 use crate::model::snapshot::{Losses, Snapshot};
@@ -67,11 +67,19 @@ async fn window(
     let first = source.snapshot(DETAIL)?;
     require(&first, args.pid)?;
     let mut window = Window::begin(&first, args.by.into(), args.pid);
+    // Not before the first look: who interrupts that wants no answer.
+    let mut interrupts = Interrupts::catch()?;
     let cgroups = &mut source.cgroups;
-    watch(&mut events, args.window, first.began_ns, |event| {
-        window.event(event, cgroups);
-    })
-    .await?;
+    watch(
+        &mut events,
+        &mut interrupts,
+        args.window,
+        first.began_ns,
+        |event| {
+            window.event(event, cgroups);
+        },
+    )
+    .await;
     let last = source.snapshot(DETAIL)?;
     let cgroups = &mut source.cgroups;
     feed(&mut events, first.began_ns..=last.ended_ns, |event| {

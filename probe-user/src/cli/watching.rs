@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::interrupted;
+use super::Interrupts;
 use crate::kernel::events::{Events, RawEvent};
 use crate::model::event::Event;
 use crate::model::snapshot::Snapshot;
@@ -19,27 +19,20 @@ pub enum Ended {
 }
 
 /// Hands every event since `from_ns` to `each` for as long as `length`, or until SIGINT or SIGTERM.
-///
-/// # Errors
-/// If signals cannot be waited for.
-pub async fn watch(
+pub(super) async fn watch(
     events: &mut Events,
+    interrupts: &mut Interrupts,
     length: Duration,
     from_ns: u64,
     mut each: impl FnMut(&Event),
-) -> anyhow::Result<Ended> {
+) -> Ended {
     let end = tokio::time::sleep(length);
     tokio::pin!(end);
-    let interrupt = interrupted();
-    tokio::pin!(interrupt);
     loop {
         let wait = feed(events, from_ns..=u64::MAX, &mut each);
         tokio::select! {
-            () = &mut end => return Ok(Ended::InTime),
-            outcome = &mut interrupt => {
-                outcome?;
-                return Ok(Ended::Interrupted);
-            }
+            () = &mut end => return Ended::InTime,
+            () = interrupts.arrived() => return Ended::Interrupted,
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -10,7 +10,12 @@ pub const OURS: &str = "procprobe";
 
 /// The number of a user; `None` if there is none by that name.
 pub fn uid(name: &str) -> Option<u32> {
-    number(&file::read_text(Path::new("/etc/passwd")).ok()?, name)
+    Some(user(name)?.0)
+}
+
+/// The numbers of a user and of its own group; `None` if there is none by that name.
+pub fn user(name: &str) -> Option<(u32, u32)> {
+    numbers(&file::read_text(Path::new("/etc/passwd")).ok()?, name)
 }
 
 /// The number of a group; `None` if there is none by that name.
@@ -32,6 +37,13 @@ pub fn user_name(uid: u32) -> String {
     )
 }
 
+/// The third and the fourth field of a user's line.
+fn numbers(text: &str, name: &str) -> Option<(u32, u32)> {
+    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+    let mut fields = line.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
 /// The third field of the line that begins with a name: both files have the number there.
 fn number(text: &str, name: &str) -> Option<u32> {
     let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
@@ -49,6 +61,8 @@ mod tests {
         assert_eq!(number(text, "root"), Some(0));
         assert_eq!(number(text, "proc"), None);
         assert_eq!(number(text, "bad"), None);
+        assert_eq!(numbers(text, "root"), Some((0, 0)));
+        assert_eq!(numbers(text, "procprobes"), None, "no group");
         assert_eq!(uid("root"), Some(0));
         assert_eq!(user_name(0), "root");
     }

@@ -3,17 +3,18 @@
 //! A port that is bound with the agent's start is free while it restarts, for anybody to take and to answer
 //! in its place. A socket unit keeps it.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::accounts;
 use super::peer::Trusted;
 use crate::config::{Config, DEFAULT_SOCKET, NO_SOCKET};
+use crate::confine::user::{self, User};
 
 /// Root and the group may connect, and nobody else.
 const MODE: u32 = 0o660;
@@ -155,7 +156,7 @@ fn make(path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     if let Some(directory) = path.parent().filter(|_| path == Path::new(DEFAULT_SOCKET)) {
         match fs::create_dir(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?,
+            Ok(()) => prepare(directory)?,
             Err(_) => {}
         }
     }
@@ -181,16 +182,36 @@ fn make(path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     made
 }
 
+/// A directory that was made just now: everybody finds the socket there, and the user that a root agent becomes
+/// can remove it at the end. Without that it stays, and the next agent replaces it.
+fn prepare(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    if let User::Ours(uid) = user::planned() {
+        lchown(directory, Some(uid), None)?;
+    }
+    Ok(())
+}
+
+/// The directory may be another user's, who could put a link in the place of the socket between two steps: what
+/// was made is held, and changed by that.
 fn bind_socket(temporary: &Path, path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     let _ = fs::remove_file(temporary);
     let listener = UnixListener::bind(temporary)?;
+    let held = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(temporary)?;
+    if !is_socket(&held.metadata()?) {
+        return Err(io::Error::other("somebody put something else in its place"));
+    }
+    let made = format!("/proc/self/fd/{}", held.as_raw_fd());
     let group = accounts::gid(accounts::OURS);
     // Who is in no such group cannot give the socket to it; then it stays its own.
     if let Some(gid) = group {
-        let _ = chown(temporary, None, Some(gid));
+        let _ = chown(&made, None, Some(gid));
     }
-    fs::set_permissions(temporary, fs::Permissions::from_mode(MODE))?;
-    let found = fs::symlink_metadata(temporary)?;
+    fs::set_permissions(&made, fs::Permissions::from_mode(MODE))?;
+    let found = held.metadata()?;
     fs::rename(temporary, path)?;
     let made = Made {
         path: path.to_owned(),

@@ -9,7 +9,8 @@ use probe_ebpf::totals::Totals;
 use prometheus::Histogram;
 
 use super::locks::OpenLockWindow;
-use crate::kernel::cost::{self, ProgramCost};
+use crate::aide::client as aide;
+use crate::kernel::cost::ProgramCost;
 use crate::kernel::events::Events;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::model::books::Books;
@@ -94,18 +95,18 @@ pub struct View<'a> {
 }
 
 impl Engine {
-    /// Attaches the programs and takes the first snapshot.
+    /// Takes the first snapshot of a source that is attached, with the reading end of its event ring.
     ///
     /// # Errors
     /// [`SnapshotError`] with what was refused.
-    pub fn start(mut source: BpfSource, settings: Settings) -> Result<Self, SnapshotError> {
+    pub fn start(mut source: BpfSource, events: Events, settings: Settings) -> Result<Self, SnapshotError> {
         let Settings {
             max_groups,
             retention,
             durations,
             reap_delays,
         } = settings;
-        let events = source.start()?;
+        source.open_futexes()?;
         let first = source.snapshot(DETAIL)?;
         durations.observe(first.took.as_secs_f64());
         let mut books = Books::new(max_groups);
@@ -357,7 +358,7 @@ impl CostSampler {
     fn begin(&mut self, before: Vec<ProgramCost>) {
         let setting = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").unwrap_or_default();
         self.always_on = setting.trim() == "1";
-        let Some(on) = cost::statistics() else { return };
+        let Some(on) = aide::statistics() else { return };
         for cost in &before {
             self.totals.entry(cost.program.clone()).or_default();
         }

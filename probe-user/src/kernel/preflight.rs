@@ -34,7 +34,8 @@ pub struct Item {
 }
 
 impl Item {
-    fn new(
+    /// One item.
+    pub fn new(
         name: &'static str,
         verdict: Verdict,
         found: impl Into<String>,
@@ -196,10 +197,15 @@ fn held() -> Item {
         privileges::names(&held)
     };
     let keep = privileges::names(&privileges::used_on(&held));
+    let aide = if held.contains(&privileges::MEASURE) {
+        format!(", and the process that starts the namer {}", privileges::MEASURE)
+    } else {
+        String::new()
+    };
     Item::new(
         "capabilities",
         Verdict::Ok,
-        format!("held: {list}; the agent keeps of them, once attached: {keep}"),
+        format!("held: {list}; the agent keeps of them, once attached: {keep}{aide}"),
         "",
     )
 }

@@ -6,18 +6,18 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::file::Checked;
+use super::process::Process;
 use super::protocol::{Answer, FileKey, FromAgent, FromNamer, LARGEST, Question, receive, send};
 use super::spoilers::Spoilers;
+use crate::aide::client as aide;
+use crate::confine::own;
 
 /// How long an answer may take, all files included.
 const DEADLINE: Duration = Duration::from_millis(900);
@@ -71,7 +71,7 @@ pub struct Namer {
     /// How long an answer may take.
     patience: Duration,
     running: Option<Running>,
-    abandoned: Vec<Child>,
+    abandoned: Vec<Process>,
     /// Why it could not be started, and when.
     unfit: Option<(String, Instant)>,
     spoilers: Spoilers,
@@ -80,7 +80,7 @@ pub struct Namer {
 
 struct Running {
     /// `None` for a thread.
-    child: Option<Child>,
+    process: Option<Process>,
     socket: OwnedFd,
 }
 
@@ -152,9 +152,14 @@ impl Namer {
         })
     }
 
+    /// Ends the one that runs, if one does.
+    pub fn retire(&mut self) {
+        self.end();
+    }
+
     /// Its pid.
     pub fn pid(&self) -> Option<u32> {
-        self.running.as_ref()?.child.as_ref().map(Child::id)
+        self.running.as_ref()?.process.as_ref().map(Process::id)
     }
 
     fn begin(&mut self) -> Result<(), String> {
@@ -220,28 +225,22 @@ impl Namer {
 
     /// Ends it, whatever it does.
     fn end(&mut self) {
-        let Some(Running { child, socket }) = self.running.take() else {
+        let Some(Running { process, socket }) = self.running.take() else {
             return;
         };
         drop(socket);
-        let Some(mut child) = child else { return };
-        let _ = child.kill();
-        let until = Instant::now() + LAST_WORDS;
-        while Instant::now() < until {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        let Some(process) = process else { return };
+        process.kill();
+        if !process.ends_within(LAST_WORDS) {
+            self.abandoned.push(process);
         }
-        self.abandoned.push(child);
     }
 
-    /// Reaps those that have ended.
+    /// Forgets those that have ended.
     fn sweep(&mut self) {
-        self.abandoned
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        let child = self.running.as_mut().and_then(|running| running.child.as_mut());
-        if child.is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+        self.abandoned.retain(|process| !process.has_ended());
+        let process = self.running.as_ref().and_then(|running| running.process.as_ref());
+        if process.is_some_and(Process::has_ended) {
             self.running = None;
         }
     }
@@ -254,37 +253,22 @@ impl Drop for Namer {
 }
 
 fn launch(program: &Program) -> io::Result<Running> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    let path = match program {
-        // The file that runs, also when another version has taken its name since.
-        Program::Own => PathBuf::from("/proc/self/exe"),
-        Program::At(path) => path.clone(),
+    let (ours, theirs) = own::line()?;
+    let process = match program {
+        Program::Own => match aide::shared() {
+            // A confined agent starts nothing itself.
+            Some(aide) => Some(Process::of(aide.start_namer(&theirs)?)),
+            None => Some(Process::start(Path::new(own::PROGRAM), theirs)?),
+        },
+        Program::At(path) => Some(Process::start(path, theirs)?),
         #[cfg(test)]
         Program::Thread => {
             std::thread::spawn(move || super::server::serve(theirs.as_fd()));
-            return Ok(Running {
-                child: None,
-                socket: ours,
-            });
+            None
         }
     };
-    let child = Command::new(path)
-        .arg0("procprobe")
-        .arg(super::ARGUMENT)
-        .env_clear()
-        // Ctrl-C is for us.
-        .process_group(0)
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
     Ok(Running {
-        child: Some(child),
+        process,
         socket: ours,
     })
 }

@@ -8,6 +8,8 @@
 //! |---|---|---|
 //! | [`protocol`] | what the two say to each other | both |
 //! | [`client`] | starts it, asks it, ends it | agent |
+//! | [`process`] | it, whoever started it | agent |
+//! | [`child`] | a child that is reaped as soon as it ends | agent |
 //! | [`spoilers`] | files that it is not given again for a while | agent |
 //! | [`file`] | opens the file that a process has mapped, and no other | agent |
 //! | [`server`] | answers | namer |
@@ -18,10 +20,12 @@
 //! | [`walk`] | unwinds | namer |
 
 mod bounded;
+mod child;
 pub mod client;
 mod elf;
 pub mod file;
 mod names;
+mod process;
 pub mod protocol;
 mod sandbox;
 pub mod server;
@@ -42,13 +46,6 @@ use protocol::{Answer, Question};
 
 /// What the agent starts itself with. No verb: nobody else does.
 pub const ARGUMENT: &str = "--be-the-namer";
-
-/// Whether this process was started as one.
-pub fn is_wanted() -> bool {
-    std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == ARGUMENT)
-}
 
 /// The namer of this process. Nothing may be done with it in hand that can take long: files are opened
 /// before.

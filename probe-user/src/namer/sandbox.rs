@@ -2,14 +2,14 @@
 //! by a filter of system calls everything but reading what it was given, its own memory, and its end. It
 //! opens no file and no socket, starts nothing, and takes no more memory, time and descriptors than it needs.
 
-use std::collections::BTreeMap;
 use std::io;
 
-use caps::CapSet;
+use caps::CapsHashSet;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
+use seccompiler::BpfProgram;
+
+use crate::confine::filter::{self, Rules, bits, equal};
+use crate::confine::{capabilities, landlock};
 
 /// Memory above what it has at its start: two large files and their tables.
 const MEMORY: u64 = 128 << 20;
@@ -31,9 +31,10 @@ pub fn enter() -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| failed("dumpable", error.into()))?;
     close_others().map_err(|error| failed("descriptors", error))?;
     limits().map_err(|error| failed("limits", error))?;
-    capabilities()?;
-    let filter = filter().map_err(|error| format!("system call filter: {error}"))?;
-    apply(&filter).map_err(|error| failed("system call filter", error))?;
+    capabilities::keep_only(&CapsHashSet::new()).map_err(|error| format!("capabilities: {error}"))?;
+    landlock::nothing().map_err(|why| format!("Landlock: {why}"))?;
+    let filter = rules().map_err(|error| format!("system call filter: {error}"))?;
+    filter::apply(&filter).map_err(|error| failed("system call filter", error))?;
     tried()
 }
 
@@ -69,19 +70,6 @@ fn limits() -> io::Result<()> {
     Ok(())
 }
 
-fn capabilities() -> Result<(), String> {
-    // Takes CAP_SETPCAP. Where that is missing, no_new_privs keeps what is in the bounding set away as well.
-    for capability in caps::all() {
-        let _ = caps::drop(None, CapSet::Bounding, capability);
-    }
-    // Kernels and sandboxes that know no ambient set have none to clear.
-    let _ = caps::clear(None, CapSet::Ambient);
-    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        caps::clear(None, set).map_err(|error| format!("capabilities: {error}"))?;
-    }
-    Ok(())
-}
-
 /// Allowed whatever their arguments are. Memory, its one socket, the files it was given, time, and its end.
 const ALLOWED: [libc::c_long; 27] = [
     libc::SYS_recvmsg,
@@ -113,58 +101,15 @@ const ALLOWED: [libc::c_long; 27] = [
     libc::SYS_exit_group,
 ];
 
-fn filter() -> Result<BpfProgram, seccompiler::Error> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|&call| (call, Vec::new())).collect();
+fn rules() -> Result<BpfProgram, seccompiler::Error> {
+    let mut rules: Rules = ALLOWED.iter().map(|&call| (call, Vec::new())).collect();
     // Memory, but no code.
-    let no_code = SeccompCondition::new(
-        2,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64),
-        0,
-    )?;
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        rules.insert(call, vec![SeccompRule::new(vec![no_code.clone()])?]);
+        rules.insert(call, vec![bits(2, libc::PROT_EXEC as u64, 0)?]);
     }
     // How abort() ends it.
-    let own = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        u64::from(std::process::id()),
-    )?;
-    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
-    let architecture = std::env::consts::ARCH.try_into()?;
-    // An error and no death: C libraries try this and that, and do without.
-    let refused = SeccompAction::Errno(libc::EPERM as u32);
-    let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?;
-    Ok(filter.try_into()?)
-}
-
-/// By prctl(2): seccomp(2) is among the calls that systemd's `@system-service` does not have.
-fn apply(filter: &BpfProgram) -> io::Result<()> {
-    // SAFETY: takes plain numbers.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
-    let program = libc::sock_fprog {
-        len: length,
-        filter: filter.as_ptr().cast::<libc::sock_filter>().cast_mut(),
-    };
-    // SAFETY: `program` points to `length` instructions that outlive the call; the kernel copies and checks
-    // them, and writes nothing.
-    let outcome = unsafe {
-        libc::prctl(
-            libc::PR_SET_SECCOMP,
-            libc::SECCOMP_MODE_FILTER,
-            &raw const program,
-        )
-    };
-    if outcome == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    rules.insert(libc::SYS_tgkill, vec![equal(0, u64::from(std::process::id()))?]);
+    filter::allowing(rules)
 }
 
 /// Tries what must not work any more.

@@ -457,4 +457,29 @@ pub(super) mod tests {
         );
         assert_eq!(spaces.sites[&(7, ip)].library, Library::Glibc);
     }
+
+    #[test]
+    fn a_run_time_system_is_known_by_what_is_mapped() {
+        use procfs::FromRead;
+        let of = |path: &str, access: &str| {
+            let line = format!("7f0000000000-7f0000001000 {access} 00000000 08:01 42 {path}\n");
+            let maps = procfs::process::MemoryMaps::from_read(line.as_bytes()).unwrap();
+            runtime(&maps.into_iter().collect::<Vec<_>>())
+        };
+        for (path, expected) in [
+            ("/usr/lib/jvm/java-17/lib/server/libjvm.so", Some(Runtime::Java)),
+            (
+                "/usr/lib/x86_64-linux-gnu/libruby-3.1.so.3.1.2",
+                Some(Runtime::Ruby),
+            ),
+            ("/usr/local/bin/ruby3.3", Some(Runtime::Ruby)),
+            ("/usr/bin/node", Some(Runtime::Node)),
+            ("/usr/lib/libnode.so.115", Some(Runtime::Node)),
+            ("/usr/bin/node_exporter", None),
+            ("/usr/bin/python3.11", None),
+        ] {
+            assert_eq!(of(path, "r-xp"), expected, "{path}");
+            assert_eq!(of(path, "r--p"), None, "a file that it reads: {path}");
+        }
+    }
 }

@@ -33,6 +33,12 @@ use crate::namer;
 /// How often /proc is compared with the iterator.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 const PROC: &str = "/proc";
+/// The first look of all.
+const FIRST: Detail = Detail {
+    histograms: false,
+    open_ledgers: true,
+    futexes: Futexes::All,
+};
 
 /// The kernel, seen through our programs.
 pub struct BpfSource {
@@ -87,17 +93,30 @@ impl BpfSource {
     /// # Errors
     /// [`SnapshotError`] with what was refused.
     pub fn start(&mut self) -> Result<Events, SnapshotError> {
+        let events = self.attach()?;
+        self.open_futexes()?;
+        Ok(events)
+    }
+
+    /// The first part of [`Self::start`]: all that takes privileges, and no thread but the one that calls.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] with what was refused.
+    pub fn attach(&mut self) -> Result<Events, SnapshotError> {
         let events = self.probe.take_events()?;
         self.probe.attach()?;
         self.probe.go_live()?;
-        let detail = Detail {
-            histograms: false,
-            open_ledgers: true,
-            futexes: Futexes::All,
-        };
-        self.probe.read_snapshot(detail, |_| {})?;
-        self.probe.read_futexes(detail)?;
+        self.probe.read_snapshot(FIRST, |_| {})?;
         Ok(events)
+    }
+
+    /// The second part: the waits that are open already. Memory of others is read by a thread of its own.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the pass cannot be begun.
+    pub fn open_futexes(&mut self) -> Result<(), SnapshotError> {
+        self.probe.read_futexes(FIRST)?;
+        Ok(())
     }
 
     /// For a single answer, for which the code of all processes is read for the first time.

@@ -9,7 +9,7 @@ use super::table::{Align, Table, cut};
 use crate::model::blocked::syscall_name;
 use crate::model::locks::deadlock::{Deadlock, Shape};
 use crate::model::locks::memory::MemoryGap;
-use crate::model::locks::report::{Code, Doing, Edge, Holder, Lock, Parallelism, Pattern, Report};
+use crate::model::locks::report::{Code, Doing, Edge, Holder, Lock, Parallelism, Pattern, Report, WaitsFor};
 use crate::model::locks::site::Runtime;
 use crate::model::locks::stall::{Reason, Stall, Stalled};
 use crate::model::locks::{Kind, LockId, Party};
@@ -284,11 +284,8 @@ fn doing(doing: &Doing) -> String {
     match doing.condition {
         Condition::Alive(State::Running) => format!("running for {time}"),
         Condition::Alive(State::Runnable) => format!("runnable, without a CPU for {time}"),
-        Condition::Alive(State::Sleeping) => match doing.waits_for {
-            Some(LockId::Private(_, address)) => {
-                format!("waiting itself for …{:04x} for {time}", address & 0xffff)
-            }
-            Some(LockId::Shared { .. }) => format!("waiting itself for a shared lock for {time}"),
+        Condition::Alive(State::Sleeping) => match &doing.waits_for {
+            Some(waits_for) => format!("waiting itself {} for {time}", at_what(waits_for)),
             None => format!("asleep{inside} for {time}"),
         },
         Condition::Alive(State::Uninterruptible) => format!("in uninterruptible sleep{inside} for {time}"),
@@ -296,6 +293,22 @@ fn doing(doing: &Doing) -> String {
         Condition::Alive(State::Traced) => format!("stopped by its tracer for {time}"),
         Condition::Alive(State::Idle | State::Parked) => format!("idle for {time}"),
         Condition::Zombie | Condition::Dead => "has ended".to_owned(),
+    }
+}
+
+/// What a holder waits at itself. A lock is told from others by the end of its address; for what else
+/// threads wait, the kind says more.
+fn at_what(waits_for: &WaitsFor) -> String {
+    match (waits_for.kind, waits_for.lock) {
+        (Kind::Join, _) => waits_for.joined.map_or_else(
+            || "for the end of a thread".to_owned(),
+            |tid| format!("for the end of {tid}"),
+        ),
+        (Kind::Condvar, _) => "for a condition".to_owned(),
+        (Kind::Semaphore, _) => "for a semaphore".to_owned(),
+        (Kind::Barrier, _) => "at a barrier".to_owned(),
+        (_, LockId::Private(_, address)) => format!("for …{:04x}", address & 0xffff),
+        (_, LockId::Shared { .. }) => "for a shared lock".to_owned(),
     }
 }
 

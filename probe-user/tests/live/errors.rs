@@ -8,7 +8,7 @@ use crate::common::agent::Agent;
 use crate::common::probe::{self, Running};
 use crate::common::reachable::Reachable;
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually};
+use crate::common::{Live, eventually, procfs};
 
 /// More than any kernel gives out.
 const NO_PID: &str = "4194305";
@@ -185,16 +185,6 @@ fn a_reader_that_leaves_is_no_failure() {
     }
 }
 
-/// Whether a process has a handler of its own for SIGINT.
-fn handles_interrupts(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let mask = mask
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    mask & (1 << (libc::SIGINT - 1)) != 0
-}
-
 #[test]
 fn interrupted_a_window_ends_early_and_still_prints() {
     let Some(live) = Live::begin("interrupt") else {
@@ -207,7 +197,7 @@ fn interrupted_a_window_ends_early_and_still_prints() {
     ] {
         let (running, finish) = probe::start(&mut live.command(arguments));
         let pid = running.0.id();
-        eventually("a handler for SIGINT", || handles_interrupts(pid));
+        eventually("a handler for SIGINT", || procfs::handles_interrupts(pid));
         running.signal(libc::SIGINT);
         let outcome = finish(running);
         assert!(

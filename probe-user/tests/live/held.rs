@@ -99,6 +99,43 @@ fn who_is_killed_and_cannot_end_is_dying() {
 }
 
 #[test]
+fn who_is_killed_in_uninterruptible_sleep_is_dying() {
+    let Some(live) = Live::begin("killed in uninterruptible sleep") else {
+        return;
+    };
+    let scene = Workload::start(&["dying-in-sleep"]);
+    let pid = scene.fact("pid");
+    if pid == 0 {
+        return skipped(
+            "killed in uninterruptible sleep",
+            "the kernel has no such system call",
+        );
+    }
+    let tid = scene.fact("tid");
+    eventually("the dying", || {
+        let answer = live.json(&["zombies"]);
+        let Some(zombie) = entry(&answer, "zombies", pid).filter(|zombie| text(zombie, "kind") == "dying")
+        else {
+            return false;
+        };
+        assert!(zombie["at_fault"].is_null(), "no parent can reap it: {zombie}");
+        assert_eq!(number(&zombie["exit"], "signal"), 9, "{zombie}");
+        assert_eq!(
+            zombie["held_up_by"],
+            serde_json::json!({"pid": pid, "tid": tid, "state": "uninterruptible"})
+        );
+        true
+    });
+    let shown = live.text(&["zombies"]);
+    assert!(
+        shown.contains(&format!(
+            "killed by SIGKILL, held up by pp-stuck {tid}: in uninterruptible sleep"
+        )),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_wait_for_a_page_is_said_to_be_one() {
     let Some(live) = Live::begin("page fault") else {
         return;

@@ -49,6 +49,7 @@ mod namer;
 mod names;
 mod namespaces;
 mod orphans;
+mod privilege;
 mod prometheus;
 mod refused;
 mod reuse;

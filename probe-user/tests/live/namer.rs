@@ -12,7 +12,7 @@ use crate::common::agent::Agent;
 use crate::common::json::{list, number, text};
 use crate::common::locks;
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually, tools};
+use crate::common::{Live, eventually, procfs, tools};
 
 /// The one lock of a scene, and whether all of the answer is there.
 fn lock_of(live: &Live, scene: &Workload) -> (Value, Value) {
@@ -97,12 +97,7 @@ fn functions_have_names_in_a_mount_namespace_with_layers() {
 
 /// The agent's namer.
 fn namer_of(agent: &Agent) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).ok()?;
-    let mut pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    pids.find(|pid: &u32| {
-        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
-        comm.is_ok_and(|comm| comm.trim_end() == "procprobe-namer")
-    })
+    procfs::child_named(agent.pid(), "procprobe-namer")
 }
 
 #[test]

@@ -12,9 +12,11 @@ use serde_json::Value;
 use crate::common::agent::Agent;
 use crate::common::json::{id, list, process, text};
 use crate::common::probe;
+use crate::common::procfs::Status;
 use crate::common::reachable::{NOBODY, Reachable};
 use crate::common::workload::Workload;
 use crate::common::{Live, eventually, tools};
+use crate::privilege::LOOK;
 
 /// The unit as it is shipped.
 const UNIT: &str = include_str!("../../../xtask/dist/procprobe.service");
@@ -52,35 +54,31 @@ fn confined(setpriv: &PathBuf, binary: &Reachable, capabilities: &[String]) -> C
     command
 }
 
-/// The capabilities of every thread of a process, from `status`, which are all the same.
-fn held(pid: u32, set: &str) -> u64 {
+/// A field of `status` of every thread of a process, which are all the same.
+fn field(pid: u32, name: &str) -> String {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
-    let masks: BTreeSet<String> = threads
+    let fields: BTreeSet<String> = threads
         .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
-        .map(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix(set));
-            line.expect("a set of capabilities").trim().to_owned()
-        })
+        .filter_map(|thread| Status::at(&thread.path()))
+        .map(|status| status.field(name).to_owned())
         .collect();
-    assert_eq!(masks.len(), 1, "{set} {masks:?}");
-    let mask = masks.first().expect("checked just now");
-    u64::from_str_radix(mask, 16).expect("a mask")
+    assert_eq!(fields.len(), 1, "{name} {fields:?}");
+    fields.into_iter().next().expect("checked just now")
 }
-
-/// `CAP_DAC_READ_SEARCH` and `CAP_SYS_PTRACE`.
-const LOOK: u64 = (1 << 2) | (1 << 19);
-const SYS_ADMIN: u64 = 1 << 21;
 
 /// What the agent has left once attached, on every thread. Nothing can bring the others back.
 fn keeps_only_what_it_needs(pid: u32) {
-    for set in ["CapEff:", "CapPrm:"] {
-        assert_eq!(held(pid, set), LOOK, "{set}");
+    let [none, looks] = [0, LOOK].map(|mask| format!("{mask:016x}"));
+    for (name, value) in [
+        ("CapEff", looks.as_str()),
+        ("CapPrm", &looks),
+        ("CapInh", &none),
+        ("CapAmb", &none),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ] {
+        assert_eq!(field(pid, name), value, "{name}");
     }
-    for set in ["CapInh:", "CapAmb:"] {
-        assert_eq!(held(pid, set), 0, "{set}");
-    }
-    assert_eq!(held(pid, "NoNewPrivs:"), 1);
 }
 
 #[test]
@@ -222,24 +220,6 @@ fn with_one_capability_less_it_says_which() {
             assert!(outcome.complaint(1).contains(&name), "{name}: {outcome:?}");
         }
     }
-}
-
-#[test]
-fn root_keeps_only_what_it_uses() {
-    let Some(live) = Live::begin("root's capabilities") else {
-        return;
-    };
-    let agent = Agent::start(&live, &[]);
-    assert_eq!(held(agent.pid(), "CapEff:"), LOOK | SYS_ADMIN);
-    assert_eq!(held(agent.pid(), "CapPrm:"), LOOK | SYS_ADMIN);
-    let doctor = live.text(&["doctor"]);
-    assert!(
-        doctor.contains(
-            "the agent keeps of them, once attached: CAP_DAC_READ_SEARCH CAP_SYS_ADMIN CAP_SYS_PTRACE"
-        ),
-        "{doctor}"
-    );
-    agent.stop();
 }
 
 /// The service manager's end of the line.

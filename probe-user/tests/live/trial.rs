@@ -261,12 +261,26 @@ impl Tried {
 
     /// Ends it as a service manager would.
     fn stop(mut self) -> PathBuf {
-        // SAFETY: takes plain numbers; strace has not ended, and reaps its child only then.
-        unsafe { libc::kill(i32::try_from(self.pid).expect("a pid"), libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         let status = self.agent.running.wait();
         let log = self.agent.log();
         assert!(status.success() && !log.contains("panicked"), "{status}: {log}");
-        self.log
+        self.log.clone()
+    }
+
+    /// Only while strace lives, which reaps it.
+    fn signal(&self, signal: i32) {
+        // SAFETY: takes plain numbers.
+        unsafe { libc::kill(i32::try_from(self.pid).expect("a pid"), signal) };
+    }
+}
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        // A strace that is killed lets the agent go on.
+        if matches!(self.agent.running.0.try_wait(), Ok(None)) {
+            self.signal(libc::SIGKILL);
+        }
     }
 }
 

@@ -67,7 +67,7 @@ const MAY_SKIP: [(&str, &str); 6] = [
 
 /// What [`Tests::Core`] is, by name: what reads the structures of the kernel and of threads. The init's own checks have the
 /// tree, zombies, exact switches and times already.
-const CORE: [&str; 8] = [
+const CORE: [&str; 9] = [
     "attribution::waits_for_a_pthread_mutex_are_put_down_to_its_owner",
     "attribution::waits_for_a_mutex_that_lends_priority_are_put_down_to_its_owner",
     "deadlocks::a_cycle_across_processes_is_found",
@@ -75,6 +75,7 @@ const CORE: [&str; 8] = [
     "futex_doors::futexes_are_seen_behind_every_system_call",
     "idle::sleeping_consumers_of_glibc_are_not_contention",
     "orphans::a_daemon_has_lost_the_parent_that_forked_it",
+    "privilege::",
     "units::the_unit_of_a_process_is_that_of_its_cgroup",
 ];
 

@@ -2,8 +2,10 @@
 //! ends.
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -18,6 +20,11 @@ pub async fn give_back(workers: Workers) {
         tokio::time::sleep(GIVE_BACK_EVERY).await;
         let _ = workers.run(memory::give_back).await;
     }
+}
+
+/// Waits until a process has ended, whose pidfd it is.
+pub async fn end_of(process: AsyncFd<OwnedFd>) {
+    let _ = process.readable().await;
 }
 
 /// Tasks none of which ever ends by itself: an agent without one of them would seem well and do half of what

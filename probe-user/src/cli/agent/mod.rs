@@ -17,13 +17,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Histogram, HistogramOpts, Registry};
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::args::{AgentArgs, Global};
-use super::{bpf_only, interrupted, log, runtime};
+use super::{Interrupts, bpf_only, log, runtime};
+use crate::aide::client as aide;
 use crate::config::Config;
+use crate::confine;
 use crate::export::catalog::{Metric, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION};
 use crate::export::doors::Doors;
 use crate::export::engine::{Engine, Settings};
@@ -33,8 +36,10 @@ use crate::export::http::{Shared, router};
 use crate::export::serve::Server;
 use crate::export::workers::{Planned, Workers};
 use crate::kernel::load::Options;
-use crate::kernel::{preflight, privileges};
+use crate::kernel::preflight;
+use crate::kernel::snapshot::Detail;
 use crate::model::lives::Retention;
+use crate::source::bpf::BpfSource;
 use crate::source::reader;
 use background::Supervised;
 use setup::{Changeable, Setup};
@@ -73,7 +78,6 @@ async fn live(
     planned
         .start(2 * config.http.max_scrapes + OTHER_WORK)
         .context("no threads to draw answers")?;
-    log::detach().context("no thread for the log")?;
     if let Some(lacking) = &doors.lacking {
         tracing::warn!("{lacking}");
     }
@@ -91,11 +95,16 @@ async fn live(
         background::give_back(shared.workers.clone()),
     );
     tasks.add("the watchdog", manager::watchdog(shared.clone()));
+    if let Some(aide) = aide::shared() {
+        // SAFETY: the AsyncFd owns the descriptor, which stays open as long as that lives.
+        let end = unsafe { AsyncFd::register(aide.end()?)? };
+        tasks.add("the process that starts the namer", background::end_of(end));
+    }
     manager::ready();
-    let mut end = std::pin::pin!(interrupted());
+    let mut interrupts = Interrupts::catch()?;
     loop {
         tokio::select! {
-            outcome = &mut end => break outcome?,
+            () = interrupts.arrived() => break,
             _ = hangups.recv() => reload(args, config, &shared, &changeable).await,
             why = tasks.first_end(&mut ended) => anyhow::bail!("the agent cannot go on: {why} (please report it)"),
         }
@@ -165,13 +174,16 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
         durations: histogram(&registry, SNAPSHOT_DURATION, &SNAPSHOT_BUCKETS)?,
         reap_delays: histogram(&registry, REAP_DELAY, &REAP_BUCKETS)?,
     };
+    let events = source.attach()?;
     memory::give_back();
-    let mut engine = Engine::start(source, settings)?;
-    // Before any other thread exists: capabilities belong to threads, and new ones inherit them.
-    let kept = privileges::shed(|| engine.view().is_ok())?;
-    // Those that the first looks needed have what was given up.
+    let warnings = confine(&mut source)?;
+    // Those that a first look needed have what was given up.
     reader::shared().renew();
-    tracing::info!("attached; capabilities kept: {kept}");
+    log::detach().context("no thread for the log")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let engine = Engine::start(source, events, settings)?;
     if let Some(limit) = preflight::limits() {
         tracing::warn!("{limit} (`procprobe doctor` lists what is needed)");
     }
@@ -180,6 +192,29 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
         tracing::warn!("functions and locks have no names: the process that reads symbols {why}");
     }
     Ok((engine, registry))
+}
+
+/// Gives up what only attaching took. Before any other thread exists: uids, capabilities and filters belong to
+/// threads, and new ones inherit them. Returns what to warn of, once the log has a thread of its own: before,
+/// somebody who does not read it could keep the agent from serving.
+fn confine(source: &mut BpfSource) -> anyhow::Result<Vec<String>> {
+    let aide = aide::start();
+    // Without memory, which is read by a thread of its own.
+    let confined = confine::agent(|| source.snapshot(Detail::default()).is_ok())?;
+    tracing::info!(
+        "attached; from here on: {}; capabilities kept: {}",
+        confined.user.text(),
+        confined.kept
+    );
+    let aide = aide.err().map(|why| {
+        format!(
+            "no names of functions and locks, and no procprobe_bpf_program_* metrics: the process that starts \
+             the namer {why}"
+        )
+    });
+    let filter = confined.filter.err();
+    let filter = filter.map(|why| format!("no filter of system calls: {why} (`procprobe doctor` says more)"));
+    Ok(aide.into_iter().chain(filter).collect())
 }
 
 /// Reads the files again, on a thread that may block.

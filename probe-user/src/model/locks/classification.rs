@@ -71,6 +71,8 @@ pub fn classify(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u64) 
         Role::ByBehaviour => behaves_as_lock(evidence, recent, window_ns),
     };
     let kind = match protocol.kind {
+        // No lock that is taken is 0: who waits for that to pass waits for a count.
+        Kind::Unknown if contended && waits_for_a_count(evidence) => Kind::Semaphore,
         Kind::Unknown if contended => Kind::Mutex,
         Kind::Unknown => idle_kind(evidence),
         // A count that passes through the value of a lock.
@@ -108,19 +110,27 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
         }
         _ => {
             let locked = evidence.waits_for(Expected::Two) + evidence.waits_for(Expected::Flagged);
-            let most = |waits: u64| waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE;
-            // A semaphore of atomics waits for zero, and libstdc++'s wakes all who share a word of its pool;
-            // ping-pong over an atomic waits for one value and the other, a barrier for ever new ones.
-            // musl's semaphores wait for all bits.
-            let nothing = evidence.waits_for(Expected::Zero);
-            let all_bits = evidence.waits_for(Expected::AllOnes);
-            let taken = most(nothing) || (evidence.sample.op == op::WAIT && most(all_bits));
-            let zero = taken && evidence.take_turns() >= 2;
+            // libstdc++'s wakes all who share a word of its pool.
+            let count = waits_for_a_count(evidence) && evidence.take_turns() >= 2;
             // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that.
             let exclusive = exclusive && takes_turns(evidence, 2);
-            exclusive || zero || (most(locked) && takes_turns(evidence, 1))
+            exclusive || count || (is_most(evidence, locked) && takes_turns(evidence, 1))
         }
     }
+}
+
+/// Whether nearly all of the waits are of some sort, and there were a few.
+fn is_most(evidence: &Evidence<'_>, waits: u64) -> bool {
+    waits * 10 >= evidence.waits() * 9 && evidence.ended() >= SAME_VALUE
+}
+
+/// Whether the waits are those at a semaphore in a program's own code: for zero to pass, of a semaphore of
+/// atomics, or for all bits, of musl's. Ping-pong over an atomic waits for one value and the other, a barrier
+/// for ever new ones.
+fn waits_for_a_count(evidence: &Evidence<'_>) -> bool {
+    let nothing = evidence.waits_for(Expected::Zero);
+    let all_bits = evidence.waits_for(Expected::AllOnes);
+    is_most(evidence, nothing) || (evidence.sample.op == op::WAIT && is_most(evidence, all_bits))
 }
 
 /// Whether of the threads that take turns here about one is not waiting, all the time: what an exclusive lock

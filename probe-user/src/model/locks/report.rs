@@ -111,8 +111,19 @@ pub struct Doing {
     pub ns: Option<u64>,
     /// What it waits in.
     pub blocked_on: Option<BlockedOn>,
-    /// The lock it waits for itself.
-    pub waits_for: Option<LockId>,
+    /// What it waits for itself, if that is a futex.
+    pub waits_for: Option<WaitsFor>,
+}
+
+/// The futex that a thread waits at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitsFor {
+    /// Which.
+    pub lock: LockId,
+    /// What it is, as far as this one wait tells.
+    pub kind: Kind,
+    /// The thread whose end it waits for.
+    pub joined: Option<u32>,
 }
 
 /// How waits follow each other.

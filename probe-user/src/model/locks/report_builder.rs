@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use probe_ebpf::lock::{BY_OWNER, EdgeKey};
 
-use super::classification::Classification;
+use super::classification::{Classification, classify_single_wait};
 use super::evidence::Evidence;
 use super::protocol::python;
-use super::report::{Doing, Edge, Holder, Lock, Pattern};
+use super::report::{Doing, Edge, Holder, Lock, Pattern, WaitsFor};
 use super::thread_index::{NameCache, Owner, ThreadIndex};
 use super::{Grade, LockId, Look, Party, Tables, is_shared, key_of};
 use crate::model::thread::{Comm, OpenWait, Thread};
@@ -226,6 +226,14 @@ impl ReportBuilder<'_, '_> {
         })
     }
 
+    fn waits_for(&self, thread: &Thread, open: &OpenWait) -> WaitsFor {
+        WaitsFor {
+            lock: self.tables.id(key_of(thread, open)),
+            kind: classify_single_wait(self.index, thread, open),
+            joined: self.index.joined(thread, open).map(|joined| joined.id.tid),
+        }
+    }
+
     fn holding(&self, party: Party, grade: Grade) -> Holder {
         let thread = self.index.get(party.tid);
         Holder {
@@ -235,10 +243,7 @@ impl ReportBuilder<'_, '_> {
                 condition: thread.condition,
                 ns: thread.condition_ns,
                 blocked_on: thread.blocked_on,
-                waits_for: thread
-                    .futex
-                    .as_ref()
-                    .map(|open| self.tables.id(key_of(thread, open))),
+                waits_for: thread.futex.as_ref().map(|open| self.waits_for(thread, open)),
             }),
         }
     }

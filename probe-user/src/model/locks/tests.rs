@@ -17,7 +17,7 @@ use super::testing::{PID, SPACE, World, look, no_tables};
 use super::thread_index::ThreadIndex;
 use super::window::LockWindow;
 use super::{Grade, Kind, LockId};
-use crate::model::thread::Condition;
+use crate::model::thread::{Comm, Condition};
 use crate::model::tracker::tests::NoUnits;
 
 const SECOND: u64 = 1_000_000_000;
@@ -137,6 +137,23 @@ fn a_semaphore_whose_waiters_post_is_a_lock() {
     world
         .edge(MU, 101, 102, false, 10, 10_000_000)
         .edge(MU, 102, 101, false, 10, 10_000_000);
+    assert_eq!(kind_of(&world), (Kind::Semaphore, true));
+}
+
+/// C++20's semaphores wait for zero to pass, in the program's own code: no lock that is taken is 0.
+#[test]
+fn a_count_of_zero_that_its_waiters_post_is_a_semaphore() {
+    let mut world = World::default();
+    world
+        .waited("rust", MU, 20, 1_000_000, Outcome::WokenOne)
+        .edge(MU, 101, 102, false, 10, 10_000_000)
+        .edge(MU, 102, 101, false, 10, 10_000_000);
+    world.tables.sites.clear();
+    let stats = world.last_stats();
+    (stats.sample.op, stats.sample.value, stats.sample.word) = (op::WAIT, 0, 0);
+    stats.sample.expected = Expected::Zero as u8;
+    stats.expected = [0; EXPECTED];
+    stats.expected[Expected::Zero as usize] = 20;
     assert_eq!(kind_of(&world), (Kind::Semaphore, true));
 }
 
@@ -426,6 +443,11 @@ fn unknown_owners_make_a_stall_never_a_deadlock() {
     assert_eq!(
         (stall.waits.len(), stall.others, stall.reason),
         (2, 1, Reason::NobodyCanWake)
+    );
+    assert_eq!(
+        stall.comm,
+        Comm::new("main"),
+        "the process, not the thread that waits"
     );
     world.runs(103, "another");
     assert!(

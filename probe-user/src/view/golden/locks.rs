@@ -6,6 +6,7 @@ use probe_ebpf::lock::Outcome;
 use probe_ebpf::state::State;
 
 use crate::model::locks::report::{Code, Report};
+use crate::model::locks::site::Runtime;
 use crate::model::locks::testing::{World, look, no_tables};
 use crate::model::locks::window::LockWindow;
 use crate::model::snapshot::{Losses, Snapshot};
@@ -92,6 +93,31 @@ fn nothing_contended() {
     assert_snapshot!(locks::lines(&report, &Losses::none(), look).join("\n"));
 }
 
+/// Where a run-time system keeps its locks to itself, nothing contended is not the whole answer.
+#[test]
+fn who_keeps_its_locks_to_itself_is_named_with_the_command_that_tells() {
+    let runtimes = [Runtime::Java, Runtime::Go, Runtime::Ruby, Runtime::Node];
+    let named = |(pid, runtime): (u32, Runtime)| (pid, (runtime, Comm::default()));
+    let report = Report {
+        window_ns: 3 * SECOND,
+        runtimes: (1..).zip(runtimes).map(named).collect(),
+        ..Report::default()
+    };
+    let look = locks::Look {
+        limit: None,
+        width: None,
+    };
+    let lines = locks::lines(&report, &Losses::none(), look).join("\n");
+    for words in [
+        "1 keeps its locks to itself (Java); what its threads wait for: jstack 1",
+        "2 keeps its locks to itself (Go); what its threads wait for: kill -QUIT 2",
+        "3 keeps its locks to itself (Ruby); what its threads wait for: rbspy dump --pid 3",
+        "4 keeps its locks to itself (Node.js); what its threads wait for: node inspect -p 4",
+    ] {
+        assert!(lines.contains(words), "{words}: {lines}");
+    }
+}
+
 #[test]
 fn locks_as_json() {
     let (report, last) = report();
@@ -120,4 +146,30 @@ fn a_name_can_close_no_quote() {
         mermaid.contains("#quot;#93;;x#91;#92;#35;#124;#96;#lt;b#gt; 103"),
         "{mermaid}"
     );
+}
+
+/// What a holder waits for itself: the end of the address tells locks apart, and nothing else.
+#[test]
+fn what_a_holder_waits_for_is_named_by_its_kind() {
+    let kinds = [
+        ("glibc", "waiting itself for …2000 for 5.0 s"),
+        ("condvar", "waiting itself for a condition for 5.0 s"),
+        ("semaphore", "waiting itself for a semaphore for 5.0 s"),
+        ("barrier", "waiting itself at a barrier for 5.0 s"),
+        ("join", "waiting itself for the end of 103 for 5.0 s"),
+    ];
+    for (kind, expected) in kinds {
+        let mut world = World::default();
+        world
+            .runs(103, "worker")
+            .waits(101, "holder", kind, 0x2000, if kind == "join" { 103 } else { 0 })
+            .waits(102, "waiter", "glibc", 0x1000, 101);
+        let early = world.snapshot(SECOND, 5);
+        let window = LockWindow::begin(look(&early, &no_tables()), None);
+        let last = world.snapshot(2 * SECOND, 5);
+        let report = window.end(look(&last, &world.tables), &mut NoUnits);
+        let lock = report.locks.iter().find(|lock| lock.address == 0x1000);
+        let holder = lock.and_then(|lock| lock.holder.as_ref()).expect("a holder");
+        assert_eq!(locks::holder(holder), format!("holder 101 (owner), {expected}"));
+    }
 }

@@ -1,8 +1,5 @@
 //! Watches locks over a window that begins and ends when the test says, and finds its way in the answer.
 
-use std::fs;
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::json::{id, list, number};
@@ -26,7 +23,7 @@ impl Window {
         let pid = running.0.id();
         eventually("`procprobe locks` to watch", || {
             let ended = running.0.try_wait().expect("waiting for a child").is_some();
-            ended || is_watching(pid)
+            ended || procfs::handles_interrupts(pid)
         });
         Self {
             running,
@@ -47,28 +44,6 @@ impl Window {
         );
         serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
     }
-}
-
-/// Whether a procprobe has its programs attached and has gone to sleep over it: its first snapshot is behind it.
-fn is_watching(pid: u32) -> bool {
-    let attached = || {
-        let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-        links
-            .flatten()
-            .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .any(|target| target.to_string_lossy().contains("bpf_link"))
-    };
-    let ran_ns = || -> u64 {
-        let tasks = procfs::counts_of_process(pid);
-        tasks.iter().map(|counts| counts.running_ns).sum()
-    };
-    if !attached() {
-        return false;
-    }
-    let before = ran_ns();
-    std::thread::sleep(Duration::from_millis(300));
-    // Less than before if a thread has ended meanwhile: it has not settled.
-    attached() && ran_ns().checked_sub(before).is_some_and(|ns| ns < 15_000_000)
 }
 
 /// The entries of a list that belong to a process.

@@ -156,3 +156,52 @@ pub fn status_kb(pid: u32, key: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
+
+/// A child of a process, or a child's child, by its name.
+pub fn child_named(pid: u32, name: &str) -> Option<u32> {
+    let tasks = tasks();
+    let children = |of: u32| -> Vec<u32> {
+        let own = tasks
+            .iter()
+            .filter(|(tid, task)| **tid == task.pid && task.ppid == of);
+        own.map(|(tid, _)| *tid).collect()
+    };
+    let first = children(pid);
+    let second = first.iter().flat_map(|&child| children(child));
+    let all: Vec<u32> = first.iter().copied().chain(second).collect();
+    all.into_iter().find(|pid| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    })
+}
+
+/// The fields of a `status`, by name.
+pub struct Status(BTreeMap<String, String>);
+
+impl Status {
+    /// Of the directory of a process or a thread; `None` once it is gone.
+    pub fn at(directory: &std::path::Path) -> Option<Self> {
+        let text = fs::read_to_string(directory.join("status")).ok()?;
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Some(Self(
+            fields
+                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+                .collect(),
+        ))
+    }
+
+    /// A field.
+    pub fn field(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Whether a process catches SIGINT: a verb with a window does so once its first look is behind it.
+pub fn handles_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    mask & (1 << (libc::SIGINT - 1)) != 0
+}

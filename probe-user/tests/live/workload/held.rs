@@ -1,7 +1,11 @@
 //! Scenes of processes that neither run freely nor are dead: what holds them is the question.
 
+use std::io::PipeWriter;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::time::Duration;
 
+use crate::arena::{self, Shareable, nap_until};
 use crate::{ready, sys};
 
 /// Computes, with a short nap now and then for whoever shares the CPU.
@@ -57,7 +61,7 @@ pub fn init_that_cannot_end() {
     });
     for (pid, name) in [(init, "pp-init\n"), (other, "pp-left\n")] {
         let comm = || std::fs::read_to_string(format!("/proc/{pid}/comm"));
-        crate::arena::nap_until(|| comm().is_ok_and(|comm| comm == name));
+        nap_until(|| comm().is_ok_and(|comm| comm == name));
     }
     sys::kill(init, libc::SIGKILL);
     sys::wait_for_zombie(other);
@@ -96,24 +100,78 @@ fn page_that_never_comes() -> Option<*const u8> {
     }
 }
 
+/// Threads of two processes that write to one pipe, by the numbers they have everywhere.
+#[repr(C)]
+struct Writers {
+    holder: AtomicI32,
+    doomed: AtomicI32,
+}
+
+// SAFETY: atomics, for which zero is a value.
+unsafe impl Shareable for Writers {}
+
+/// Writes a byte that lies in this page.
+fn write_from(pipe: &PipeWriter, page: usize) {
+    // SAFETY: the page is mapped for ever; the kernel only reads it.
+    unsafe { libc::write(pipe.as_raw_fd(), std::ptr::with_exposed_provenance(page), 1) };
+}
+
+/// A process that was killed, of which one thread is in uninterruptible sleep: it wants a pipe's lock, and a
+/// thread of this process sleeps on that, in a write of a page that never comes (`pipe_write()` copies under
+/// `pipe->mutex`). Tells pid 0 where there is no userfaultfd.
+pub fn killed_in_uninterruptible_sleep() {
+    sys::set_name(b"pp-clutch");
+    let writers: &Writers = arena::map(&arena::memory::<Writers>());
+    let (_reader, pipe) = std::io::pipe().expect("a pipe");
+    let child = sys::fork(|| {
+        sys::set_name(b"pp-doomed");
+        let pipe = pipe.try_clone().expect("a descriptor");
+        arena::thread("pp-stuck", move || {
+            nap_until(|| writers.holder.load(SeqCst) != 0);
+            writers.doomed.store(sys::gettid(), SeqCst);
+            let byte = 0_u8;
+            write_from(&pipe, (&raw const byte).expose_provenance());
+        });
+        sys::pause();
+    });
+    let Some(page) = page_that_never_comes().map(<*const u8>::expose_provenance) else {
+        return ready(&[("pid", 0)]);
+    };
+    let tid: &'static AtomicI32 = Box::leak(Box::new(AtomicI32::new(0)));
+    arena::thread("pp-holder", move || {
+        tid.store(sys::gettid(), SeqCst);
+        write_from(&pipe, page);
+    });
+    nap_until(|| tid.load(SeqCst) != 0 && waits(tid.load(SeqCst)));
+    writers.holder.store(tid.load(SeqCst), SeqCst);
+    let stuck = || writers.doomed.load(SeqCst);
+    let state = |tid: i32, state: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/task/{tid}/stat"));
+        stat.is_ok_and(|stat| stat.contains(state))
+    };
+    nap_until(|| stuck() != 0 && state(stuck(), ") D "));
+    sys::kill(child, libc::SIGKILL);
+    nap_until(|| state(child, ") Z "));
+    ready(&[("pid", child.into()), ("tid", stuck().into())]);
+}
+
 /// A thread that waits for a page. Tells thread 0 where there is no userfaultfd.
 pub fn faulting() {
-    static TID: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
-    let order = std::sync::atomic::Ordering::SeqCst;
+    static TID: AtomicI32 = AtomicI32::new(0);
     sys::set_name(b"pp-faulting");
     if let Some(page) = page_that_never_comes() {
         let address = page.addr();
-        crate::arena::thread("pp-fault", move || {
-            TID.store(sys::gettid(), order);
+        arena::thread("pp-fault", move || {
+            TID.store(sys::gettid(), SeqCst);
             // SAFETY: mapped for ever; reading it never ends.
             unsafe { std::ptr::read_volatile(std::ptr::with_exposed_provenance::<u8>(address)) };
         });
         page.expose_provenance();
-        crate::arena::nap_until(|| TID.load(order) != 0 && waits(TID.load(order)));
+        nap_until(|| TID.load(SeqCst) != 0 && waits(TID.load(SeqCst)));
     }
     ready(&[
         ("pid", i64::from(std::process::id())),
-        ("tid", TID.load(order).into()),
+        ("tid", TID.load(SeqCst).into()),
     ]);
 }
 

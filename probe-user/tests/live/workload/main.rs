@@ -103,6 +103,7 @@ fn main() {
         "frozen" => held::napper_and_spinner(),
         "headless-busy" => held::headless_and_busy(),
         "dying-init" => held::init_that_cannot_end(),
+        "dying-in-sleep" => held::killed_in_uninterruptible_sleep(),
         "faulting" => held::faulting(),
         "hostile" => hostile::scene(text(), &env::args().skip(3).collect::<Vec<_>>()),
         "sick" => sick::scene(text()),

@@ -32,12 +32,15 @@ const C: Scenes = &[
     (
         "mutex",
         &[
-            "short", "brief", "long", "abba", "ticks", "self", "ended", "forked", "shm", "stopped", "twons",
+            "short", "brief", "long", "abba", "ticks", "self", "ended", "forked", "killed", "shm", "stopped",
+            "twons",
         ],
     ),
     (
         "errorcheck",
-        &["brief", "long", "abba", "ended", "forked", "shm", "stopped"],
+        &[
+            "brief", "long", "abba", "ended", "forked", "killed", "shm", "stopped",
+        ],
     ),
     ("recursive", &["brief", "long", "abba", "ended"]),
     (
@@ -47,17 +50,23 @@ const C: Scenes = &[
     ("robust", &["brief", "long", "abba", "self", "stopped", "twons"]),
     ("pi", &["brief", "long", "abba", "self", "stopped"]),
     ("protect", &["long", "abba"]),
-    ("rwlock", &["long", "readers", "abba", "ended", "shm", "stopped"]),
+    (
+        "rwlock",
+        &[
+            "long", "readers", "abba", "reread", "ended", "forked", "shm", "stopped",
+        ],
+    ),
     (
         "sem",
         &[
-            "long", "brief", "idle", "abba", "ticks", "self", "ended", "stopped",
+            "long", "brief", "idle", "abba", "ticks", "self", "ended", "forked", "killed", "stopped",
         ],
     ),
     ("cond", &["idle", "still", "herd", "pingpong"]),
     ("barrier", &["idle"]),
     ("join", &["idle", "ring"]),
     ("once", &["behind", "abba", "self"]),
+    ("stdio", &["long", "abba"]),
     ("arena", &["short"]),
 ];
 
@@ -70,7 +79,7 @@ const CXX: Scenes = &[
     ("mutex", &["brief", "long"]),
     ("shared", &["long"]),
     ("binary", &["brief", "long", "abba"]),
-    ("semaphore", &["idle"]),
+    ("semaphore", &["long", "idle"]),
     ("cond", &["idle"]),
     ("atomic", &["idle"]),
     ("barrier", &["idle"]),
@@ -88,7 +97,7 @@ const RUST: Scenes = &[
     ("once", &["behind", "self"]),
 ];
 
-const PYTHON: Scenes = &[("lock", &["long", "ticks", "idle"])];
+const PYTHON: Scenes = &[("lock", &["long", "ticks", "idle"]), ("process", &["long"])];
 
 /// Of these, what is asked in a namespace: all that could be taken for a tid there.
 const IN_NAMESPACE: [&str; 6] = ["mutex", "pi", "rwlock", "sem", "cond", "lock"];
@@ -215,6 +224,8 @@ pub fn cells() -> Vec<Cell> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
 
     #[test]
@@ -228,6 +239,43 @@ mod tests {
         }
         let short = cells().iter().filter(|cell| cell.is_short()).count();
         assert!((SHORT.len()..SHORT.len() + 10).contains(&short), "{short}");
+    }
+
+    /// The table of known ways to be wrong in docs/verification.md names cells and tests that exist.
+    #[test]
+    fn what_holds_the_right_answers_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let page = fs::read_to_string(root.join("docs/verification.md")).unwrap();
+        let table = page.split_once("<!-- begin: wrongs -->").unwrap().1;
+        let table = table.split_once("<!-- end: wrongs -->").unwrap().0;
+        let held_by = table.lines().filter_map(|line| line.rsplit(" | ").next());
+        let named: Vec<&str> = held_by
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect();
+        assert!(named.len() > 60, "{named:?}");
+        let cells: Vec<String> = cells().iter().map(Cell::name).collect();
+        let mut sources = String::new();
+        read_all(&root.join("probe-user/src"), &mut sources);
+        read_all(&root.join("probe-user/tests"), &mut sources);
+        for name in named {
+            let exists = if name.contains('/') {
+                cells.iter().any(|cell| cell.starts_with(&format!("{name}/")))
+            } else {
+                sources.contains(&format!("fn {name}()"))
+            };
+            assert!(exists, "{name}");
+        }
+    }
+
+    fn read_all(directory: &Path, into: &mut String) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                read_all(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
     }
 
     #[test]

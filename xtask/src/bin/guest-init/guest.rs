@@ -28,6 +28,10 @@ pub fn prepare() -> Result<()> {
         if !target.starts_with("/sys/") {
             fs::create_dir_all(target).with_context(|| format!("creating {target}"))?;
         }
+        // The tests' programs lie where they were built, which may be below it.
+        if target == "/tmp" && fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
+            continue;
+        }
         let options: Option<&CStr> = None;
         match mount(kind, target, kind, MountFlags::empty(), options) {
             // The kernel may have mounted devtmpfs by itself.
@@ -35,7 +39,7 @@ pub fn prepare() -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("mounting {kind} on {target}")),
         }
     }
-    // A directory, no file system of its own: the tests' programs lie where they were built, which may be below it.
+    // A directory, no file system of its own, for the same reason.
     fs::create_dir_all("/var/tmp").context("creating /var/tmp")?;
     like_a_service_manager().context("setting up what a service manager does")?;
     loopback_up().context("bringing lo up")

@@ -124,12 +124,9 @@ impl Wait<'_> {
 
     /// A word before (negative) or behind the futex word as it is now.
     fn around(&self, at: isize) -> Option<u32> {
-        let is_read = |live: &&LiveFutex| {
-            let behind = usize::try_from(at).is_ok_and(|at| live.valid as usize >= 4 * (at + 1));
-            behind || live.valid as usize == 4 * LIVE_WORDS
-        };
-        let live = self.memory.filter(is_read)?;
         let first = usize::try_from(LIVE_BEFORE / 4).ok()?;
+        let needed = usize::try_from(at).map_or_else(|_| LIVE_WORDS - first + at.unsigned_abs(), |at| at + 1);
+        let live = self.memory.filter(|live| live.valid as usize >= 4 * needed)?;
         live.words.get(first.checked_add_signed(at)?).copied()
     }
 

@@ -9,6 +9,7 @@
 //! | internal lock (`__lock`) | the same | `INT_MIN` and the number of threads |
 //! | readers-writer lock | the same | the number of readers with bit 31, all bits if a writer has it |
 //! | semaphore | the same | all bits (from 1.2.4 on bit 31 alone) |
+//! | stream (`flockfile()`) | the same, private | the owner's tid with bit 30; that alone if the owner has ended |
 //! | once | the same, private | 3 |
 //! | barrier | the same, private | 0 or 1, on the stack of the one who came first |
 //! | condition variable | the same | 2, on the waiter's own stack |
@@ -35,6 +36,8 @@ const WITH_OWNER: u32 = 3;
 const ROBUST: u32 = 4;
 /// The flag of private futexes, as musl's locks keep it.
 const FUTEX_PRIVATE: u32 = 128;
+/// `MAYBE_WAITERS` of a stream, `src/internal/stdio_impl.h`.
+const MAYBE_WAITERS: u32 = 1 << 30;
 /// Waiters that a lock may count.
 const COUNTS: std::ops::RangeInclusive<u32> = 1..=0xffff;
 
@@ -60,8 +63,20 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
         3 if untimed => unowned("once", Kind::Mutex, Role::Lock),
         u32::MAX | HAS_WAITERS => counted(wait).unwrap_or(SEMAPHORE),
         value if value & HAS_WAITERS != 0 => flagged(wait),
+        value if untimed && value & MAYBE_WAITERS != 0 => stream(wait),
         _ => unowned("futex", Kind::Unknown, Role::ByBehaviour),
     }
+}
+
+/// A stream with waiters (`__lockfile()`). The one that ends with it leaves the flag
+/// (`__do_orphaned_stdio_locks()`), and nobody ever takes it again.
+fn stream(wait: Wait<'_>) -> Protocol {
+    let (low, now) = (wait.call.value & TID_MASK, wait.words()[0]);
+    if low == 0 && now == MAYBE_WAITERS {
+        return abandoned("stream", Kind::Mutex);
+    }
+    let owner = (is_tid(low) && now == wait.call.value).then_some(low);
+    owned("stream", Kind::Mutex, owner, false)
 }
 
 /// What a static program without symbols waits for, if it has musl in it: the code may be musl's, or one that

@@ -241,6 +241,64 @@ fn a_mutex_of_musl_whose_owner_has_ended() {
     assert!(!protocol(Library::Musl, &since, &[(-1, 1), (1, 1)]).abandoned);
 }
 
+/// A lock that is the first thing in shared memory: of what stands before it only its own words can be read.
+#[test]
+fn words_before_the_word_count_as_far_as_they_were_read() {
+    let died = call(op::WAIT, 0, HAS_WAITERS | OWNER_DIED);
+    let behind = 4 * (LIVE_WORDS - AT);
+    for (before, found) in [(0, None), (1, Some(2)), (5, Some(2))] {
+        let mut live = LiveFutex {
+            valid: u32::try_from(behind + 4 * before).unwrap(),
+            ..LiveFutex::default()
+        };
+        (live.words[AT - 1], live.words[AT], live.words[AT - 2]) = (2, died.word, 7);
+        let site = Site {
+            library: Library::Musl,
+            function: None,
+            caller: None,
+        };
+        let wait = Wait {
+            call: &died,
+            site: &site,
+            memory: Some(&live),
+            sp: 0x1000_0000,
+        };
+        assert_eq!(wait.around(-1), found, "{before}");
+        assert_eq!(wait.around(-2), (before > 1).then_some(7), "{before}");
+        let last = isize::try_from(LIVE_WORDS - AT).unwrap();
+        assert_eq!((wait.around(last - 1), wait.around(last)), (Some(0), None));
+        assert_eq!(identify(wait).abandoned, before > 0);
+    }
+}
+
+/// `flockfile()` of musl: the owner's tid with bit 30.
+#[test]
+fn streams_of_musl_name_their_owner() {
+    let held = call(op::WAIT, PRIVATE, OWNER_DIED | 0x2a);
+    let found = protocol(Library::Musl, &held, &[]);
+    assert_eq!(
+        (found.kind, found.role, found.owner),
+        (Kind::Mutex, Role::Lock, Some(0x2a))
+    );
+    let since = FutexWait {
+        word: OWNER_DIED | 0x2b,
+        ..held
+    };
+    assert_eq!(
+        protocol(Library::Musl, &since, &[]).owner,
+        None,
+        "another has it now"
+    );
+    // Whoever ends with one leaves the bit alone.
+    let ended = call(op::WAIT, PRIVATE, OWNER_DIED);
+    assert!(protocol(Library::Musl, &ended, &[]).abandoned);
+    let timed = FutexWait {
+        flags: PRIVATE | flag::TIMED | flag::READ,
+        ..held
+    };
+    assert_eq!(protocol(Library::Musl, &timed, &[]).kind, Kind::Unknown);
+}
+
 #[test]
 fn what_musl_waits_for_without_bit_31() {
     let kind = |value, flags| {
