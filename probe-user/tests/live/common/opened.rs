@@ -69,7 +69,8 @@ pub fn opened(log: &Path) -> BTreeMap<Opened, u64> {
     let line = line.expect("a pattern");
     let mut found = BTreeMap::new();
     // What runs before it becomes the agent is no part of it.
-    let of_agent = |text: &&str| text.contains("execve(") && text.contains("/procprobe\"");
+    let begins = Regex::new(r#"execve\("[^"]*/procprobe", "#).expect("a pattern");
+    let of_agent = |text: &&str| begins.is_match(text);
     let lines = text.lines().skip_while(|text| !of_agent(text));
     for found_line in lines.filter_map(|text| line.captures(text)) {
         let opened = Opened {
