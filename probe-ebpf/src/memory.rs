@@ -14,7 +14,6 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_find_vma, bpf_seq_write};
 use probe_ebpf::ledger::{IN_FUTEX, Ledger};
 use probe_ebpf::lock::{Expected, FutexWait, LIVE_BEFORE, LIVE_WORDS, LiveFutex, WORDS};
-use probe_ebpf::offsets::ABSENT;
 use probe_ebpf::record::{MEMORY_LEFT_ALONE, MEMORY_LOCKED, MEMORY_OF_FILE, MEMORY_READ, MemoryRecord};
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_FUTEXES, SNAPSHOT_OPEN_LEDGERS};
@@ -127,7 +126,7 @@ fn read(task: Task, record: &mut MemoryRecord) -> u32 {
     if LEFT_ALONE.get_ptr(record.pid).is_some() {
         return MEMORY_LEFT_ALONE;
     }
-    if is_map_locked(task) {
+    if task.is_map_locked() {
         return MEMORY_LOCKED;
     }
     let mut area = Area::default();
@@ -146,18 +145,6 @@ fn read(task: Task, record: &mut MemoryRecord) -> u32 {
         read_around(task, record.futex.address, &area, live);
     }
     outcome
-}
-
-/// Whether a reader of the memory map would have to wait: a writer has its lock, waits for it, or gets it
-/// next.
-#[inline(always)]
-fn is_map_locked(task: Task) -> bool {
-    const WRITER_WAITERS_HANDOFF: u64 = 0b111;
-    if offset!(mm_lock_count) == ABSENT {
-        return false;
-    }
-    let mm: *const c_void = load(task.as_ptr().cast(), offset!(task_mm));
-    load::<u64>(mm, offset!(mm_lock_count)) & WRITER_WAITERS_HANDOFF != 0
 }
 
 /// A mapping: its addresses, and whether reading it may take for ever.

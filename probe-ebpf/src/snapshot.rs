@@ -12,7 +12,8 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
 use probe_ebpf::lock::FutexWait;
 use probe_ebpf::record::{
-    FROZEN, HISTOGRAMS, LEDGER, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch, TORN, TaskRecord,
+    FROZEN, HISTOGRAMS, LEDGER, MAP_KNOWN, MAP_LOCKED, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch,
+    TORN, TaskRecord,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
@@ -95,9 +96,28 @@ fn read_task(task: Task, record: &mut TaskRecord) {
         record.space = task.space();
         record.sp = task.registers().sp();
         record.clear_child_tid = task.clear_child_tid();
+        if task.knows_map_lock() {
+            record.flags |= map_lock(task, record.facts.state_bits);
+        }
     }
     // SAFETY: no arguments, no failure.
     record.now_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// The state of the memory map's lock, where it matters: beside a thread in uninterruptible sleep. For the others it would be a
+/// cache line of every process of the host.
+#[inline(always)]
+fn map_lock(task: Task, state_bits: u32) -> u32 {
+    let asleep =
+        State::from_blocked_bits(state_bits).is_some_and(|state| state as u8 == State::Uninterruptible as u8);
+    if !asleep {
+        return 0;
+    }
+    if task.is_map_locked() {
+        MAP_LOCKED
+    } else {
+        MAP_KNOWN
+    }
 }
 
 /// What the thread waits in, or did until it was woken just now.

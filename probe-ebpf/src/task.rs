@@ -131,6 +131,23 @@ impl Task {
         self.leader().start_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(execs)
     }
 
+    /// Whether the next one can be told.
+    #[inline(always)]
+    pub fn knows_map_lock(self) -> bool {
+        offset!(mm_lock_count) != ABSENT
+    }
+
+    /// Whether a reader of the memory map would have to wait: a writer has its lock, waits for it, or gets it next.
+    #[inline(always)]
+    pub fn is_map_locked(self) -> bool {
+        const WRITER_WAITERS_HANDOFF: u64 = 0b111;
+        if !self.knows_map_lock() {
+            return false;
+        }
+        let mm: *const c_void = load(self.0.cast(), offset!(task_mm));
+        load::<u64>(mm, offset!(mm_lock_count)) & WRITER_WAITERS_HANDOFF != 0
+    }
+
     /// The thread's name.
     #[inline(always)]
     pub fn comm(self) -> [u8; COMM_LEN] {

@@ -25,8 +25,9 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
         Format::Json => {
             let is_culprit = |pid| report.culprits.iter().any(|culprit| culprit.pid == pid);
             let descriptions = describe_some(Path::new("/proc"), &snapshot, is_culprit);
-            let payload = view::json::zombies(&report, &descriptions, source.cgroups());
-            output::json(&view::json::Answer::new(&snapshot, 0, &snapshot.losses, payload))
+            let payload = view::json::zombies(&snapshot, &report, &descriptions, source.cgroups());
+            let losses = snapshot.losses.and(&descriptions.losses);
+            output::json(&view::json::Answer::new(&snapshot, 0, &losses, payload))
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
+use crate::source::describe;
 use crate::source::happened;
 use crate::source::limits::pid_limit;
 use crate::source::watch::Watch;
@@ -165,9 +166,10 @@ impl Engine {
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn refresh(&mut self) -> Result<Snapshot, SnapshotError> {
         let books = &mut self.lock_books;
-        let (snapshot, tables) = self
+        let (mut snapshot, tables) = self
             .source
             .look_until(DETAIL, |look| books.needs_second_look(look))?;
+        self.source.look_up_descriptors(&mut snapshot)?;
         self.durations.observe(snapshot.took.as_secs_f64());
         // Events after the reading, then the reading: see `crate::model::tracker`.
         self.drain();
@@ -215,6 +217,16 @@ impl Engine {
         Ok(losses)
     }
 
+    /// The same with what was lost while answers were drawn.
+    ///
+    /// # Errors
+    /// As [`Self::losses`].
+    pub fn total(&self) -> Result<Losses, SnapshotError> {
+        let mut losses = self.losses()?;
+        losses.add("descriptions", describe::lost());
+        Ok(losses)
+    }
+
     /// Reads every thread and shows the result.
     ///
     /// # Errors
@@ -231,6 +243,7 @@ impl Engine {
         self.books.lost(lost.lost_time_ns, switches);
         let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
+        losses.add("descriptions", describe::lost());
         self.costs.exact(&self.source.probe.cost());
         Ok(View {
             books: &self.books,

@@ -8,9 +8,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, unbounded};
 use tokio::sync::oneshot;
 
 use super::engine::Engine;
@@ -27,8 +27,32 @@ type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 /// Sends questions to the engine.
 #[derive(Clone)]
 pub struct EngineThread {
+    /// Those that wait for nobody but the question in hand.
+    urgent: Sender<Question>,
     questions: Sender<Question>,
     pulse: Arc<Pulse>,
+}
+
+/// Questions as they come in.
+struct Asked {
+    urgent: Receiver<Question>,
+    others: Receiver<Question>,
+}
+
+impl Asked {
+    /// The next one. Windows that somebody opens one after the other, each a look of its own, must not keep a scrape waiting
+    /// (3.6 s behind eight clients that did).
+    fn next(&self, wait: Duration) -> Result<Question, RecvTimeoutError> {
+        if let Ok(question) = self.urgent.try_recv() {
+            return Ok(question);
+        }
+        let ended = |_| RecvTimeoutError::Disconnected;
+        select! {
+            recv(self.urgent) -> question => question.map_err(ended),
+            recv(self.others) -> question => question.map_err(ended),
+            default(wait) => Err(RecvTimeoutError::Timeout),
+        }
+    }
 }
 
 /// The engine gave no answer.
@@ -55,7 +79,11 @@ impl EngineThread {
     /// # Errors
     /// If the system gives no thread.
     pub fn start(engine: Engine) -> io::Result<(Self, oneshot::Receiver<String>)> {
-        let (questions, asked) = channel();
+        let ((urgent, first), (questions, others)) = (unbounded(), unbounded());
+        let asked = Asked {
+            urgent: first,
+            others,
+        };
         let (ended, end) = oneshot::channel();
         let pulse = Arc::new(Pulse {
             began: Instant::now(),
@@ -72,7 +100,12 @@ impl EngineThread {
                 };
                 let _ = ended.send(why);
             })?;
-        Ok((Self { questions, pulse }, end))
+        let engine = Self {
+            urgent,
+            questions,
+            pulse,
+        };
+        Ok((engine, end))
     }
 
     /// Asks, on a thread that may block.
@@ -83,7 +116,33 @@ impl EngineThread {
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        self.send(question)?.blocking_recv().map_err(|_| NoAnswer)
+        Self::send(&self.questions, question)?
+            .blocking_recv()
+            .map_err(|_| NoAnswer)
+    }
+
+    /// The same, before all questions that are not asked so: for what has to come in time, whatever else is asked.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn ask_first<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        Self::send(&self.urgent, question)?
+            .blocking_recv()
+            .map_err(|_| NoAnswer)
+    }
+
+    /// The same, where nothing may block.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn answer_first<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        Self::send(&self.urgent, question)?.await.map_err(|_| NoAnswer)
     }
 
     /// Asks, where nothing may block.
@@ -94,7 +153,7 @@ impl EngineThread {
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        self.send(question)?.await.map_err(|_| NoAnswer)
+        Self::send(&self.questions, question)?.await.map_err(|_| NoAnswer)
     }
 
     /// Tells it something that has no answer.
@@ -108,15 +167,36 @@ impl EngineThread {
         self.pulse.began.elapsed().saturating_sub(last)
     }
 
+    /// One whose engine has been busy with something for so long.
+    ///
+    /// # Panics
+    /// If this host was started later than that.
+    #[cfg(test)]
+    pub fn stuck_for(time: Duration) -> Self {
+        let pulse = Pulse {
+            began: Instant::now().checked_sub(time).unwrap(),
+            last_ms: AtomicU64::new(0),
+        };
+        Self {
+            urgent: unbounded().0,
+            questions: unbounded().0,
+            pulse: Arc::new(pulse),
+        }
+    }
+
     fn send<T: Send + 'static>(
-        &self,
+        to: &Sender<Question>,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, NoAnswer> {
         let (answer, answered) = oneshot::channel();
         let question = move |engine: &mut Engine| {
-            let _ = answer.send(question(engine));
+            // Who hangs up while the question stands in line has no use for the answer: a client that asks and leaves would
+            // keep the engine busy for ever.
+            if !answer.is_closed() {
+                let _ = answer.send(question(engine));
+            }
         };
-        self.questions.send(Box::new(question)).map_err(|_| NoAnswer)?;
+        to.send(Box::new(question)).map_err(|_| NoAnswer)?;
         Ok(answered)
     }
 }
@@ -128,13 +208,13 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("(no message)")
 }
 
-fn run(mut engine: Engine, asked: &Receiver<Question>, pulse: &Pulse) {
+fn run(mut engine: Engine, asked: &Asked, pulse: &Pulse) {
     let mut chores = Chores::new(Instant::now());
     loop {
         let wait = engine.drain();
         pulse.beat();
         chores.perform(&mut engine, Instant::now());
-        match asked.recv_timeout(wait) {
+        match asked.next(wait) {
             // One that panicked leaves the engine usable: every look begins with a fresh snapshot.
             Ok(question) => {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| question(&mut engine))) {
@@ -180,5 +260,36 @@ impl Chores {
                 tracing::warn!(%error, "periodic snapshot failed");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_urgent_comes_first_whoever_asked_before() {
+        let ((urgent, first), (questions, others)) = (unbounded::<Question>(), unbounded());
+        let asked = Asked {
+            urgent: first,
+            others,
+        };
+        for _ in 0..3 {
+            questions.send(Box::new(|_| {})).unwrap();
+        }
+        urgent.send(Box::new(|_| {})).unwrap();
+        assert!(asked.next(Duration::ZERO).is_ok());
+        assert!(asked.urgent.is_empty(), "the scrape was answered first");
+        assert_eq!(asked.others.len(), 3);
+        for _ in 0..3 {
+            assert!(
+                asked.next(Duration::from_secs(1)).is_ok(),
+                "the others have their turn"
+            );
+        }
+        assert!(matches!(
+            asked.next(Duration::ZERO),
+            Err(RecvTimeoutError::Timeout)
+        ));
     }
 }

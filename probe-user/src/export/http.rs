@@ -4,7 +4,6 @@
 //! a long snapshot delays nobody else's connection. How much of an answer is told is decided by the door it
 //! leaves through ([`Disclosure`]).
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use crate::model::ancestry::with_ancestry;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::window::By;
 use crate::model::{orphans, tree, zombies};
-use crate::source::describe::{Description, describe, describe_some};
+use crate::source::describe::{Descriptions, describe, describe_some};
 use crate::source::limits::pid_limit;
 use crate::source::symbols;
 use crate::view;
@@ -64,7 +63,7 @@ fn gather(
     engine: &EngineThread,
     registry: &Registry,
 ) -> anyhow::Result<Vec<prometheus::proto::MetricFamily>> {
-    let looked = engine.ask(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
+    let looked = engine.ask_first(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
     let mut families = looked?;
     let cpu = collector::cpu_time();
     let kept = registry.gather().into_iter();
@@ -227,7 +226,11 @@ async fn health(State(shared): State<Shared>) -> Response {
 
 /// Ready: a snapshot can be taken.
 async fn ready(State(shared): State<Shared>) -> Response {
-    match shared.engine.answer(|engine| engine.refresh().map(|_| ())).await {
+    match shared
+        .engine
+        .answer_first(|engine| engine.refresh().map(|_| ()))
+        .await
+    {
         Ok(Ok(())) => "ready\n".into_response(),
         Ok(Err(error)) => failed(&error.into()),
         Err(error) => failed(&error.into()),
@@ -271,7 +274,7 @@ struct Looked {
 impl Looked {
     fn now(engine: &mut Engine) -> Result<Self, SnapshotError> {
         let (snapshot, losses) = engine.look()?;
-        let total = engine.losses()?;
+        let total = engine.total()?;
         Ok(Self {
             snapshot,
             losses,
@@ -284,9 +287,9 @@ async fn tree(State(shared): State<Shared>, Asked(query): Asked<TreeQuery>, leav
     let engine = shared.engine.clone();
     drawn(&shared, move || {
         let looked = engine.ask(Looked::now)??;
-        // Takes up to a second when a process is stuck: the engine should not wait for that.
+        // Takes a while when a process is stuck: the engine should not wait for that.
         let descriptions = describe(Path::new(PROC), &looked.snapshot);
-        let total = looked.total.clone();
+        let total = looked.total.and(&descriptions.losses);
         let answer = engine.ask(move |engine| tree_answer(engine, &looked, &descriptions, query))?;
         let Some(answer) = answer else {
             return Ok((StatusCode::NOT_FOUND, "no such process\n").into_response());
@@ -311,7 +314,7 @@ async fn tree(State(shared): State<Shared>, Asked(query): Asked<TreeQuery>, leav
 fn tree_answer(
     engine: &mut Engine,
     looked: &Looked,
-    descriptions: &HashMap<u32, Description>,
+    descriptions: &Descriptions,
     query: TreeQuery,
 ) -> Option<Answer<view::json::Tree>> {
     let snapshot = &looked.snapshot;
@@ -346,16 +349,16 @@ async fn zombies_report(
             let culprits: Vec<u32> = report.culprits.iter().map(|culprit| culprit.pid).collect();
             Ok::<_, SnapshotError>((looked, culprits))
         })??;
-        // Takes up to a second when a process is stuck: the engine should not wait for that.
+        // Takes a while when a process is stuck: the engine should not wait for that.
         let descriptions = describe_some(Path::new(PROC), &looked.snapshot, |pid| culprits.contains(&pid));
         let limit = pid_limit(Path::new(PROC));
-        let total = looked.total.clone();
+        let total = looked.total.and(&descriptions.losses);
         let answer = engine.ask(move |engine| {
             let Looked { snapshot, losses, .. } = &looked;
             let mut report = zombies::report(snapshot, Some(engine.lives()), limit);
             report.limit_units(|cgroup_id| engine.source.cgroups.pids(cgroup_id));
-            let payload = view::json::zombies(&report, &descriptions, &mut engine.source.cgroups);
-            Answer::new(snapshot, 0, losses, payload)
+            let payload = view::json::zombies(snapshot, &report, &descriptions, &mut engine.source.cgroups);
+            Answer::new(snapshot, 0, &losses.and(&descriptions.losses), payload)
         })?;
         leaving.json(answer, &total)
     })
@@ -432,7 +435,7 @@ async fn states(
     over_window(shared, window, open, move |engine, id| {
         let (closed, total) = engine.ask(move |engine| {
             let closed = engine.close_window(id)?;
-            Ok::<_, SnapshotError>((closed, engine.losses()?))
+            Ok::<_, SnapshotError>((closed, engine.total()?))
         })??;
         let Some((report, snapshot, losses)) = closed else {
             anyhow::bail!("the window is gone")
@@ -460,7 +463,7 @@ async fn locks(State(shared): State<Shared>, Asked(query): Asked<LocksQuery>, le
     over_window(shared, window, open, move |engine, id| {
         let (closed, mut total) = engine.ask(move |engine| {
             let closed = engine.close_lock_window(id)?;
-            Ok::<_, SnapshotError>((closed, engine.losses()?))
+            Ok::<_, SnapshotError>((closed, engine.total()?))
         })??;
         let Some((mut report, snapshot, mut losses)) = closed else {
             anyhow::bail!("the window is gone")
@@ -490,8 +493,10 @@ async fn over_window(
     close: impl FnOnce(&EngineThread, u64) -> anyhow::Result<Response> + Send + 'static,
 ) -> Response {
     let engine = shared.engine.clone();
-    let guard = match engine.answer(open).await {
-        Ok(Ok(id)) => WindowGuard { engine, id },
+    // Made by the engine: whoever leaves while the answer is on its way leaves no window open.
+    let opened = move |of: &mut Engine| open(of).map(|id| WindowGuard { engine, id });
+    let guard = match shared.engine.answer(opened).await {
+        Ok(Ok(guard)) => guard,
         Ok(Err(error)) => return failed(&error.into()),
         Err(error) => return failed(&error.into()),
     };
@@ -502,6 +507,21 @@ async fn over_window(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_stuck_is_unhealthy_and_one_that_is_busy_is_not() {
+        let after = async |seconds| {
+            let engine = EngineThread::stuck_for(Duration::from_secs(seconds));
+            let shared = Shared::new(engine, Workers::start(1).unwrap(), Registry::new());
+            health(State(shared)).await
+        };
+        assert_eq!(after(55).await.status(), StatusCode::OK);
+        let answer = after(61).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.starts_with("the engine has not answered for 61 s"), "{body}");
+    }
 
     /// As axum has the words: a parameter may be called as the words are, too.
     #[test]

@@ -167,7 +167,7 @@ fn check_looks(proc_root: &std::path::Path, last: &Snapshot, lives: &Lives, cgro
     }
     let report = zombies::report(last, Some(lives), Some(32_768));
     check_lines(&view::zombies::lines(&report, cgroups, Some(80)));
-    check_json(&view::json::zombies(&report, &descriptions, cgroups));
+    check_json(&view::json::zombies(last, &report, &descriptions, cgroups));
 }
 
 /// Locks, in all their forms.

@@ -16,6 +16,7 @@ use probe_ebpf::record::MemoryRecord;
 
 use super::load::take_map;
 use super::load_error::{LoadError, map_error};
+use super::own_thread::OwnThread;
 
 /// The iterator program.
 pub const MEMORY: &str = "memory";
@@ -97,8 +98,13 @@ impl MemoryPass {
     /// Reads a pass from its beginning, for as long as it may take.
     pub fn read(&mut self, stream: File) -> MemoryRead {
         let (sender, receiver) = mpsc::channel();
+        let (told, who) = mpsc::channel();
         let reader = std::thread::Builder::new().name("memory".to_owned());
-        if reader.spawn(move || read_all(stream, &sender)).is_err() {
+        let read = move || {
+            let _ = told.send(OwnThread::current());
+            read_all(stream, &sender);
+        };
+        if reader.spawn(read).is_err() {
             return MemoryRead::default();
         }
         let mut read = MemoryRead::default();
@@ -113,7 +119,11 @@ impl MemoryPass {
                 Err(RecvTimeoutError::Timeout) => break,
             }
         }
-        read.hangs_in = self.stays_in();
+        // One that waits for a CPU hangs nowhere.
+        let thread = who.try_recv().ok().flatten();
+        read.hangs_in = self
+            .stays_in()
+            .filter(|_| thread.is_none_or(|thread| thread.sleeps()));
         if let Some(pid) = read.hangs_in {
             tracing::warn!(
                 pid,

@@ -22,6 +22,7 @@ pub mod load_error;
 pub mod log;
 pub mod memory;
 pub mod offsets;
+pub mod own_thread;
 pub mod preflight;
 pub mod privileges;
 pub mod snapshot;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::locks::memory::SharedMemory;
-use super::thread::Thread;
+use super::thread::{Comm, Thread};
 
 /// Which way the threads were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
     /// The reasons there are, with what each means.
-    pub const REASONS: [(&'static str, &'static str); 13] = [
+    pub const REASONS: [(&'static str, &'static str); 16] = [
         (
             "ring_fork",
             "a fork event found the ring full; the next snapshot shows the process",
@@ -76,7 +76,19 @@ impl Losses {
         ("unread", "a process in /proc could not be read"),
         (
             "memory",
-            "the memory at a futex was not read: it might not come, or did not in time; who holds that lock is not known",
+            "the memory at a futex, or what a process has mapped, was not read: it might not come, or did not in time; who holds that lock is not known",
+        ),
+        (
+            "descriptions",
+            "the command line and executable of a process were not read: it might not answer, or did not in time",
+        ),
+        (
+            "descriptors",
+            "what the descriptors of a process stand for was not read in time; its waits count as read or write",
+        ),
+        (
+            "namespace",
+            "a process has another number in this /proc; its command line and executable are not known",
         ),
     ];
 
@@ -88,6 +100,16 @@ impl Losses {
     /// Adds to a reason.
     pub fn add(&mut self, reason: &'static str, count: u64) {
         *self.0.entry(reason).or_default() += count;
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(&self, others: &Self) -> Self {
+        let mut both = self.clone();
+        for (reason, count) in others.iter() {
+            both.add(reason, count);
+        }
+        both
     }
 
     /// Whether nothing was lost.
@@ -147,4 +169,17 @@ pub struct Snapshot {
     pub hidden: usize,
     /// What was found out about the memory that futexes lie in.
     pub memory: SharedMemory,
+}
+
+impl Snapshot {
+    /// What is known of processes, with their names.
+    pub fn named<T: Copy>(&self, known: &BTreeMap<u32, T>) -> BTreeMap<u32, (T, Comm)> {
+        if known.is_empty() {
+            return BTreeMap::new();
+        }
+        let leaders = self.threads.iter().filter(|thread| thread.is_leader());
+        leaders
+            .filter_map(|thread| Some((thread.pid, (*known.get(&thread.pid)?, thread.comm))))
+            .collect()
+    }
 }

@@ -7,10 +7,12 @@
 //! opened, by the descriptor that was checked.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use procfs::process::Process;
+use procfs::process::{MountInfo, Process};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, statx};
 use rustix::io::Errno;
 
@@ -21,8 +23,8 @@ pub type FileId = (u64, u64);
 
 /// What `maps` has behind the path of a file that has no name any more.
 const DELETED: &str = " (deleted)";
-/// A lookup is repeated when something was renamed meanwhile.
-const ATTEMPTS: usize = 3;
+/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while a compiler runs, three were too few.
+const ATTEMPTS: usize = 20;
 
 /// A file that was checked, open for reading.
 #[derive(Debug)]
@@ -132,7 +134,7 @@ fn look_up(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Refusal> {
     for _ in 0..ATTEMPTS {
         match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Ok(found) => return Ok(found),
-            Err(Errno::AGAIN) => {}
+            Err(Errno::AGAIN) => std::thread::yield_now(),
             Err(_) => return Err(Refusal::Unreachable),
         }
     }
@@ -169,14 +171,20 @@ fn is_user_file_system(process: &Path, what: &Statx) -> bool {
     if what.stx_dev_major != 0 {
         return false;
     }
-    let mounts = Process::new_with_root(process.to_owned()).and_then(|process| process.mountinfo());
-    let Ok(mounts) = mounts else { return true };
-    let mounted = |id: i32| u64::try_from(id).ok() == Some(what.stx_mnt_id);
-    let mut mounts = mounts.into_iter();
     // One that is not in the table was unmounted, or belongs to a namespace that nobody is in.
-    mounts
-        .find(|mount| mounted(mount.mnt_id))
-        .is_none_or(|mount| mount.fs_type.starts_with("fuse"))
+    mounted(process, what.stx_mnt_id).is_none_or(|mount| mount.fs_type.starts_with("fuse"))
+}
+
+/// A mount of a process's table, which may have 100,000 of them: as far as a look into it goes.
+fn mounted(process: &Path, id: u64) -> Option<MountInfo> {
+    const MOST: u64 = 1 << 20;
+    let table = BufReader::new(File::open(process.join("mountinfo")).ok()?.take(MOST));
+    let of_id = |line: &Vec<u8>| {
+        let number = line.split(|&byte| byte == b' ').next();
+        number.is_some_and(|number| number == id.to_string().as_bytes())
+    };
+    let line = table.split(b'\n').map_while(Result::ok).find(of_id)?;
+    MountInfo::from_line(&String::from_utf8_lossy(&line)).ok()
 }
 
 /// What `maps` calls a file when we map it: file systems in layers (overlayfs before 6.8) and with subvolumes

@@ -2,27 +2,26 @@
 //! futex lies in, who else maps that file. All of it is read from /proc by a thread with a deadline, and
 //! remembered.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use probe_ebpf::lock::{LockKey, TID_MASK, is_tid};
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::caller::callers;
 use super::code::CodeCache;
-use super::patience::within;
+use super::reader::files::{Directory, STATUS};
+use super::reader::{self, Budget, Subject};
 use crate::model::locks::LockId;
-use crate::model::locks::memory::SignalHandlers;
+use crate::model::locks::memory::{MemoryGap, SignalHandlers};
 use crate::model::locks::site::{Caller, Library, Runtime, Site};
 use crate::model::thread::ThreadId;
 use crate::namer::id_of as file_of;
 
-/// How long to wait for all that is asked at a time, unless somebody waits for a single answer.
+/// How long to wait for all that is asked of a look, unless somebody waits for a single answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Entries that are remembered; beyond that all are forgotten and read again.
 const REMEMBERED: usize = 65_536;
@@ -85,8 +84,14 @@ pub enum Answer {
 pub struct AddressSpaces {
     root: PathBuf,
     code: Arc<CodeCache>,
-    /// How long to wait for all that is asked at a time.
+    /// How long to wait for all that is asked of a look.
     pub patience: Duration,
+    /// What is left of that.
+    pub budget: Budget,
+    /// Questions without an answer, since somebody took their number.
+    pub lost: u64,
+    /// The processes that are the reason.
+    pub gaps: BTreeMap<u32, MemoryGap>,
     /// By address space and instruction.
     pub sites: HashMap<(u64, u64), Arc<Site>>,
     /// By lock, where the instruction alone does not tell; with the time of the look, for memory is used
@@ -107,6 +112,9 @@ impl AddressSpaces {
             root: root.to_owned(),
             code: Arc::default(),
             patience: PATIENCE,
+            budget: Budget::new(PATIENCE),
+            lost: 0,
+            gaps: BTreeMap::new(),
             sites: HashMap::new(),
             callers: HashMap::new(),
             pythons: HashMap::new(),
@@ -115,8 +123,13 @@ impl AddressSpaces {
         }
     }
 
-    /// Asks processes, those that are `stuck` excepted; what does not come in time is not known.
-    pub fn ask(&mut self, requests: HashMap<u32, Request>) -> Vec<Answer> {
+    /// From here on another look asks.
+    pub fn begin_look(&mut self) {
+        self.budget = Budget::new(self.patience);
+    }
+
+    /// Asks processes; what does not come in time is not known, and counted.
+    pub fn ask(&mut self, requests: Vec<(Subject, Request)>) -> Vec<Answer> {
         if self.sites.len() > REMEMBERED {
             self.sites.clear();
             self.runtimes.clear();
@@ -130,15 +143,14 @@ impl AddressSpaces {
             return Vec::new();
         }
         let (root, code) = (self.root.clone(), Arc::clone(&self.code));
-        let answers = within("address spaces", self.patience, move |sender| {
-            for (pid, request) in requests {
-                for answer in answer(&root, &code, pid, &request) {
-                    if sender.send(answer).is_err() {
-                        return;
-                    }
-                }
-            }
-        });
+        let asked = reader::shared().ask(
+            &mut self.budget,
+            requests,
+            move |_, (): &mut (), subject, request| answer(&root, &code, subject.pid, &request),
+        );
+        self.lost += asked.lost;
+        self.gaps.extend(asked.gaps);
+        let answers = asked.answers;
         for answer in &answers {
             match answer {
                 Answer::Site(key, site) => {
@@ -196,12 +208,12 @@ impl AddressSpaces {
 }
 
 fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Answer> {
-    let directory = root.join(pid.to_string());
+    let directory = Directory::of(root, pid);
     let mut answers = Vec::new();
     if request.signals {
         answers.extend(handles_signals(&directory).map(|handles| Answer::Signals(pid, handles)));
     }
-    let Some(maps) = maps_of(&directory) else {
+    let Some(maps) = directory.maps() else {
         return answers;
     };
     for &(space, ip) in &request.sites {
@@ -240,18 +252,13 @@ fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Ans
     answers
 }
 
-fn maps_of(directory: &Path) -> Option<Vec<MemoryMap>> {
-    let process = Process::new_with_root(directory.to_owned()).ok()?;
-    Some(process.maps().ok()?.into_iter().collect())
-}
-
 pub(super) fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
     maps.iter()
         .find(|map| (map.address.0..map.address.1).contains(&address))
 }
 
 /// Whose code is at an instruction pointer, which stands behind the system call.
-pub(super) fn site(directory: &Path, code: &CodeCache, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
+pub(super) fn site(directory: &Directory, code: &CodeCache, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
     let other = |library| {
         Arc::new(Site {
             library,
@@ -273,8 +280,9 @@ pub(super) fn site(directory: &Path, code: &CodeCache, maps: &[MemoryMap], ip: u
 }
 
 /// A path as the process itself sees it.
-pub(super) fn inside(directory: &Path, path: &Path) -> PathBuf {
+pub(super) fn inside(directory: &Directory, path: &Path) -> PathBuf {
     directory
+        .path()
         .join("root")
         .join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -305,7 +313,7 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
 }
 
 /// Which function of the program itself waits at semaphores, if it is a program that is known.
-fn semaphores(directory: &Path, code: &CodeCache, maps: &[MemoryMap]) -> Option<Caller> {
+fn semaphores(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Option<Caller> {
     let known = |path: &Path| path.file_name().is_some_and(|name| name == "postgres");
     let program = maps.iter().find_map(|map| match &map.pathname {
         MMapPath::Path(path) if known(path) => Some((map, path)),
@@ -316,7 +324,7 @@ fn semaphores(directory: &Path, code: &CodeCache, maps: &[MemoryMap]) -> Option<
 }
 
 /// Where `CPython` keeps its state: in the program, or in its shared library.
-fn python(directory: &Path, code: &CodeCache, maps: &[MemoryMap]) -> Option<Range<u64>> {
+fn python(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Option<Range<u64>> {
     let is_python = |path: &Path| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"python") || name.starts_with(b"libpython")
@@ -364,11 +372,13 @@ const FAULTS: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10;
 const OF_PYTHON: u64 = 1 << 1;
 
 /// Which handlers of its own a process has that may wake a thread.
-fn handles_signals(directory: &Path) -> Option<SignalHandlers> {
-    let status = fs::read_to_string(directory.join("status")).ok()?;
+fn handles_signals(directory: &Directory) -> Option<SignalHandlers> {
+    let status = directory.read("status", STATUS).ok()?;
+    // Its name may be no UTF-8.
+    let status = String::from_utf8_lossy(&status);
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
-    let program = fs::read_link(directory.join("exe")).unwrap_or_default();
+    let program = directory.link("exe").unwrap_or_default();
     let name = program.file_name().unwrap_or_default().as_encoded_bytes();
     let caught = caught & !(OF_GLIBC | FAULTS);
     let python = name.starts_with(b"python");
@@ -382,8 +392,8 @@ fn handles_signals(directory: &Path) -> Option<SignalHandlers> {
 
 /// Mutexes that `pthread_mutex_lock()` may have been called with, from its registers and the frames just
 /// above the stack pointer: pointers there that lead to a priority-inheriting mutex of glibc with an owner.
-fn endless_mutexes(directory: &Path, sp: u64, saved: &[u64]) -> Option<Vec<(u64, u32)>> {
-    let memory = File::open(directory.join("mem")).ok()?;
+fn endless_mutexes(directory: &Directory, sp: u64, saved: &[u64]) -> Option<Vec<(u64, u32)>> {
+    let memory = directory.memory().ok()?;
     let mut stack = vec![0; STACK];
     memory.read_exact_at(&mut stack, sp).ok()?;
     let (words, _) = stack.as_chunks::<8>();
@@ -414,7 +424,9 @@ pub(super) mod tests {
 
     /// The file an address of this program lies in, the byte there, and its device and inode.
     pub fn mapping_of(address: u64) -> (PathBuf, u64, (u64, u64)) {
-        let maps = maps_of(Path::new("/proc/self")).unwrap();
+        let maps = Directory::of(Path::new("/proc"), std::process::id())
+            .maps()
+            .unwrap();
         let map = mapping(&maps, address).unwrap();
         let MMapPath::Path(path) = &map.pathname else {
             panic!("not of a file")
@@ -425,6 +437,8 @@ pub(super) mod tests {
     #[test]
     fn a_request_is_answered() {
         let mut spaces = AddressSpaces::new(Path::new("/proc"));
+        // The namer of unit tests is asked by all of them.
+        spaces.budget = Budget::new(Duration::from_secs(20));
         let ip = libc::getpid as *const () as u64 + 1;
         let key = LockKey {
             space: 7,
@@ -435,7 +449,7 @@ pub(super) mod tests {
             places: HashSet::from([key]),
             ..Request::default()
         };
-        let answers = spaces.ask(HashMap::from([(std::process::id(), request)]));
+        let answers = spaces.ask(vec![(Subject::of(std::process::id(), 0), request)]);
         assert!(
             answers
                 .iter()

@@ -3,12 +3,13 @@
 //! Some kernels hide a process from the iterator (a container host's own pid 1, for one). What /proc lists and the
 //! iterator does not show is looked for now and then, read from /proc with every snapshot, and marked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use probe_ebpf::lock::LockKey;
 use probe_ebpf::totals::Totals;
+use procfs::ProcResult;
 
 use super::address_space::AddressSpaces;
 use super::cgroup::Cgroups;
@@ -16,6 +17,7 @@ use super::descriptors::Descriptors;
 use super::futexes;
 use super::memory;
 use super::proc;
+use super::reader::{self, Subject};
 use super::resolve::{self, Clocks};
 use crate::kernel::events::Events;
 use crate::kernel::load::{Options, Probe};
@@ -58,6 +60,8 @@ pub struct BpfSource {
     unread: u64,
     /// Waits whose memory was not read.
     memory: u64,
+    /// Descriptors that were not looked up.
+    unknown_descriptors: u64,
 }
 
 impl BpfSource {
@@ -79,6 +83,7 @@ impl BpfSource {
             torn: 0,
             unread: 0,
             memory: 0,
+            unknown_descriptors: 0,
         })
     }
 
@@ -124,6 +129,12 @@ impl BpfSource {
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn snapshot(&mut self, detail: Detail) -> Result<Snapshot, SnapshotError> {
+        self.spaces.begin_look();
+        self.snapshot_of_look(detail)
+    }
+
+    /// The same, with what is left of the time of the look that it is part of.
+    pub(super) fn snapshot_of_look(&mut self, detail: Detail) -> Result<Snapshot, SnapshotError> {
         let clocks = Clocks {
             live_since_ns: self.probe.live_since_ns(),
             scheduler_offset: self.probe.scheduler_clock_offset()?,
@@ -155,7 +166,7 @@ impl BpfSource {
             boottime_ns: clock::boottime_ns(),
             source: SourceKind::Bpf,
             threads,
-            losses: self.losses()?,
+            losses: Losses::none(),
             took,
             hidden,
             memory: SharedMemory {
@@ -166,7 +177,27 @@ impl BpfSource {
         if detail.futexes != Futexes::None {
             futexes::complete(&mut snapshot, &mut self.spaces);
         }
+        self.count_losses(&mut snapshot)?;
         Ok(snapshot)
+    }
+
+    /// Looks up the descriptors that a snapshot's threads wait at, for whoever tells those apart.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the totals cannot be read.
+    pub fn look_up_descriptors(&mut self, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+        self.unknown_descriptors += self.descriptors.look(snapshot, &mut self.spaces.budget);
+        self.count_losses(snapshot)
+    }
+
+    /// Gives a snapshot what was lost so far, and whose fault that is.
+    pub(super) fn count_losses(&mut self, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+        self.memory += std::mem::take(&mut self.spaces.lost);
+        for (pid, gap) in std::mem::take(&mut self.spaces.gaps) {
+            snapshot.memory.gaps.entry(pid).or_insert(gap);
+        }
+        snapshot.losses = self.losses()?;
+        Ok(())
     }
 
     /// What was lost since the programs were loaded.
@@ -188,6 +219,7 @@ impl BpfSource {
         losses.add("unread", self.unread);
         losses.add("symbols", namer::client::lost());
         losses.add("memory", self.memory);
+        losses.add("descriptors", self.unknown_descriptors);
         Ok(losses)
     }
 
@@ -198,11 +230,11 @@ impl BpfSource {
             .is_none_or(|compared| compared.elapsed() >= COMPARE_EVERY)
         {
             self.compared = Some(Instant::now());
-            self.hidden = hidden_pids(threads);
+            self.hidden = self.hidden_pids(threads);
         }
         let mut found = 0;
-        for &pid in &self.hidden {
-            match proc::threads_of(Path::new(PROC), pid) {
+        for (_, outcome) in self.threads_of(self.hidden.clone()) {
+            match outcome {
                 Ok(hidden) => {
                     found += 1;
                     threads.extend(hidden);
@@ -213,6 +245,38 @@ impl BpfSource {
         }
         found
     }
+
+    /// Threads of processes as /proc has them.
+    fn threads_of(&mut self, pids: Vec<u32>) -> Vec<(u32, ProcResult<Vec<Thread>>)> {
+        // Since when they live only /proc would say.
+        let asked = pids.into_iter().map(|pid| (Subject::of(pid, 0), ()));
+        let budget = &mut self.spaces.budget;
+        let asked = reader::shared().ask(budget, asked, |_, (): &mut (), subject, ()| {
+            vec![(subject.pid, proc::threads_of(Path::new(PROC), subject.pid))]
+        });
+        self.unread += asked.lost;
+        asked.answers
+    }
+
+    /// Processes that /proc lists, that are older than this moment's births, and that the iterator did not show.
+    fn hidden_pids(&mut self, threads: &[Thread]) -> Vec<u32> {
+        // In a pid namespace of its own /proc has other numbers; there is nothing to compare.
+        if !preflight::in_initial_pid_namespace() {
+            return Vec::new();
+        }
+        let shown: HashSet<u32> = threads.iter().map(|thread| thread.pid).collect();
+        let newest_ns = threads.iter().map(|thread| thread.id.start_ns).max().unwrap_or(0);
+        let listed = proc::pids(Path::new(PROC)).unwrap_or_default();
+        let missing = listed.into_iter().filter(|pid| !shown.contains(pid)).collect();
+        let is_older = |threads: Vec<Thread>| {
+            let first = threads.first();
+            first.is_some_and(|thread| thread.id.start_ns < newest_ns)
+        };
+        let found = self.threads_of(missing).into_iter();
+        found
+            .filter_map(|(pid, threads)| threads.is_ok_and(is_older).then_some(pid))
+            .collect()
+    }
 }
 
 /// How many threads there are, from the fourth field of /proc/loadavg ("2/345"): growing a vector to tens of thousands copies
@@ -221,24 +285,4 @@ fn threads_now() -> usize {
     let line = std::fs::read_to_string(Path::new(PROC).join("loadavg")).unwrap_or_default();
     let field = line.split(' ').nth(3).and_then(|field| field.split('/').nth(1));
     field.and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-/// Processes that /proc lists, that are older than this moment's births, and that the iterator did not show.
-fn hidden_pids(threads: &[Thread]) -> Vec<u32> {
-    // In a pid namespace of its own /proc has other numbers; there is nothing to compare.
-    if !preflight::in_initial_pid_namespace() {
-        return Vec::new();
-    }
-    let shown: std::collections::HashSet<u32> = threads.iter().map(|thread| thread.pid).collect();
-    let newest_ns = threads.iter().map(|thread| thread.id.start_ns).max().unwrap_or(0);
-    let listed = proc::pids(Path::new(PROC)).unwrap_or_default();
-    let hidden = |pid: &u32| {
-        !shown.contains(pid)
-            && proc::threads_of(Path::new(PROC), *pid).is_ok_and(|threads| {
-                threads
-                    .first()
-                    .is_some_and(|thread| thread.id.start_ns < newest_ns)
-            })
-    };
-    listed.into_iter().filter(hidden).collect()
 }

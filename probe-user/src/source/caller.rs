@@ -5,9 +5,6 @@
 //! the vDSO's `__kernel_vsyscall` pushes three registers (`arch/x86/entry/vdso/vdso32/system_call.S`).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use probe_ebpf::lock::LockKey;
@@ -15,6 +12,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::address_space::{Answer, Frame, inside, mapping, site};
 use super::code::CodeCache;
+use super::reader::files::{Directory, Memory};
 use crate::model::locks::site::{Caller, Library, Site};
 use crate::namer::id_of as file_of;
 
@@ -28,7 +26,7 @@ const PUSHED_BY_SYSCALL: usize = 5;
 
 /// What is called where, for each lock that is asked for.
 pub fn callers(
-    directory: &Path,
+    directory: &Directory,
     code: &CodeCache,
     maps: &[MemoryMap],
     frames: &HashMap<LockKey, Frame>,
@@ -36,7 +34,7 @@ pub fn callers(
     if frames.is_empty() || cfg!(not(target_arch = "x86_64")) {
         return Vec::new();
     }
-    let Ok(memory) = File::open(directory.join("mem")) else {
+    let Ok(memory) = directory.memory() else {
         return Vec::new();
     };
     let place = Place {
@@ -53,10 +51,10 @@ pub fn callers(
 
 /// A process, as far as its stacks ask for it.
 struct Place<'a> {
-    directory: &'a Path,
+    directory: &'a Directory,
     code: &'a CodeCache,
     maps: &'a [MemoryMap],
-    memory: &'a File,
+    memory: &'a Memory,
 }
 
 impl Place<'_> {
@@ -153,11 +151,13 @@ impl Place<'_> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::sync::Mutex;
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::source::address_space::{AddressSpaces, Request};
+    use crate::source::reader::Subject;
 
     /// Instruction and stack pointer of a thread that sleeps in a futex wait, as /proc shows them.
     fn frame_of(comm: &str) -> Option<Frame> {
@@ -193,12 +193,13 @@ mod tests {
             };
             let mut spaces = AddressSpaces::new(Path::new("/proc"));
             spaces.patience = Duration::from_secs(20);
+            spaces.begin_look();
             let key = LockKey { space: 7, address: 8 };
             let request = Request {
                 callers: HashMap::from([(key, frame)]),
                 ..Request::default()
             };
-            spaces.ask(HashMap::from([(std::process::id(), request)]));
+            spaces.ask(vec![(Subject::of(std::process::id(), 0), request)]);
             drop(held);
             spaces.site_at(&key, frame.ip)
         });

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::reader::elsewhere;
 use crate::model::escape;
 use crate::model::locks::site::{Caller, Library, Site};
 use crate::namer;
@@ -66,7 +67,7 @@ impl CodeCache {
         if let Some(known) = self.known().get(&key) {
             return known.clone();
         }
-        let answer = namer::shared().ask(Question::Sites(vec![offset]), &[Some(file)]);
+        let answer = elsewhere(|| namer::shared().ask(Question::Sites(vec![offset]), &[Some(file)]));
         // Late or dead: another look asks again.
         let Some(Answer::Sites(sites)) = answer else {
             return None;

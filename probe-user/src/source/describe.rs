@@ -1,23 +1,29 @@
 //! Command lines and executables.
-//!
-//! Read with [`super::patience`]: a process that is stuck must not make us wait.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::patience::{stuck, within};
+use super::reader::files::{CMDLINE, Directory};
+use super::reader::{self, Budget, questions};
 use crate::kernel::preflight::in_initial_pid_namespace;
 use crate::model::escape;
-use crate::model::snapshot::{Snapshot, SourceKind};
+use crate::model::locks::memory::MemoryGap;
+use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::Condition;
 
-/// How long to wait for all of them together.
-const DEADLINE: Duration = Duration::from_secs(1);
-/// Longer command lines are cut here.
-const MAX_CMDLINE: usize = 4096;
+/// How long to wait for all of them together: 20,000 take half of it.
+const DEADLINE: Duration = Duration::from_millis(500);
+
+/// Since this process began.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Processes that were not described, since this process began.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
 
 /// What a process runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,51 +34,80 @@ pub struct Description {
     pub exe: Option<String>,
 }
 
-/// Describes every process of a snapshot; what could not be read in time is missing.
-pub fn describe(root: &Path, snapshot: &Snapshot) -> HashMap<u32, Description> {
+/// What could be read of those that were asked for.
+#[derive(Debug, Default)]
+pub struct Descriptions {
+    /// By pid.
+    pub of: HashMap<u32, Description>,
+    /// What could not be read in time.
+    pub losses: Losses,
+    /// The processes that are the reason.
+    pub gaps: BTreeMap<u32, MemoryGap>,
+}
+
+impl Descriptions {
+    /// Of a process.
+    pub fn get(&self, pid: u32) -> Option<&Description> {
+        self.of.get(&pid)
+    }
+}
+
+/// Describes every process of a snapshot; what could not be read in time is missing, and counted.
+pub fn describe(root: &Path, snapshot: &Snapshot) -> Descriptions {
     describe_some(root, snapshot, |_| true)
 }
 
 /// Describes the processes with a wanted pid.
-pub fn describe_some(
-    root: &Path,
-    snapshot: &Snapshot,
-    wanted: impl Fn(u32) -> bool,
-) -> HashMap<u32, Description> {
+pub fn describe_some(root: &Path, snapshot: &Snapshot, wanted: impl Fn(u32) -> bool) -> Descriptions {
+    let tids = tids(snapshot, wanted);
+    let mut losses = Losses::none();
     if snapshot.source == SourceKind::Bpf && !in_initial_pid_namespace() {
         // Under the same number /proc has somebody else.
-        return HashMap::new();
+        losses.add("namespace", tids.len() as u64);
+        return Descriptions {
+            losses,
+            ..Descriptions::default()
+        };
     }
-    let stuck = stuck(snapshot);
-    let mut tids: BTreeMap<u32, u32> = BTreeMap::new();
-    for thread in snapshot.threads.iter().filter(|thread| !thread.kernel) {
-        // A first thread that has ended has nothing to say any more; the others still have it.
-        if matches!(thread.condition, Condition::Alive(_))
-            && (thread.is_leader() || !tids.contains_key(&thread.pid))
-        {
-            tids.insert(thread.pid, thread.id.tid);
-        }
-    }
-    tids.retain(|pid, _| !stuck.contains(pid) && wanted(*pid));
     let root: PathBuf = root.to_owned();
-    let found = within("describe", DEADLINE, move |sender| {
-        for (pid, tid) in tids {
-            if sender.send((pid, read(&root, pid, tid))).is_err() {
-                return;
-            }
+    let asked = reader::shared().ask(
+        &mut Budget::new(DEADLINE),
+        questions(snapshot, tids),
+        move |_, (): &mut (), subject, tid| vec![(subject.pid, read(&root, subject.pid, tid))],
+    );
+    LOST.fetch_add(asked.lost, Ordering::Relaxed);
+    losses.add("descriptions", asked.lost);
+    Descriptions {
+        of: asked.answers.into_iter().collect(),
+        losses,
+        gaps: asked.gaps,
+    }
+}
+
+/// The thread of each process that has something to say: a first thread that has ended has not, the others still have.
+fn tids(snapshot: &Snapshot, wanted: impl Fn(u32) -> bool) -> HashMap<u32, u32> {
+    let mut unwanted: HashSet<u32> = HashSet::new();
+    let mut tids: HashMap<u32, u32> = HashMap::new();
+    let living = |condition| matches!(condition, Condition::Alive(_));
+    for thread in snapshot.threads.iter().filter(|thread| !thread.kernel) {
+        let pid = thread.pid;
+        if !living(thread.condition) || unwanted.contains(&pid) {
+            continue;
         }
-    });
-    found.into_iter().collect()
+        if !tids.contains_key(&pid) && !wanted(pid) {
+            unwanted.insert(pid);
+        } else if thread.is_leader() || !tids.contains_key(&pid) {
+            tids.insert(pid, thread.id.tid);
+        }
+    }
+    tids
 }
 
 fn read(root: &Path, pid: u32, tid: u32) -> Description {
-    let mut directory = root.join(pid.to_string());
-    if tid != pid {
-        directory = directory.join("task").join(tid.to_string());
-    }
-    let mut cmdline = fs::read(directory.join("cmdline")).unwrap_or_default();
-    cmdline.truncate(MAX_CMDLINE);
-    let exe = fs::read_link(directory.join("exe")).ok();
+    let process = Directory::of(root, pid);
+    let directory = if tid == pid { process } else { process.thread(tid) };
+    let cmdline = directory.read("cmdline", CMDLINE).unwrap_or_default();
+    let exe = directory.link("exe").ok();
     Description {
         cmdline: arguments(&cmdline),
         exe: exe.map(|path| escape(path.as_os_str().as_bytes())),

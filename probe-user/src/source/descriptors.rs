@@ -1,10 +1,12 @@
-//! What file descriptors stand for, from /proc/PID/fd.
+//! What file descriptors stand for, from /proc/PID/fd: looked up for all threads of a snapshot that wait at one.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::reader::files::Directory;
+use super::reader::{self, Budget, questions};
+use crate::model::snapshot::Snapshot;
 use crate::model::waits::Files;
 
 /// A descriptor may be closed and used again: what was found out holds for so long.
@@ -26,25 +28,45 @@ impl Descriptors {
             known: HashMap::new(),
         }
     }
+
+    /// Looks up what the threads of a snapshot wait at, as far as that is not known; how many could not be.
+    pub fn look(&mut self, snapshot: &Snapshot, budget: &mut Budget) -> u64 {
+        let now = Instant::now();
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        let is_known = |key: &(u32, u64)| {
+            let known = self.known.get(key);
+            known.is_some_and(|(_, checked)| now.duration_since(*checked) < FRESH)
+        };
+        let mut wanted: HashMap<u32, HashSet<u64>> = HashMap::new();
+        for thread in &snapshot.threads {
+            if let Some(descriptor) = thread.descriptor
+                && !is_known(&(thread.pid, descriptor))
+            {
+                wanted.entry(thread.pid).or_default().insert(descriptor);
+            }
+        }
+        let root = self.root.clone();
+        let wanted = questions(snapshot, wanted);
+        let asked = reader::shared().ask(budget, wanted, move |_, (): &mut (), subject, descriptors| {
+            let directory = Directory::of(&root, subject.pid);
+            let kind = |descriptor| {
+                let target = directory.link(&format!("fd/{descriptor}")).ok();
+                let kind = target.and_then(|target| kind_of(&target.to_string_lossy()));
+                ((subject.pid, descriptor), kind)
+            };
+            descriptors.into_iter().map(kind).collect()
+        });
+        let found = asked.answers.into_iter();
+        self.known.extend(found.map(|(key, kind)| (key, (kind, now))));
+        asked.lost
+    }
 }
 
 impl Files for Descriptors {
     fn kind(&mut self, pid: u32, descriptor: u64) -> Option<&'static str> {
-        let now = Instant::now();
-        if let Some((kind, checked)) = self.known.get(&(pid, descriptor))
-            && now.duration_since(*checked) < FRESH
-        {
-            return *kind;
-        }
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
-        }
-        let link = self.root.join(format!("{pid}/fd/{descriptor}"));
-        let kind = fs::read_link(link)
-            .ok()
-            .and_then(|target| kind_of(&target.to_string_lossy()));
-        self.known.insert((pid, descriptor), (kind, now));
-        kind
+        self.known.get(&(pid, descriptor))?.0
     }
 }
 

@@ -7,7 +7,7 @@ use foldhash::HashSet as FastSet;
 use probe_ebpf::lock::LockKey;
 
 use super::address_space::{AddressSpaces, Answer, Frame, Request};
-use super::patience::stuck;
+use super::reader::questions;
 use crate::model::locks::memory::SharedMemory;
 use crate::model::locks::protocol;
 use crate::model::locks::stall::{self, STALL_AFTER_NS};
@@ -19,18 +19,17 @@ use probe_ebpf::waiting::flag;
 
 /// Looks up the sites of all open waits, then what their owners and stalls depend on.
 pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
-    let stuck = stuck(snapshot);
     let mut requests: HashMap<u32, Request> = HashMap::new();
     for thread in &snapshot.threads {
         let Some(open) = &thread.futex else { continue };
         let key = (thread.space, open.wait.ip);
-        if !spaces.sites.contains_key(&key) && !stuck.contains(&thread.pid) {
+        if !spaces.sites.contains_key(&key) {
             requests.entry(thread.pid).or_default().sites.insert(key);
         }
     }
-    spaces.ask(requests);
-    let requests = requests_for_callers(snapshot, spaces, &stuck);
-    spaces.ask(requests);
+    spaces.ask(questions(snapshot, requests));
+    let requests = requests_for_callers(snapshot, spaces);
+    spaces.ask(questions(snapshot, requests));
     for thread in &mut snapshot.threads {
         let Some(open) = &mut thread.futex else { continue };
         let key = LockKey {
@@ -42,9 +41,10 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
         }
     }
     let mut memory = SharedMemory::default();
-    apply(&mut memory, spaces.ask(requests_for_memory(snapshot, &stuck)));
-    let requests = requests_for_owners(snapshot, &memory, &stuck);
-    apply(&mut memory, spaces.ask(requests));
+    let requests = requests_for_memory(snapshot);
+    apply(&mut memory, spaces.ask(questions(snapshot, requests)));
+    let requests = requests_for_owners(snapshot, &memory);
+    apply(&mut memory, spaces.ask(questions(snapshot, requests)));
     for thread in snapshot.threads.iter().filter(|thread| thread.futex.is_some()) {
         if let Some(Some(runtime)) = spaces.runtimes.get(&thread.space) {
             memory.runtimes.insert(thread.pid, *runtime);
@@ -82,11 +82,7 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
 }
 
 /// Who called what waits, where the site alone does not tell: once for each lock.
-fn requests_for_callers(
-    snapshot: &Snapshot,
-    spaces: &AddressSpaces,
-    stuck: &HashSet<u32>,
-) -> HashMap<u32, Request> {
+fn requests_for_callers(snapshot: &Snapshot, spaces: &AddressSpaces) -> HashMap<u32, Request> {
     let mut requests: HashMap<u32, Request> = HashMap::new();
     for thread in &snapshot.threads {
         let Some(open) = &thread.futex else { continue };
@@ -94,7 +90,7 @@ fn requests_for_callers(
         let ip = open.wait.ip;
         let site = spaces.sites.get(&(thread.space, ip));
         let unknown = site.is_some_and(|site| site.needs_caller()) && spaces.asks_for_caller(&key);
-        if unknown && thread.sp != 0 && !stuck.contains(&thread.pid) {
+        if unknown && thread.sp != 0 {
             let frame = Frame { ip, sp: thread.sp };
             requests.entry(thread.pid).or_default().callers.insert(key, frame);
         }
@@ -104,7 +100,7 @@ fn requests_for_callers(
 
 /// Where futexes lie that several processes may share, and those whose owner is not a thread of the waiter's
 /// own process.
-fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32, Request> {
+fn requests_for_memory(snapshot: &Snapshot) -> HashMap<u32, Request> {
     let own: FastSet<(u64, u32)> = snapshot
         .threads
         .iter()
@@ -112,11 +108,7 @@ fn requests_for_memory(snapshot: &Snapshot, stuck: &HashSet<u32>) -> HashMap<u32
         .collect();
     let idle = processes_that_wait(snapshot);
     let mut requests: HashMap<u32, Request> = HashMap::new();
-    for thread in snapshot
-        .threads
-        .iter()
-        .filter(|thread| !stuck.contains(&thread.pid))
-    {
+    for thread in &snapshot.threads {
         let Some(open) = &thread.futex else { continue };
         let wait = wait_of(thread, open);
         let owner = protocol::identify(wait).owner;
@@ -158,11 +150,7 @@ fn processes_that_wait(snapshot: &Snapshot) -> HashSet<u32> {
 }
 
 /// Whether the processes that could own a shared lock map its file.
-fn requests_for_owners(
-    snapshot: &Snapshot,
-    memory: &SharedMemory,
-    stuck: &HashSet<u32>,
-) -> HashMap<u32, Request> {
+fn requests_for_owners(snapshot: &Snapshot, memory: &SharedMemory) -> HashMap<u32, Request> {
     let mut by_inner: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut requests: HashMap<u32, Request> = HashMap::new();
     if memory.places.values().all(Option::is_none) {
@@ -179,12 +167,7 @@ fn requests_for_owners(
         let Some(owner) = protocol::identify(wait_of(thread, open)).owner else {
             continue;
         };
-        for pid in by_inner
-            .get(&owner)
-            .into_iter()
-            .flatten()
-            .filter(|pid| !stuck.contains(pid))
-        {
+        for pid in by_inner.get(&owner).into_iter().flatten() {
             requests.entry(*pid).or_default().files.insert((device, inode));
         }
     }

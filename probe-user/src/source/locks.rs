@@ -9,7 +9,7 @@ use probe_ebpf::lock::{FutexWait, LockKey};
 
 use super::address_space::{Answer, Request};
 use super::bpf::BpfSource;
-use super::patience::stuck;
+use super::reader::questions;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::kernel::tables::TableError;
 use crate::model::locks::{LockId, Look, Tables, is_pair, is_shared, key_of};
@@ -35,8 +35,15 @@ impl BpfSource {
     /// # Errors
     /// [`SnapshotError`] if either cannot be read.
     pub fn look(&mut self, detail: Detail) -> Result<(Snapshot, Tables), SnapshotError> {
-        let snapshot = self.snapshot(detail)?;
+        self.spaces.begin_look();
+        self.look_on(detail)
+    }
+
+    /// The same, with what is left of the time of the look that it is part of.
+    fn look_on(&mut self, detail: Detail) -> Result<(Snapshot, Tables), SnapshotError> {
+        let mut snapshot = self.snapshot_of_look(detail)?;
         let tables = self.tables(&snapshot)?;
+        self.count_losses(&mut snapshot)?;
         Ok((snapshot, tables))
     }
 
@@ -58,7 +65,7 @@ impl BpfSource {
             return Ok((snapshot, tables));
         }
         std::thread::sleep(SECOND_LOOK);
-        self.look(detail)
+        self.look_on(detail)
     }
 
     /// Keeps the tables from running full; returns what was taken out of them. While somebody gathers what is waited (`watched`),
@@ -138,11 +145,10 @@ impl BpfSource {
         snapshot: &Snapshot,
         seen: &HashMap<LockKey, (FutexWait, u32)>,
     ) -> HashMap<LockKey, LockId> {
-        let stuck = stuck(snapshot);
         let mut requests: HashMap<u32, Request> = HashMap::new();
         let spaces: HashSet<u64> = snapshot.threads.iter().map(|thread| thread.space).collect();
         for (key, (wait, pid)) in seen {
-            if stuck.contains(pid) || !spaces.contains(&key.space) {
+            if !spaces.contains(&key.space) {
                 continue;
             }
             let known = snapshot.memory.places.contains_key(key) || self.places.contains_key(key);
@@ -156,7 +162,7 @@ impl BpfSource {
         }
         self.places.retain(|key, _| seen.contains_key(key));
         self.places.extend(&snapshot.memory.places);
-        for answer in self.spaces.ask(requests) {
+        for answer in self.spaces.ask(questions(snapshot, requests)) {
             if let Answer::Place(key, place) = answer {
                 self.places.insert(key, place);
             }

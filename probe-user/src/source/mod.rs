@@ -9,7 +9,7 @@
 //! | [`happened`] | what an event of the ring means |
 //! | [`cgroup`] | cgroup ids to paths to units |
 //! | [`symbols`] | names of locks, and of the code that waits |
-//! | [`patience`] | reading what may never answer |
+//! | [`reader`] | the one door to what /proc says of other processes, which may never answer |
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
 //! | [`locks`] | tables of lock waits |
 //! | `futexes` | what open futex waits need besides the snapshot |
@@ -17,7 +17,7 @@
 //! | `code` | whose code an address in a file is, remembered |
 //! | [`limits`] | how many pids there can be |
 //! | [`descriptors`] | pipes, sockets, terminals, files |
-//! | [`describe`] | command lines and executables, without ever getting stuck on a stuck process |
+//! | [`describe`] | command lines and executables |
 
 pub mod accounts;
 mod address_space;
@@ -32,8 +32,8 @@ pub mod happened;
 pub mod limits;
 pub mod locks;
 pub mod memory;
-pub mod patience;
 pub mod proc;
+pub mod reader;
 pub mod resolve;
 pub mod symbols;
 pub mod watch;

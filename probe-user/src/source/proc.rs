@@ -1,11 +1,10 @@
 //! Snapshots from /proc alone: current states, no times. For hosts where eBPF is not to be had, and for the few
 //! processes that the kernel's iterator does not show.
 //!
-//! The root directory is a parameter, so tests can lay one out. Command lines are not read here: that can block (see
-//! [`super::describe`]); `stat`, `status` and `comm` cannot.
+//! The root directory is a parameter, so tests can lay one out. Command lines are not read here, see [`super::describe`].
 
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
 use probe_ebpf::state::{PF_KTHREAD, State};
@@ -14,10 +13,15 @@ use procfs::{FromRead, ProcError, ProcResult};
 use thiserror::Error;
 
 use super::cgroup::Cgroups;
+use super::reader::files::{Directory, LINE, STATUS};
+use super::reader::{self, Budget, Subject};
 use crate::kernel::clock;
 use crate::model::locks::memory::SharedMemory;
 use crate::model::snapshot::{Losses, Snapshot, SourceKind};
 use crate::model::thread::{Comm, Condition, ReadFrom, Switches, Thread, ThreadId};
+
+/// How long to wait for all of it: 100,000 threads take three of these seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why /proc cannot be used at all.
 #[derive(Debug, Error)]
@@ -54,15 +58,7 @@ impl ProcSource {
     pub fn snapshot(&mut self) -> Result<Snapshot, ProcSourceError> {
         let began_ns = clock::monotonic_ns();
         let started = Instant::now();
-        let mut losses = Losses::none();
-        let mut threads = Vec::new();
-        for pid in pids(&self.root)? {
-            match threads_of(&self.root, pid) {
-                Ok(found) => threads.extend(found),
-                Err(error) if is_gone(&error) => {}
-                Err(_) => losses.add("unread", 1),
-            }
-        }
+        let (mut threads, losses) = self.threads(pids(&self.root)?);
         threads.sort_by_key(|thread| thread.id.tid);
         Ok(Snapshot {
             taken_at: SystemTime::now(),
@@ -76,6 +72,27 @@ impl ProcSource {
             hidden: 0,
             memory: SharedMemory::default(),
         })
+    }
+
+    fn threads(&self, pids: Vec<u32>) -> (Vec<Thread>, Losses) {
+        let root = self.root.clone();
+        let questions = pids.into_iter().map(|pid| (Subject::of(pid, 0), ()));
+        let asked = reader::shared().ask(
+            &mut Budget::new(PATIENCE),
+            questions,
+            move |_, (): &mut (), subject, ()| vec![threads_of(&root, subject.pid)],
+        );
+        let mut losses = Losses::none();
+        losses.add("unread", asked.lost);
+        let mut threads = Vec::new();
+        for answer in asked.answers {
+            match answer {
+                Ok(found) => threads.extend(found),
+                Err(error) if is_gone(&error) => {}
+                Err(_) => losses.add("unread", 1),
+            }
+        }
+        (threads, losses)
     }
 }
 
@@ -110,8 +127,9 @@ fn is_gone(error: &ProcError) -> bool {
 
 /// The pid of a process's parent now, and the process's name; `None` if it is gone, or its pid is somebody else's by now.
 pub fn parent_now(root: &Path, pid: u32, start_ns: u64) -> Option<(u32, Comm)> {
-    let comm = fs::read(root.join(format!("{pid}/comm"))).ok()?;
-    let stat = stat(&root.join(format!("{pid}/stat"))).ok()?;
+    let directory = Directory::of(root, pid);
+    let comm = directory.read("comm", LINE).ok()?;
+    let stat = stat(&directory).ok()?;
     let tick_ns = 1_000_000_000 / procfs::ticks_per_second().max(1);
     (stat.starttime == start_ns / tick_ns).then(|| (stat.ppid.unsigned_abs(), comm_of(&comm)))
 }
@@ -129,39 +147,31 @@ fn comm_of(line: &[u8]) -> Comm {
 /// # Errors
 /// The process's own; a thread that vanishes meanwhile is left out.
 pub fn threads_of(root: &Path, pid: u32) -> ProcResult<Vec<Thread>> {
-    let process = Process::new_with_root(root.join(pid.to_string()))?;
-    let status = status(&root.join(format!("{pid}/status")))?;
+    let directory = Directory::of(root, pid);
+    let process = Process::new_with_root(directory.path().to_owned())?;
+    let status = status(&directory)?;
     let mut threads = Vec::new();
     for task in process.tasks()?.flatten() {
-        let directory = root.join(format!("{pid}/task/{}", task.tid));
-        let (Ok(stat), Ok(thread_status)) = (
-            stat(&directory.join("stat")),
-            self::status(&directory.join("status")),
-        ) else {
+        let tid = task.tid.unsigned_abs();
+        let directory = directory.thread(tid);
+        let (Ok(stat), Ok(thread_status)) = (stat(&directory), self::status(&directory)) else {
             continue;
         };
-        let comm = fs::read(directory.join("comm")).unwrap_or_default();
-        threads.push(thread(
-            pid,
-            task.tid.unsigned_abs(),
-            &comm,
-            &stat,
-            &thread_status,
-            &status,
-        ));
+        let comm = directory.read("comm", LINE).unwrap_or_default();
+        threads.push(thread(pid, tid, &comm, &stat, &thread_status, &status));
     }
     Ok(threads)
 }
 
 /// Reads a `status`. A name in it that is no UTF-8 must not cost us the process; the name itself comes from `comm`.
-fn status(path: &Path) -> ProcResult<Status> {
-    Status::from_read(String::from_utf8_lossy(&read(path)?).as_bytes())
+fn status(directory: &Directory) -> ProcResult<Status> {
+    Status::from_read(String::from_utf8_lossy(&read(directory, "status", STATUS)?).as_bytes())
 }
 
 /// Reads a `stat`. procfs panics at one whose name closes before it opens, or ends the line, or is followed by anything but
 /// ASCII.
-fn stat(path: &Path) -> ProcResult<Stat> {
-    let bytes = read(path)?;
+fn stat(directory: &Directory) -> ProcResult<Stat> {
+    let bytes = read(directory, "stat", LINE)?;
     let opens = bytes.iter().position(|&byte| byte == b'(');
     let closes = bytes.iter().rposition(|&byte| byte == b')');
     let rest = closes
@@ -169,16 +179,20 @@ fn stat(path: &Path) -> ProcResult<Stat> {
         .and_then(|at| bytes.get(at + 1..));
     let has_more = |rest: &[u8]| rest.starts_with(b" ") && rest.is_ascii() && !rest.trim_ascii().is_empty();
     if !rest.is_some_and(has_more) {
-        return Err(ProcError::Incomplete(Some(path.to_owned())));
+        return Err(ProcError::Incomplete(Some(directory.path().join("stat"))));
     }
     Stat::from_read(bytes.as_slice())
 }
 
-fn read(path: &Path) -> ProcResult<Vec<u8>> {
-    fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => ProcError::NotFound(Some(path.to_owned())),
-        _ => ProcError::Io(error, Some(path.to_owned())),
-    })
+fn read(directory: &Directory, name: &str, most: u64) -> ProcResult<Vec<u8>> {
+    let failed = |error: io::Error| {
+        let path = Some(directory.path().join(name));
+        match error.kind() {
+            io::ErrorKind::NotFound => ProcError::NotFound(path),
+            _ => ProcError::Io(error, path),
+        }
+    };
+    directory.read(name, most).map_err(failed)
 }
 
 fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process: &Status) -> Thread {
@@ -208,6 +222,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         cgroup_id: 0,
         condition: condition(stat.state),
         frozen: None,
+        map_locked: None,
         ends_with: None,
         condition_ns: None,
         is_lower_bound: false,

@@ -2,6 +2,7 @@
 //! now, since no event tells.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::model::event::{Event, EventKind};
 use crate::model::life::{Happening, ProcessId};
@@ -9,6 +10,10 @@ use crate::model::lives::{Lives, Retention};
 use crate::model::snapshot::Snapshot;
 
 use super::proc::parent_now;
+use super::reader::{self, Budget, Subject};
+
+/// How long to wait for the answers of all children. Those that do not answer are seen in the next snapshot.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// [`Lives`], kept current.
 pub struct Watch {
@@ -48,14 +53,22 @@ impl Watch {
 
     /// Who has the children of a process that just died?
     fn ask_children(&mut self, parent: ProcessId, at_ns: u64) -> Vec<Happening> {
+        let children = self.lives.children(parent).into_iter();
+        let children = children.filter_map(|pid| {
+            let child = self.lives.alive(pid)?.id;
+            Some((Subject::of(pid, child.start_ns), ()))
+        });
+        let children: Vec<_> = children.collect();
+        let asked = reader::shared().ask(
+            &mut Budget::new(PATIENCE),
+            children,
+            |_, (): &mut (), child, ()| {
+                let parent = parent_now(Path::new("/proc"), child.pid, child.start_ns);
+                parent.map(|parent| (child.pid, parent)).into_iter().collect()
+            },
+        );
         let mut happened = Vec::new();
-        for pid in self.lives.children(parent) {
-            let Some(child) = self.lives.alive(pid).map(|life| life.id) else {
-                continue;
-            };
-            let Some((ppid, comm)) = parent_now(Path::new("/proc"), pid, child.start_ns) else {
-                continue;
-            };
+        for (pid, (ppid, comm)) in asked.answers {
             self.lives.renamed(pid, comm);
             let start_ns = self.lives.alive(ppid).map_or(0, |life| life.id.start_ns);
             happened.extend(

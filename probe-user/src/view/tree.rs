@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use anstyle::{AnsiColor, Style};
 use probe_ebpf::state::State;
 
-use super::json::{Answer, OrphanMark, ProcessJson, ThreadJson, Tree};
+use super::json::{Answer, MemoryGapJson, OrphanMark, ProcessJson, ThreadJson, Tree};
 use super::number::{UNKNOWN, at_least, percent, plural};
 use super::table::{Align, Table};
 use super::waiting::ended;
+use crate::model::locks::memory::MemoryGap;
 use crate::model::thread::Condition;
 
 /// What to show.
@@ -52,6 +53,28 @@ pub fn lines(answer: &Answer<Tree>, look: Look) -> Vec<String> {
     }
     let mut lines = drawing.lines(look.width);
     lines.extend(note(&hidden));
+    lines.extend(gaps(&tree.memory_gaps));
+    lines
+}
+
+/// Processes that did not answer: what a `?` in their line means.
+fn gaps(gaps: &[MemoryGapJson]) -> Vec<String> {
+    const SHOWN: usize = 10;
+    let line = |gap: &MemoryGapJson| {
+        let comm = gap.comm.as_deref().unwrap_or(UNKNOWN);
+        let known = MemoryGap::ALL
+            .into_iter()
+            .find(|known| known.name() == gap.reason);
+        let why = match known {
+            Some(known) => known.text(),
+            None => &gap.reason,
+        };
+        format!("{comm} {} was not read: {why}", gap.pid)
+    };
+    let mut lines: Vec<String> = gaps.iter().take(SHOWN).map(line).collect();
+    if gaps.len() > SHOWN {
+        lines.push(format!("and {} more", gaps.len() - SHOWN));
+    }
     lines
 }
 

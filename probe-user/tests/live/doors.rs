@@ -17,9 +17,10 @@ use serde_json::Value;
 use crate::common::agent::Agent;
 use crate::common::json::{list, number, text};
 use crate::common::reachable::{NOBODY, Reachable};
+use crate::common::stopped::Stopped;
 use crate::common::wire::connect;
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually, probe};
+use crate::common::{Live, eventually, is_full, probe, skipped};
 
 /// An agent as it is without any option, but for where it listens.
 struct Doors {
@@ -584,5 +585,26 @@ fn idle_workers_are_no_contention() {
             .collect();
         assert!(waited.is_empty(), "{waited:?}");
     }
+    doors.agent.stop();
+}
+
+#[test]
+fn an_agent_whose_engine_stands_still_says_that_it_is_ill() {
+    let Some(live) = Live::begin("an engine that stands still") else {
+        return;
+    };
+    if !is_full() {
+        return skipped("an engine that stands still", "takes a minute (PROCPROBE_FULL=1)");
+    }
+    let doors = Doors::open(&live, &[]);
+    let health = || doors.status("/healthz", "host: localhost\r\n");
+    {
+        let _stopped = Stopped::thread(doors.agent.pid(), "engine");
+        std::thread::sleep(Duration::from_secs(50));
+        assert_eq!(health(), "200");
+        std::thread::sleep(Duration::from_secs(12));
+        assert_eq!(health(), "503");
+    }
+    eventually("it is well again", || health() == "200");
     doors.agent.stop();
 }

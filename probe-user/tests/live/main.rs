@@ -59,6 +59,7 @@ mod sick;
 mod states;
 mod storm;
 mod tree;
+mod trial;
 mod units;
 mod web;
 mod zombies;

@@ -15,6 +15,7 @@ mod sites;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use probe_user::namer::client::{Namer, Program};
 use probe_user::namer::file::{Checked, FileId, Refusal, open_mapped};
@@ -64,8 +65,19 @@ fn dynamic_functions(path: &Path) -> Vec<u64> {
 
 /// All three questions about one file; `None` where one got no answer.
 fn ask_all(namer: &mut Namer, path: &Path, addresses: &[u64]) -> [Option<Answer>; 3] {
+    ask_timed(namer, path, addresses).0
+}
+
+/// The same, and how long the slowest of them took.
+fn ask_timed(namer: &mut Namer, path: &Path, addresses: &[u64]) -> ([Option<Answer>; 3], Duration) {
     const BASE: u64 = 0x7f00_0000_0000;
-    let mut give = |question| namer.ask(question, &[open(path).ok()]);
+    let mut slowest = Duration::ZERO;
+    let mut give = |question| {
+        let began = Instant::now();
+        let answer = namer.ask(question, &[open(path).ok()]);
+        slowest = slowest.max(began.elapsed());
+        answer
+    };
     let stack: Vec<u8> = addresses
         .iter()
         .flat_map(|address| (BASE + address + 5).to_le_bytes())
@@ -84,11 +96,12 @@ fn ask_all(namer: &mut Namer, path: &Path, addresses: &[u64]) -> [Option<Answer>
         files: vec![(BASE, BASE + (1 << 30))],
     };
     let address = BASE + addresses.last().copied().unwrap_or(0x1000);
-    [
+    let answers = [
         give(Question::Sites(addresses.iter().take(8).copied().collect())),
         give(Question::Variable { base: BASE, address }),
         give(Question::Walk(walk)),
-    ]
+    ];
+    (answers, slowest)
 }
 
 /// An honest question: it has to be answered whatever was asked before.

@@ -38,7 +38,7 @@ pub async fn watchdog(shared: Shared) {
     };
     let pause = (interval / 2).max(Duration::from_millis(10));
     loop {
-        if shared.engine.answer(|_| ()).await.is_ok() {
+        if shared.engine.answer_first(|_| ()).await.is_ok() {
             tell(&[NotifyState::Watchdog]);
         }
         tokio::time::sleep(pause).await;

@@ -42,6 +42,7 @@ use crate::kernel::preflight;
 use crate::kernel::snapshot::Detail;
 use crate::model::lives::Retention;
 use crate::source::bpf::BpfSource;
+use crate::source::reader;
 use background::Supervised;
 use setup::{Changeable, Setup};
 
@@ -193,6 +194,8 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     let events = source.attach()?;
     memory::give_back();
     let warnings = confine(&mut source)?;
+    // Those that a first look needed have what was given up.
+    reader::shared().renew();
     log::detach().context("no thread for the log")?;
     for warning in warnings {
         tracing::warn!("{warning}");

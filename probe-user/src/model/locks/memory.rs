@@ -32,15 +32,30 @@ pub enum MemoryGap {
     OfFile,
     /// A read of its memory did not come back.
     Hangs,
+    /// Reads of several other processes of its user did not come back, and hold all that one user may.
+    UserHangs,
+    /// A thread of it has long been in uninterruptible sleep, and whether its memory map is locked cannot be seen.
+    Asleep,
 }
 
 impl MemoryGap {
+    /// All there are.
+    pub const ALL: [Self; 5] = [
+        Self::Locked,
+        Self::OfFile,
+        Self::Hangs,
+        Self::UserHangs,
+        Self::Asleep,
+    ];
+
     /// The name used in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Locked => "memory_map_locked",
             Self::OfFile => "file_may_not_answer",
             Self::Hangs => "does_not_answer",
+            Self::UserHangs => "user_does_not_answer",
+            Self::Asleep => "uninterruptible_sleep",
         }
     }
 
@@ -50,6 +65,8 @@ impl MemoryGap {
             Self::Locked => "its memory map is locked",
             Self::OfFile => "it lies in a file whose file system may not answer",
             Self::Hangs => "reading it did not come back",
+            Self::UserHangs => "reading other processes of its user did not come back",
+            Self::Asleep => "a thread of it has long been in uninterruptible sleep",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What was waited between two moments.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::classification::classify_all;
 use super::deadlock::{self, Deadlock};
@@ -12,7 +12,6 @@ use super::report_builder::{ReportBuilder, sharers};
 use super::thread_index::{NameCache, ThreadIndex};
 use super::{Kind, LockId, Look, Tables, stall};
 use crate::model::event::Event;
-use crate::model::thread::Comm;
 use crate::model::tracker::Units;
 use crate::model::window::{By, Window};
 
@@ -80,8 +79,8 @@ impl LockWindow {
         let blocked = parallelism::blocked(look, &gained, &contended, &self.baseline.open);
         let usage = self.usage.end(look.snapshot, units);
         report.processes = parallelism::of(&usage, &blocked, self.pid);
-        report.runtimes = by_process(look, &look.snapshot.memory.runtimes);
-        report.memory_gaps = by_process(look, &look.snapshot.memory.gaps);
+        report.runtimes = look.snapshot.named(&look.snapshot.memory.runtimes);
+        report.memory_gaps = look.snapshot.named(&look.snapshot.memory.gaps);
         narrow(&mut report, self.pid);
         report
     }
@@ -126,14 +125,6 @@ impl LockWindow {
         }
         contended
     }
-}
-
-/// What is known of processes, with their names.
-fn by_process<T: Copy>(look: Look<'_>, known: &BTreeMap<u32, T>) -> BTreeMap<u32, (T, Comm)> {
-    let leaders = look.snapshot.threads.iter().filter(|thread| thread.is_leader());
-    leaders
-        .filter_map(|thread| Some((thread.pid, (*known.get(&thread.pid)?, thread.comm))))
-        .collect()
 }
 
 /// A deadlock proves its locks to be locks.

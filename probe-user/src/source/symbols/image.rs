@@ -1,11 +1,10 @@
 //! A process's memory as far as it is needed to name things: its mappings, and reading a few bytes.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use procfs::process::{MMPermissions, MMapPath, Process};
+use procfs::process::{MMPermissions, MMapPath};
 
+use super::super::reader::files::{Directory, LINE, Memory};
 use crate::model::escape;
 use crate::namer::file::{Checked, FileId, open_mapped};
 use crate::namer::id_of;
@@ -41,17 +40,15 @@ pub struct Module<'a> {
 /// See the module.
 pub struct Image {
     mappings: Vec<Mapping>,
-    memory: Option<File>,
-    /// In /proc.
-    directory: PathBuf,
+    memory: Option<Memory>,
+    directory: Directory,
 }
 
 impl Image {
     /// Reads a process's mappings; `None` if it has ended or may not be looked at.
     pub fn read(proc: &Path, pid: u32) -> Option<Self> {
-        let directory = proc.join(pid.to_string());
-        let process = Process::new_with_root(directory.clone()).ok()?;
-        let mappings = process.maps().ok()?;
+        let directory = Directory::of(proc, pid);
+        let mappings = directory.maps()?;
         let mappings = mappings.iter().map(|map| Mapping {
             start: map.address.0,
             end: map.address.1,
@@ -64,7 +61,7 @@ impl Image {
         });
         Some(Self {
             mappings: mappings.collect(),
-            memory: File::open(directory.join("mem")).ok(),
+            memory: directory.memory().ok(),
             directory,
         })
     }
@@ -102,15 +99,19 @@ impl Image {
 
     /// Whether a thread is blocked with these values of its stack and instruction pointers.
     pub fn is_at(&self, tid: u32, sp: u64, ip: u64) -> bool {
-        let path = self.directory.join(format!("task/{tid}/syscall"));
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let text = self
+            .directory
+            .thread(tid)
+            .read("syscall", LINE)
+            .unwrap_or_default();
         // "202 0x… … 0x7ffc…sp 0x7f…ip", or "running".
-        text.trim_end().ends_with(&format!(" {sp:#x} {ip:#x}"))
+        text.trim_ascii_end()
+            .ends_with(format!(" {sp:#x} {ip:#x}").as_bytes())
     }
 
     /// Opens a file of it, if it still is the one that is mapped.
     pub fn open(&self, module: &Module<'_>) -> Option<Checked> {
-        open_mapped(&self.directory, module.path, module.id).ok()
+        open_mapped(self.directory.path(), module.path, module.id).ok()
     }
 
     /// Reads memory; how much of it could be read.
@@ -164,7 +165,7 @@ mod tests {
                 mapping(0x3000, Some("/memfd:code (deleted)")),
             ],
             memory: None,
-            directory: PathBuf::new(),
+            directory: Directory::of(Path::new(""), 0),
         };
         assert_eq!(image.place(0x1010), "libgone.so (deleted)+0x10");
         assert_eq!(image.place(0x2010), "[jit]+0x2010");

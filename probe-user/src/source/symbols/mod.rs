@@ -11,16 +11,17 @@ mod stack;
 mod statics;
 mod suspects;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 use probe_ebpf::lock::LiveFutex;
 
-use super::patience::{stuck, within};
+use super::reader::{self, Budget, Desk, Subject, subjects};
 use crate::model::escape;
 use crate::model::locks::LockId;
-use crate::model::locks::report::{Code, Report};
+use crate::model::locks::memory::MemoryGap;
+use crate::model::locks::report::{Code, Lock, Report};
 use crate::model::snapshot::Snapshot;
 use crate::namer::client::lost_here;
 use image::Image;
@@ -35,7 +36,6 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// A lock to be named.
 struct Wanted {
     id: LockId,
-    pid: u32,
     address: u64,
     /// Threads that wait at it.
     waiters: Vec<Waiter>,
@@ -44,31 +44,36 @@ struct Wanted {
 /// A thread that waits, with its registers.
 struct Waiter {
     tid: u32,
-    pid: u32,
+    process: Subject,
     live: LiveFutex,
 }
 
 /// Those that were looked at; `None` of one that has ended, may not be looked at, or took the namer along.
 #[derive(Default)]
-struct Subjects(HashMap<u32, Option<Image>>);
+struct Images(HashMap<u32, Option<Image>>);
 
-impl Subjects {
+impl Images {
     fn get(&mut self, pid: u32) -> Option<&Image> {
         let read = || Image::read(Path::new("/proc"), pid);
         self.0.entry(pid).or_insert_with(read).as_ref()
     }
 
     /// Asks about a process, unless a question about it was lost already; the answer, and how many were lost.
-    fn ask<T>(&mut self, pid: u32, question: impl FnOnce(&Image) -> Option<T>) -> (Option<T>, u64) {
+    fn ask<T>(&mut self, process: &Subject, question: impl FnOnce(&Image) -> Option<T>) -> (Option<T>, u64) {
         let before = lost_here();
-        let answer = self.get(pid).and_then(question);
+        let answer = self.get(process.pid).and_then(question);
         let lost = lost_here() - before;
         if lost > 0 {
-            suspects::suspect(suspects::user_of(pid));
-            self.0.insert(pid, None);
+            suspects::suspect(user_of(process));
+            self.0.insert(process.pid, None);
         }
         (answer, lost)
     }
+}
+
+/// The user whose process it is; root's where that is not known.
+fn user_of(process: &Subject) -> u32 {
+    process.uid.unwrap_or(0)
 }
 
 /// What was found out.
@@ -83,45 +88,15 @@ struct Named {
 /// Names the locks at the top of a report, as far as that can be done in time; how many names or ways were
 /// lost for lack of it, or with the namer.
 pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
-    let stuck = stuck(snapshot);
-    let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();
-    let locks = report.locks.iter().enumerate();
-    let mut wanted: Vec<Wanted> = locks
-        .filter(|(position, lock)| *position < NAMED || deadly.contains(&lock.id))
-        .map(|(_, lock)| lock)
-        .filter(|lock| !stuck.contains(&lock.pid))
-        .map(|lock| Wanted {
-            id: lock.id,
-            pid: lock.pid,
-            address: lock.address,
-            waiters: waiters(snapshot, lock.waiters.iter().map(|(party, _)| party.tid), NAMED),
-        })
-        .collect();
-    wanted.sort_by_key(|lock| suspects::is_suspect(suspects::user_of(lock.pid)));
-    let asked = wanted.len();
-    let named = within("symbols", DEADLINE, move |sender| {
-        let mut subjects = Subjects::default();
-        for lock in wanted {
-            let (symbol, mut lost) = subjects.ask(lock.pid, |image| statics::variable(image, lock.address));
-            let code = lock.waiters.iter().find_map(|waiter| {
-                let (code, lost_too) = subjects.ask(waiter.pid, |image| code(image, waiter));
-                lost += lost_too;
-                code
-            });
-            let named = Named {
-                id: lock.id,
-                symbol,
-                code,
-                lost,
-            };
-            if sender.send(named).is_err() {
-                return;
-            }
-        }
-    });
-    let mut lost = (asked - named.len()) as u64;
-    lost += name_standstills(report, snapshot, &stuck);
-    for named in named {
+    let mut budget = Budget::new(DEADLINE);
+    let asked = reader::shared().ask(
+        &mut budget,
+        wanted(report, snapshot),
+        |desk, images: &mut Images, process, lock| vec![name_lock(desk, images, process, &lock)],
+    );
+    note_gaps(report, snapshot, &asked.gaps);
+    let mut lost = asked.lost + name_standstills(report, snapshot, &mut budget);
+    for named in asked.answers {
         lost += named.lost;
         if let Some(lock) = report.locks.iter_mut().find(|lock| lock.id == named.id) {
             lock.symbol = lock.symbol.take().or(named.symbol);
@@ -131,43 +106,95 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
     lost
 }
 
-/// Tells where the threads of deadlocks and stalls wait; how many were lost, as above.
-fn name_standstills(report: &mut Report, snapshot: &Snapshot, stuck: &HashSet<u32>) -> u64 {
-    let tids = report.at_a_standstill().map(|(party, _)| party.tid);
-    let wanted = waiters(snapshot, tids, STANDSTILLS);
-    let mut wanted: Vec<Waiter> = wanted
-        .into_iter()
-        .filter(|waiter| !stuck.contains(&waiter.pid))
+/// The locks that are to be named, those of users whose files cost time last.
+fn wanted(report: &Report, snapshot: &Snapshot) -> Vec<(Subject, Wanted)> {
+    let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();
+    let locks = report.locks.iter().enumerate();
+    let locks: Vec<&Lock> = locks
+        .filter(|(position, lock)| *position < NAMED || deadly.contains(&lock.id))
+        .map(|(_, lock)| lock)
         .collect();
-    wanted.sort_by_key(|waiter| suspects::is_suspect(suspects::user_of(waiter.pid)));
-    let asked = wanted.len();
-    let codes = within("code", DEADLINE, move |sender| {
-        let mut subjects = Subjects::default();
-        for waiter in wanted {
-            let (code, lost) = subjects.ask(waiter.pid, |image| code(image, &waiter));
-            if sender.send((waiter.tid, code, lost)).is_err() {
-                return;
-            }
-        }
+    let pids: HashSet<u32> = locks.iter().map(|lock| lock.pid).collect();
+    let processes = subjects(snapshot, |pid| pids.contains(&pid));
+    let wanted = locks.into_iter().filter_map(|lock| {
+        let waiters = waiters(snapshot, lock.waiters.iter().map(|(party, _)| party.tid), NAMED);
+        let wanted = Wanted {
+            id: lock.id,
+            address: lock.address,
+            waiters: waiters
+                .into_iter()
+                .filter(|waiter| {
+                    let of_others = waiter.process.pid != lock.pid;
+                    !of_others || reader::shared().leaves_alone(&waiter.process).is_none()
+                })
+                .collect(),
+        };
+        Some((*processes.get(&lock.pid)?, wanted))
     });
-    let lost = (asked - codes.len()) as u64 + codes.iter().map(|(_, _, lost)| lost).sum::<u64>();
-    let told = codes.into_iter().filter_map(|(tid, code, _)| Some((tid, code?)));
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.sort_by_key(|(process, _)| suspects::is_suspect(user_of(process)));
+    wanted
+}
+
+fn name_lock(desk: &Desk, images: &mut Images, process: &Subject, lock: &Wanted) -> Named {
+    let (symbol, mut lost) = images.ask(process, |image| statics::variable(image, lock.address));
+    let code = lock.waiters.iter().find_map(|waiter| {
+        desk.turn_to(&waiter.process);
+        let (code, lost_too) = images.ask(&waiter.process, |image| code(image, waiter));
+        lost += lost_too;
+        code
+    });
+    Named {
+        id: lock.id,
+        symbol,
+        code,
+        lost,
+    }
+}
+
+/// Tells where the threads of deadlocks and stalls wait; how many were lost, as above.
+fn name_standstills(report: &mut Report, snapshot: &Snapshot, budget: &mut Budget) -> u64 {
+    let tids = report.at_a_standstill().map(|(party, _)| party.tid);
+    let wanted = waiters(snapshot, tids, STANDSTILLS).into_iter();
+    let mut wanted: Vec<_> = wanted.map(|waiter| (waiter.process, waiter)).collect();
+    wanted.sort_by_key(|(process, _)| suspects::is_suspect(user_of(process)));
+    let asked = reader::shared().ask(budget, wanted, |_, images: &mut Images, process, waiter| {
+        let (code, lost) = images.ask(process, |image| code(image, &waiter));
+        vec![(waiter.tid, code, lost)]
+    });
+    note_gaps(report, snapshot, &asked.gaps);
+    let lost = asked.lost + asked.answers.iter().map(|(_, _, lost)| lost).sum::<u64>();
+    let told = asked
+        .answers
+        .into_iter()
+        .filter_map(|(tid, code, _)| Some((tid, code?)));
     report.codes = told.filter(|(_, code)| !code.frames.is_empty()).collect();
     lost
 }
 
+/// Names the processes that did not answer.
+fn note_gaps(report: &mut Report, snapshot: &Snapshot, gaps: &BTreeMap<u32, MemoryGap>) {
+    for (pid, gap) in snapshot.named(gaps) {
+        report.memory_gaps.entry(pid).or_insert(gap);
+    }
+}
+
 /// Those of the threads whose registers are known.
 fn waiters(snapshot: &Snapshot, tids: impl Iterator<Item = u32>, most: usize) -> Vec<Waiter> {
-    let waiter = |tid| {
+    let thread = |tid| {
         let thread = snapshot.threads.iter().find(|thread| thread.id.tid == tid)?;
         let live = thread.futex.as_ref()?.live.as_ref()?;
-        Some(Waiter {
-            tid,
-            pid: thread.pid,
-            live: **live,
-        })
+        Some((tid, thread.pid, **live))
     };
-    tids.take(most).filter_map(waiter).collect()
+    let found: Vec<_> = tids.take(most).filter_map(thread).collect();
+    let pids: HashSet<u32> = found.iter().map(|(_, pid, _)| *pid).collect();
+    let processes = subjects(snapshot, |pid| pids.contains(&pid));
+    let waiters = found.into_iter();
+    let waiter = |(tid, pid, live)| {
+        let process = *processes.get(&pid)?;
+        Some(Waiter { tid, process, live })
+    };
+    waiters.filter_map(waiter).collect()
 }
 
 /// The functions by name; where there is none, the module and the offset in it. `None` if the thread has gone on.

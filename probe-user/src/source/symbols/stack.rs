@@ -9,6 +9,7 @@ use std::path::Path;
 
 use probe_ebpf::lock::LiveFutex;
 
+use super::super::reader::elsewhere;
 use super::image::{Image, Mapping};
 use crate::namer;
 use crate::namer::file::{Checked, FileId};
@@ -34,7 +35,7 @@ pub fn walk(image: &Image, tid: u32, live: &LiveFutex) -> Option<Way> {
         return None;
     }
     let (walk, files) = question(image, live, stack);
-    match namer::shared().ask(Question::Walk(walk), &files) {
+    match elsewhere(|| namer::shared().ask(Question::Walk(walk), &files)) {
         Some(Answer::Walk { mut frames, cut }) => {
             frames.truncate(FRAMES);
             Some(Way { frames, cut })

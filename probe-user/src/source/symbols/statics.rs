@@ -1,6 +1,7 @@
 //! Which variable an address is in, by the symbol table of its file, which the namer reads. What lies on the
 //! heap or a stack has no name.
 
+use super::super::reader::elsewhere;
 use super::image::Image;
 use crate::model::escape;
 use crate::namer;
@@ -14,7 +15,7 @@ pub fn variable(image: &Image, address: u64) -> Option<String> {
         base: module.start,
         address,
     };
-    match namer::shared().ask(question, &[Some(file)]) {
+    match elsewhere(|| namer::shared().ask(question, &[Some(file)])) {
         Some(Answer::Variable(name)) => name.map(|name| escape(name.as_bytes())),
         _ => None,
     }

@@ -4,8 +4,6 @@
 //! tenths of one.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,11 +11,6 @@ use std::time::{Duration, Instant};
 const MEMORY: Duration = Duration::from_secs(600);
 /// Users that are remembered; beyond that all are forgotten.
 const REMEMBERED: usize = 1_024;
-
-/// The user whose process it is; root's where that cannot be told.
-pub fn user_of(pid: u32) -> u32 {
-    fs::metadata(format!("/proc/{pid}")).map_or(0, |metadata| metadata.uid())
-}
 
 /// Remembers that a file of this user's process took the namer along.
 pub fn suspect(user: u32) {

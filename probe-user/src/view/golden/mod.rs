@@ -17,7 +17,7 @@ use crate::model::thread::{Comm, Condition, Thread, ThreadId};
 use crate::model::tracker::tests::{account, snapshot, thread};
 use crate::model::tree::layout;
 use crate::source::cgroup::Cgroups;
-use crate::source::describe::Description;
+use crate::source::describe::{Description, Descriptions};
 
 mod events;
 mod locks;
@@ -120,7 +120,7 @@ fn host() -> Snapshot {
     }
 }
 
-fn descriptions() -> HashMap<u32, Description> {
+fn descriptions() -> Descriptions {
     let describe = |pid, cmdline: &str| {
         let cmdline = cmdline.split(' ').map(str::to_owned).collect();
         (
@@ -131,7 +131,7 @@ fn descriptions() -> HashMap<u32, Description> {
             },
         )
     };
-    HashMap::from([
+    let of = HashMap::from([
         describe(1, "/sbin/init"),
         describe(
             612,
@@ -143,7 +143,11 @@ fn descriptions() -> HashMap<u32, Description> {
             950,
             "日本語のとても長い名前のプログラム --とても長い引数 --もっと長い引数 --そしてもう一つ",
         ),
-    ])
+    ]);
+    Descriptions {
+        of,
+        ..Descriptions::default()
+    }
 }
 
 /// Without colours, one line after the other.

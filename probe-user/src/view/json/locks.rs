@@ -6,9 +6,8 @@ use probe_ebpf::histogram::upper_bound_ns;
 use serde::Serialize;
 
 use super::states::BucketJson;
-use super::{BlockedOnJson, blocked_on_json};
+use super::{BlockedOnJson, MemoryGapJson, blocked_on_json, memory_gaps};
 use crate::model::locks::deadlock::{Deadlock, Member};
-use crate::model::locks::memory::MemoryGap;
 use crate::model::locks::report::{Code, Edge, Holder, Lock, Parallelism, Report};
 use crate::model::locks::site::Runtime;
 use crate::model::locks::stall::Stall;
@@ -26,14 +25,6 @@ pub struct Locks {
     pub(super) processes: Vec<ProcessJson>,
     pub(super) runtimes: Vec<RuntimeJson>,
     pub(super) memory_gaps: Vec<MemoryGapJson>,
-}
-
-/// A process whose memory was left out: the holders of its locks are not known.
-#[derive(Debug, Serialize)]
-pub(super) struct MemoryGapJson {
-    pub(super) pid: u32,
-    pub(super) comm: Option<String>,
-    pub(super) reason: &'static str,
 }
 
 /// A process whose run-time system has locks that no futex shows.
@@ -183,7 +174,7 @@ pub fn locks(report: &Report) -> Locks {
         not_contention: report.idle.iter().map(idle).collect(),
         processes: report.processes.iter().map(process).collect(),
         runtimes: runtimes(report),
-        memory_gaps: memory_gaps(report),
+        memory_gaps: memory_gaps(&report.memory_gaps),
     }
 }
 
@@ -335,15 +326,6 @@ fn runtimes(report: &Report) -> Vec<RuntimeJson> {
         command: runtime.command(pid),
     };
     report.runtimes.iter().map(runtime).collect()
-}
-
-fn memory_gaps(report: &Report) -> Vec<MemoryGapJson> {
-    let gap = |(&pid, (gap, comm)): (&u32, &(MemoryGap, Comm))| MemoryGapJson {
-        pid,
-        comm: name(*comm),
-        reason: gap.name(),
-    };
-    report.memory_gaps.iter().map(gap).collect()
 }
 
 fn process(process: &Parallelism) -> ProcessJson {

@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::blocked;
 use crate::model::locks::is_shared;
+use crate::model::locks::memory::MemoryGap;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::{Comm, OpenWait, Switches, Thread};
 use crate::model::waits::class_name;
+use crate::source::describe::Descriptions;
 use probe_ebpf::ledger::BlockedOn;
 use probe_ebpf::waiting::{CLASSES, Class};
 
@@ -173,6 +175,31 @@ fn blocked_ns(sums: &[u64; CLASSES]) -> BTreeMap<Word, u64> {
         .filter(|(_, ns)| **ns > 0)
         .map(|(class, &ns)| (class_name(class).into(), ns))
         .collect()
+}
+
+/// A process of which something could not be read: the holders of its locks, its command line and executable are not known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemoryGapJson {
+    pub(crate) pid: u32,
+    pub(crate) comm: Option<String>,
+    pub(crate) reason: Word,
+}
+
+/// Those of an answer.
+fn memory_gaps(gaps: &BTreeMap<u32, (MemoryGap, Comm)>) -> Vec<MemoryGapJson> {
+    let gap = |(&pid, (gap, comm)): (&u32, &(MemoryGap, Comm))| MemoryGapJson {
+        pid,
+        comm: Some(comm.to_string()).filter(|comm| !comm.is_empty()),
+        reason: gap.name().into(),
+    };
+    gaps.iter().map(gap).collect()
+}
+
+/// Those of a look, and those that were met when its processes were described.
+fn gaps_of(snapshot: &Snapshot, descriptions: &Descriptions) -> Vec<MemoryGapJson> {
+    let mut gaps = descriptions.gaps.clone();
+    gaps.extend(&snapshot.memory.gaps);
+    memory_gaps(&snapshot.named(&gaps))
 }
 
 /// A process by pid and name.

@@ -11,14 +11,14 @@
 use std::collections::HashMap;
 
 use super::locks::{
-    CodeJson, DeadlockJson, EdgeJson, HolderJson, IdleJson, LockJson, Locks, MemberJson, MemoryGapJson,
-    StallJson, StalledJson,
+    CodeJson, DeadlockJson, EdgeJson, HolderJson, IdleJson, LockJson, Locks, MemberJson, StallJson,
+    StalledJson,
 };
 use super::orphans::Orphans;
 use super::states::States;
 use super::tree::{ProcessJson, ThreadJson, Tree};
 use super::zombies::{ParentJson, Zombies};
-use super::{Answer, BlockedOnJson, FutexJson};
+use super::{Answer, BlockedOnJson, FutexJson, MemoryGapJson};
 
 /// What may be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,9 @@ impl Withhold for Tree {
         let Self {
             boottime_ns: _,
             processes,
+            memory_gaps,
         } = self;
+        memory_gaps.iter().for_each(tell_memory_gap);
         for process in processes {
             withhold_process(process, told);
         }
@@ -173,7 +175,9 @@ impl Withhold for Zombies {
             zombies: _,
             parents,
             pids: _,
+            memory_gaps,
         } = self;
+        memory_gaps.iter().for_each(tell_memory_gap);
         if told.details {
             return;
         }

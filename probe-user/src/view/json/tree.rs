@@ -6,7 +6,7 @@ use probe_ebpf::state::State;
 use serde::{Deserialize, Serialize};
 
 use super::orphans::{OrphanMark, orphan_mark};
-use super::{Answer, BlockedOnJson, SwitchesJson, Word, blocked_ns, blocked_on};
+use super::{Answer, BlockedOnJson, MemoryGapJson, SwitchesJson, Word, blocked_ns, blocked_on, gaps_of};
 use crate::model::locks::thread_index::ThreadIndex;
 use crate::model::orphans::Orphan;
 use crate::model::snapshot::{Losses, Snapshot};
@@ -14,7 +14,7 @@ use crate::model::thread::{ReadFrom, Thread, state_name};
 use crate::model::tracker::Units;
 use crate::model::tree::{Node, Process};
 use crate::source::cgroup::Cgroups;
-use crate::source::describe::Description;
+use crate::source::describe::Descriptions;
 use crate::view::number::UNKNOWN;
 use crate::view::waiting::waiting_on;
 
@@ -26,6 +26,9 @@ pub struct Tree {
     pub(crate) boottime_ns: u64,
     /// Parents before children.
     pub(crate) processes: Vec<ProcessJson>,
+    /// Processes that did not answer, and why.
+    #[serde(default)]
+    pub(crate) memory_gaps: Vec<MemoryGapJson>,
 }
 
 /// One process.
@@ -92,7 +95,7 @@ pub fn tree(
     snapshot: &Snapshot,
     nodes: &[Node<'_>],
     orphans: &[Orphan<'_>],
-    descriptions: &HashMap<u32, Description>,
+    descriptions: &Descriptions,
     cgroups: &mut Cgroups,
     losses: &Losses,
 ) -> Answer<Tree> {
@@ -111,20 +114,21 @@ pub fn tree(
     let payload = Tree {
         boottime_ns: snapshot.boottime_ns,
         processes: processes.collect(),
+        memory_gaps: gaps_of(snapshot, descriptions),
     };
-    Answer::new(snapshot, 0, losses, payload)
+    Answer::new(snapshot, 0, &losses.and(&descriptions.losses), payload)
 }
 
 /// One process with its threads.
 fn process(
     process: &Process<'_>,
     orphan: Option<&Orphan<'_>>,
-    descriptions: &HashMap<u32, Description>,
+    descriptions: &Descriptions,
     cgroups: &mut Cgroups,
     index: &ThreadIndex<'_>,
 ) -> ProcessJson {
     let leader = process.leader;
-    let description = descriptions.get(&leader.pid);
+    let description = descriptions.get(leader.pid);
     let cgroup = cgroups.path(leader.cgroup_id);
     let unit = cgroups.unit(leader.cgroup_id);
     ProcessJson {

@@ -1,15 +1,14 @@
 //! Payload of `zombies`: the unreaped and the parents at fault.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
-use super::{BlockedOnJson, blocked_on};
+use super::{BlockedOnJson, MemoryGapJson, blocked_on, gaps_of};
 use crate::model::event::{exit_code, exit_signal};
+use crate::model::snapshot::Snapshot;
 use crate::model::tracker::Units;
 use crate::model::zombies::{Culprit, Report, Zombie};
 use crate::source::cgroup::Cgroups;
-use crate::source::describe::Description;
+use crate::source::describe::Descriptions;
 
 /// Payload of `zombies`.
 #[derive(Debug, Serialize)]
@@ -17,6 +16,8 @@ pub struct Zombies {
     pub(super) zombies: Vec<ZombieJson>,
     pub(super) parents: Vec<ParentJson>,
     pub(super) pids: PidsJson,
+    /// Processes that did not answer, and why.
+    pub(super) memory_gaps: Vec<MemoryGapJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,8 +78,9 @@ pub(super) struct PidsJson {
 
 /// The zombies and who is at fault.
 pub fn zombies(
+    snapshot: &Snapshot,
     report: &Report<'_>,
-    descriptions: &HashMap<u32, Description>,
+    descriptions: &Descriptions,
     cgroups: &mut Cgroups,
 ) -> Zombies {
     let zombie = |zombie: &Zombie<'_>| ZombieJson {
@@ -110,14 +112,11 @@ pub fn zombies(
             limit: report.pids.limit,
             full_in_ns: report.full_in_ns,
         },
+        memory_gaps: gaps_of(snapshot, descriptions),
     }
 }
 
-fn parent(
-    culprit: &Culprit<'_>,
-    descriptions: &HashMap<u32, Description>,
-    cgroups: &mut Cgroups,
-) -> ParentJson {
+fn parent(culprit: &Culprit<'_>, descriptions: &Descriptions, cgroups: &mut Cgroups) -> ParentJson {
     let thread = culprit.thread;
     let unit = thread
         .map(|thread| cgroups.unit(thread.cgroup_id))
@@ -126,7 +125,7 @@ fn parent(
         pid: culprit.pid,
         comm: thread.map(|thread| thread.comm.to_string()),
         exe: descriptions
-            .get(&culprit.pid)
+            .get(culprit.pid)
             .and_then(|description| description.exe.clone()),
         unit: unit.map(|unit| unit.to_string()),
         state: thread.map(|thread| thread.condition.name()),

@@ -9,7 +9,10 @@
 //! | [`prometheus`] | a real Prometheus that scrapes the agent |
 //! | [`procfs`] | what the kernel itself says in /proc |
 //! | [`reachable`] | the binary where any user can run it |
+//! | [`unit`] | the unit as it is shipped, and its limits |
+//! | [`opened`] | which files the agent opened, against what SECURITY.md says |
 //! | [`random`] | numbers that can be had again |
+//! | [`stopped`] | one thread of a process that stands still |
 //! | [`stream`] | listens to `procprobe events` |
 //! | [`json`] | finds its way in the answers |
 //! | [`locks`] | watches locks over a window, and finds its way in that answer |
@@ -20,13 +23,16 @@ pub mod agent;
 pub mod exposition;
 pub mod json;
 pub mod locks;
+pub mod opened;
 pub mod probe;
 pub mod procfs;
 pub mod prometheus;
 pub mod random;
 pub mod reachable;
+pub mod stopped;
 pub mod stream;
 pub mod tools;
+pub mod unit;
 pub mod wire;
 pub mod workload;
 

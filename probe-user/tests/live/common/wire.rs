@@ -1,7 +1,9 @@
 //! HTTP byte by byte: for requests that no client would send, and answers as they come.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use super::patience;
@@ -52,4 +54,18 @@ pub fn status(stream: &mut TcpStream) -> String {
     }
     let line = String::from_utf8(head).expect("a status line");
     line.split(' ').nth(1).expect("a status").to_owned()
+}
+
+/// The body at a path, through the agent's socket.
+///
+/// # Panics
+/// If there is none.
+pub fn get_unix(socket: &Path, path: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("connecting");
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("asking");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains(" 200 "), "{head}");
+    body.to_owned()
 }

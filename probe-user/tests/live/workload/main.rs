@@ -16,6 +16,7 @@ mod deadlocks;
 mod deaths;
 mod held;
 mod holders;
+mod hostile;
 mod idle;
 mod kin;
 mod limits;
@@ -104,6 +105,7 @@ fn main() {
         "dying-init" => held::init_that_cannot_end(),
         "dying-in-sleep" => held::killed_in_uninterruptible_sleep(),
         "faulting" => held::faulting(),
+        "hostile" => hostile::scene(text(), &env::args().skip(3).collect::<Vec<_>>()),
         "sick" => sick::scene(text()),
         "sick-client" => sick::client(text(), &third()),
         "futex-doors" => odd::doors(),

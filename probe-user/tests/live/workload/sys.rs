@@ -284,3 +284,11 @@ pub fn shrug_off(signal: c_int) {
     // SAFETY: the handler does nothing.
     unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
 }
+
+/// Makes a FIFO.
+pub fn fifo(path: &std::path::Path) {
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).expect("a path without NUL");
+    // SAFETY: a string that ends.
+    let outcome = unsafe { libc::mkfifo(name.as_ptr(), 0o600) };
+    assert_eq!(outcome, 0, "mkfifo: {}", std::io::Error::last_os_error());
+}
