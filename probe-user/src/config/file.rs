@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Longer than any configuration or chain of certificates.
@@ -32,13 +32,31 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it is {what}, not a regular file")));
     }
     // The very file that was looked at, whatever goes by its name by now.
-    let file = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))?;
+    let by_number = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    let file = match by_number {
+        // No /proc here, as in the root directory that a package is installed into.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => by_name(path, &handle)?,
+        opened => opened?,
+    };
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LONGEST {
         return Err(io::Error::other("it is longer than a megabyte"));
     }
     Ok(bytes)
+}
+
+/// Opens a file by its name, if that still leads to the one that was looked at. Whatever it leads to, it does not wait.
+fn by_name(path: &Path, looked_at: &File) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)?;
+    let (opened, wanted) = (file.metadata()?, looked_at.metadata()?);
+    if (opened.dev(), opened.ino()) != (wanted.dev(), wanted.ino()) {
+        return Err(io::Error::other("it was replaced while it was read"));
+    }
+    Ok(file)
 }
 
 /// The text of a regular file.
@@ -55,6 +73,24 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn without_proc_it_is_the_same_file_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "text").unwrap();
+        let handle = File::open(&path).unwrap();
+        let mut text = String::new();
+        by_name(&path, &handle)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "text");
+        fs::rename(&path, directory.path().join("other")).unwrap();
+        fs::write(&path, "other").unwrap();
+        let error = by_name(&path, &handle).unwrap_err();
+        assert!(error.to_string().contains("replaced"), "{error}");
+    }
 
     #[test]
     fn only_regular_files_of_some_length_are_read() {
