@@ -46,7 +46,7 @@ const EXPECTED: [&str; 15] = [
     "Seccomp:\t2\n",
     "procprobe_build_info",
     "\"source\":\"bpf\",\"complete\":true",
-    "socket: srw-rw---- root procprobe\n",
+    "socket: srw-rw---- procprobe procprobe\n",
     "held by: running\n",
     "ok\nhealth: 0\n",
     "LimitCORE=0\n",
