@@ -31,6 +31,7 @@ impl Directory {
     }
 
     /// Of one of its threads.
+    #[must_use]
     pub fn thread(&self, tid: u32) -> Self {
         Self(self.0.join(format!("task/{tid}")))
     }
