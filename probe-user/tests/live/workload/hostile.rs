@@ -157,7 +157,7 @@ fn inflated(directory: &str, size: &str) {
     let word =
         |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     let (table, count) = (
-        word(&bytes, 0x28) as usize,
+        usize::try_from(word(&bytes, 0x28)).expect("an offset"),
         usize::from(bytes[0x3c]) | usize::from(bytes[0x3d]) << 8,
     );
     let offset = (bytes.len() as u64 + 0xffff) & !0xffff;
@@ -204,7 +204,7 @@ fn shrinking(directory: &str) {
         .expect("the copy");
     let at = map(&file, bytes.len(), libc::MAP_PRIVATE);
     // Its own copy of the page by now, which stays when the file goes.
-    contend(at + (bytes.len() / 2 & !(PAGE - 1)));
+    contend(at + ((bytes.len() / 2) & !(PAGE - 1)));
     thread("pp-shrinker", move || {
         loop {
             let _ = file.set_len(PAGE as u64);
