@@ -49,8 +49,8 @@ fn namer() -> Item {
             name,
             verdict: Verdict::Limited,
             found: format!("functions and locks have no names: the process that reads symbols {why}"),
-            remedy: "allow the service prctl, prlimit64, close_range and socketpair (SystemCallFilter=), and processes \
-                     (TasksMax=)"
+            remedy: "allow the service prctl, prlimit64, close_range, socketpair and openat2 (SystemCallFilter=; \
+                     RestrictSUIDSGID= refuses openat2), and processes (TasksMax=)"
                 .to_owned(),
         },
     }

@@ -56,6 +56,9 @@ const EXPECTED: [&str; 15] = [
     "end\n",
 ];
 
+/// What must not be: a service that names no functions has lost openat2(2), or processes.
+const UNWANTED: [&str; 1] = ["have no names"];
+
 /// Boots a root directory in which the package is installed.
 pub fn run(root: &Path) -> Result<()> {
     let write = |name: &str, text: &str, mode: u32| {
@@ -93,6 +96,9 @@ pub fn run(root: &Path) -> Result<()> {
             said.contains(expected),
             "no {expected:?} from the container:\n{said}"
         );
+    }
+    for unwanted in UNWANTED {
+        ensure!(!said.contains(unwanted), "{unwanted:?} from the container:\n{said}");
     }
     say("check: the service starts, serves, reloads and stops under systemd, confined as the unit says");
     Ok(())
