@@ -42,16 +42,19 @@ fn namer() -> Item {
         Ok(took) => Item {
             name,
             verdict: Verdict::Ok,
-            found: format!("the process that reads symbols is confined and answers ({took:.0?} with its start)"),
+            found: format!(
+                "the process that reads symbols is confined and answers ({took:.0?} with its start)"
+            ),
             remedy: String::new(),
         },
         Err(why) => Item {
             name,
             verdict: Verdict::Limited,
             found: format!("functions and locks have no names: the process that reads symbols {why}"),
-            remedy: "allow the service prctl, prlimit64, close_range, socketpair and openat2 (SystemCallFilter=; \
+            remedy:
+                "allow the service prctl, prlimit64, close_range, socketpair and openat2 (SystemCallFilter=; \
                      RestrictSUIDSGID= refuses openat2), and processes (TasksMax=)"
-                .to_owned(),
+                    .to_owned(),
         },
     }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use crate::model::groups::GroupBy;
 use crate::model::label_map::LabelMap;
 use complaint::{Complaint, unknown_field};
 pub use duration::parse as parse_duration;
@@ -66,6 +67,16 @@ pub struct Config {
     pub http: Limits,
     /// How units are called.
     pub label_map: LabelMap,
+    /// What is exported.
+    pub metrics: Metrics,
+}
+
+/// What is exported.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// What makes a group.
+    pub group_by: GroupBy,
 }
 
 /// What clients may take of the agent's time and memory.
@@ -108,6 +119,7 @@ impl Default for Config {
             web_config: None,
             http: Limits::default(),
             label_map: LabelMap::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -167,6 +179,7 @@ impl Config {
             ("max_groups", self.max_groups != running.max_groups),
             ("max_locks", self.max_locks != running.max_locks),
             ("max_edges", self.max_edges != running.max_edges),
+            ("metrics", self.metrics != running.metrics),
             ("retention", self.retention != running.retention),
             ("http", self.http.without_hosts() != running.http.without_hosts()),
         ];

@@ -34,6 +34,13 @@ fn the_shipped_file_has_every_option() {
     for option in known("nonsense = 1") {
         assert!(everything.contains_key(&option), "{option} is not in the file");
     }
+    for option in known("[metrics]\nnonsense = 1") {
+        let metrics = everything["metrics"].as_table().unwrap();
+        assert!(
+            metrics.contains_key(&option),
+            "metrics.{option} is not in the file"
+        );
+    }
     for option in known("[http]\nnonsense = 1") {
         let http = everything["http"].as_table().unwrap();
         assert!(http.contains_key(&option), "http.{option} is not in the file");

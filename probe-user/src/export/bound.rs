@@ -3,12 +3,12 @@
 use probe_ebpf::state::STATES;
 
 use super::catalog::{
-    ALL, EXITS, GROUP, Kind, LOCK_WAIT, Metric, PROCESS, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS,
-    SNAPSHOT_DURATION, STATE_DURATION, STATE_SECONDS, SWITCHES, duration_bounds,
+    ALL, DEADLOCKED_THREADS, DEADLOCKS, EXITS, GROUP, Kind, LOCK_WAIT, Metric, PROCESS, REAP_BUCKETS,
+    REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION, STALLED_THREADS, STATE_DURATION, STATE_SECONDS,
+    SWITCHES, ZOMBIE_AGE, ZOMBIES, duration_bounds,
 };
-use crate::model::books::{LOST, OTHER};
 use crate::model::event::Reason;
-use crate::model::gone::LINGER;
+use crate::model::groups::{AFFLICTED, KERNEL, LINGER, LOST, OTHER};
 use crate::model::life::AdopterKind;
 use crate::model::locks;
 use crate::model::snapshot::Losses;
@@ -44,18 +44,23 @@ pub(super) fn buckets() -> String {
 pub(super) fn series() -> String {
     let (host, group) = (max_series(0), max_series(1) - max_series(0));
     format!(
-        "\n## How many series\n\nAt most {host} for the host and {group} for each group; groups are at most `--max-groups` (200), `{OTHER}` and \
-         `{LOST}`. That is {} with the defaults, if every group has been in every state; a quarter of it is usual.\n\n\
-         A group whose processes have all been gone for {} minutes has no series any more, and leaves its place to another. \
-         Its counters are not moved into `{OTHER}`, where they would look like a burst; they go on where they were if the \
-         group comes back. `procprobe_process_exits_total` and the other counts without labels have everything.\n",
+        "\n## How many series\n\nAt most {host} for the host and {group} for each group; groups are at most `--max-groups` (200), `{OTHER}`, \
+         `{KERNEL}` and `{LOST}`. That is {} with the defaults, if every group has been in every state; a quarter of it is usual.\n\n\
+         The places go to the groups that run, wait for a CPU, are stuck or wait at locks most. In a full table a living \
+         group takes the place of a dead one at the next look, and that of a living one that has weighed less than half as \
+         much for a minute. Without need of its place, a group whose processes are all gone is shown for {} minutes. \
+         Kernel threads are grouped by kind (`kworker`, `ksoftirqd`) and have a fifth of the places, at most 19; the rest of \
+         them is in `{KERNEL}`. Zombies, deadlocks and stalls have their own names whether or not their group has a place \
+         ({AFFLICTED} groups at most, those that have been stuck for longest).\n\n\
+         The counters of a group that leaves are not moved into `{OTHER}`, where they would look like a burst; they continue \
+         from where they were if the group returns. `procprobe_process_exits_total` and the other counts without labels have everything.\n",
         host + (200 + COLLECTIVE) * group,
         LINGER.as_secs() / 60,
     )
 }
 
-/// Groups that add up others: `(other)` and `(lost)`.
-pub const COLLECTIVE: usize = 2;
+/// Groups that add up others: `(other)`, `(kernel)` and `(lost)`.
+pub const COLLECTIVE: usize = 3;
 
 /// The most series there can be with that many groups, those that add up others among them.
 pub fn max_series(groups: usize) -> usize {
@@ -72,15 +77,25 @@ pub fn max_series(groups: usize) -> usize {
             1
         };
         let values: usize = metric.labels.iter().map(|label| values(metric, label)).product();
-        let groups = if metric.labels.starts_with(GROUP) {
-            groups
-        } else {
-            1
+        let groups = match metric.name {
+            // Under their own names in a full table, too.
+            name if groups > 0 && APART.contains(&name) => groups + AFFLICTED,
+            _ if metric.labels.starts_with(GROUP) => groups,
+            _ => 1,
         };
         points * values * groups
     };
     ALL.iter().map(of_metric).sum::<usize>() + PROCESS.len()
 }
+
+/// What groups without a place have as well.
+const APART: [&str; 5] = [
+    ZOMBIES.name,
+    ZOMBIE_AGE.name,
+    DEADLOCKS.name,
+    DEADLOCKED_THREADS.name,
+    STALLED_THREADS.name,
+];
 
 /// How many values a label has, beside `unit` and `comm`.
 fn values(metric: &Metric, label: &str) -> usize {

@@ -7,7 +7,7 @@ use probe_ebpf::histogram::{BUCKETS, upper_bound_ns};
 use prometheus::proto::MetricType;
 
 use super::bound;
-use crate::model::books::{LOST, OTHER};
+use crate::model::groups::{LOST, OTHER};
 use crate::model::locks;
 use crate::model::snapshot::Losses;
 use crate::model::thread::Condition;

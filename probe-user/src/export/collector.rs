@@ -11,8 +11,8 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as 
 
 use super::catalog::{self, Kind, Metric};
 use super::engine::View;
-use crate::model::books::OTHER;
 use crate::model::event::Reason;
+use crate::model::groups::{AFFLICTED, Afflictions, GroupKey, OTHER};
 use crate::model::life::AdopterKind;
 use crate::model::thread::{Condition, state_name};
 use crate::model::zombies;
@@ -49,8 +49,8 @@ fn host(view: &View<'_>) -> Vec<MetricFamily> {
     let counter = |metric: Metric, value: u64| family(metric, vec![point(metric, &[], value as f64)]);
     let totals = &view.totals;
     vec![
-        by_state(catalog::PROCESSES, &view.books.host().processes),
-        by_state(catalog::THREADS, &view.books.host().threads),
+        by_state(catalog::PROCESSES, &view.groups.host().processes),
+        by_state(catalog::THREADS, &view.groups.host().threads),
         counter(catalog::FORKS, totals.forks),
         counter(catalog::THREADS_CREATED, totals.threads),
         counter(catalog::EXECS, totals.execs),
@@ -64,7 +64,7 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
     let mut seconds = Vec::default();
     let mut durations = Vec::default();
     let mut switches = Vec::default();
-    for (key, group) in view.books.groups() {
+    for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         for (condition, &count) in Condition::ALL.iter().zip(&group.threads) {
             if count > 0 {
@@ -111,7 +111,9 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     let mut deadlocks = Vec::new();
     let mut deadlocked = Vec::new();
     let mut stalled = Vec::new();
-    for (key, group) in view.books.groups() {
+    let mut afflicted: BTreeMap<&GroupKey, Afflictions> = BTreeMap::new();
+    afflicted.extend(view.groups.afflicted().map(|(key, group)| (key, *group)));
+    for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         for (on, ns) in group.waits.on() {
             blocked.push(point(
@@ -125,14 +127,18 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
             durations.push(histogram(catalog::LOCK_WAIT, &labels, &at.histogram, at.wait_ns));
             waiters.push(point(catalog::LOCK_WAITERS, &labels, at.waiters as f64));
         }
-        // 0 is an answer for whoever has waited at a futex; the others cannot be deadlocked.
+        // Export 0 once a group has waited on any futex; the others cannot be deadlocked.
         if !group.waits.kinds.is_empty() {
-            deadlocks.push(point(catalog::DEADLOCKS, &labels, group.waits.deadlocks as f64));
-            let threads = group.waits.deadlocked_threads as f64;
-            deadlocked.push(point(catalog::DEADLOCKED_THREADS, &labels, threads));
-            let threads = group.waits.stalled_threads as f64;
-            stalled.push(point(catalog::STALLED_THREADS, &labels, threads));
+            afflicted.entry(key).or_default();
         }
+    }
+    for (key, group) in afflicted {
+        let labels: [&str; 2] = [&key.unit, &key.comm];
+        deadlocks.push(point(catalog::DEADLOCKS, &labels, group.deadlocks as f64));
+        let threads = group.deadlocked_threads as f64;
+        deadlocked.push(point(catalog::DEADLOCKED_THREADS, &labels, threads));
+        let threads = group.stalled_threads as f64;
+        stalled.push(point(catalog::STALLED_THREADS, &labels, threads));
     }
     vec![
         family(catalog::BLOCKED_SECONDS, blocked),
@@ -152,19 +158,36 @@ const COMMON: [State; 4] = [
     State::Uninterruptible,
 ];
 
-/// Zombies, orphans, exits: who is to blame.
-fn blame(view: &View<'_>) -> Vec<MetricFamily> {
-    let report = zombies::report(&view.snapshot, Some(view.lives), view.pid_limit);
+/// How many zombies each group has left, and the age of the oldest in nanoseconds. Under the group's own name, whether
+/// or not it has a place in the table; with too many of them, those with the oldest zombies, so that none that has a
+/// name loses it to a newer one.
+fn zombies_by_group<'a>(
+    view: &'a View<'_>,
+    report: &zombies::Report<'_>,
+) -> BTreeMap<[&'a str; 2], (u64, u64)> {
     let mut by_group: BTreeMap<[&str; 2], (u64, u64)> = BTreeMap::new();
     for culprit in &report.culprits {
-        let group = culprit
-            .thread
-            .and_then(|thread| view.books.group_by_name(thread.cgroup_id, thread.comm));
+        let group = culprit.thread.and_then(|thread| view.groups.own_group(thread));
         let labels = group.map_or(["", OTHER], |key| [&*key.unit, &*key.comm]);
         let entry = by_group.entry(labels).or_default();
         entry.0 += culprit.count;
         entry.1 = entry.1.max(culprit.oldest_ns.unwrap_or(0));
     }
+    let mut order: Vec<_> = by_group.into_iter().collect();
+    order.sort_by_key(|(_, (_, age_ns))| std::cmp::Reverse(*age_ns));
+    let mut named = BTreeMap::new();
+    for (position, (labels, (count, age_ns))) in order.into_iter().enumerate() {
+        let labels = if position < AFFLICTED { labels } else { ["", OTHER] };
+        let entry: &mut (u64, u64) = named.entry(labels).or_default();
+        *entry = (entry.0 + count, entry.1.max(age_ns));
+    }
+    named
+}
+
+/// Zombies, orphans, exits: who is to blame.
+fn blame(view: &View<'_>) -> Vec<MetricFamily> {
+    let report = zombies::report(&view.snapshot, Some(view.lives), view.pid_limit);
+    let by_group = zombies_by_group(view, &report);
     let zombies = by_group
         .iter()
         .map(|(labels, (count, _))| point(catalog::ZOMBIES, labels, *count as f64));
@@ -207,7 +230,7 @@ fn ends(view: &View<'_>) -> Vec<MetricFamily> {
     let mut forks = Vec::new();
     let mut short = Vec::new();
     let mut seconds = Vec::new();
-    for (key, group) in view.books.groups() {
+    for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         // All of them from 0 on: the first death of a kind is the one that matters.
         for (reason, &count) in Reason::ALL.iter().zip(&group.exits) {
@@ -241,7 +264,7 @@ fn own(view: &View<'_>) -> Vec<MetricFamily> {
         .map(|(name, cost)| point(catalog::BPF_RUNS, &[name], cost.1.round()));
     let single = |metric: Metric, value: f64| family(metric, vec![point(metric, &[], value)]);
     vec![
-        single(catalog::GROUPS_FOLDED, view.books.folded() as f64),
+        single(catalog::GROUPS_FOLDED, view.groups.folded() as f64),
         single(catalog::HIDDEN, view.snapshot.hidden as f64),
         single(catalog::RESYNCED, view.totals.resynced as f64),
         family(catalog::EVENTS_LOST, lost.collect()),

@@ -13,8 +13,8 @@ use crate::aide::client as aide;
 use crate::kernel::cost::ProgramCost;
 use crate::kernel::events::Events;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
-use crate::model::books::Books;
 use crate::model::event::Event;
+use crate::model::groups::{GroupAggregator, GroupBy};
 use crate::model::label_map::LabelMap;
 use crate::model::life::Happening;
 use crate::model::lives::{Lives, Retention};
@@ -41,7 +41,7 @@ pub struct Engine {
     /// The kernel.
     pub source: BpfSource,
     events: Events,
-    books: Books,
+    groups: GroupAggregator,
     began_ns: u64,
     costs: CostSampler,
     durations: Histogram,
@@ -66,6 +66,8 @@ struct OpenWindow {
 pub struct Settings {
     /// Groups with series of their own.
     pub max_groups: usize,
+    /// What makes a group.
+    pub group_by: GroupBy,
     /// How much of the dead is remembered.
     pub retention: Retention,
     /// Where to note how long snapshots take.
@@ -77,7 +79,7 @@ pub struct Settings {
 /// What one scrape shows.
 pub struct View<'a> {
     /// Groups and host counts.
-    pub books: &'a Books,
+    pub groups: &'a GroupAggregator,
     /// Host totals since the programs went live.
     pub totals: Totals,
     /// What was lost.
@@ -102,6 +104,7 @@ impl Engine {
     pub fn start(mut source: BpfSource, events: Events, settings: Settings) -> Result<Self, SnapshotError> {
         let Settings {
             max_groups,
+            group_by,
             retention,
             durations,
             reap_delays,
@@ -109,12 +112,12 @@ impl Engine {
         source.open_futexes()?;
         let first = source.snapshot(DETAIL)?;
         durations.observe(first.took.as_secs_f64());
-        let mut books = Books::new(max_groups);
-        books.begin(&first);
+        let mut groups = GroupAggregator::new(max_groups, group_by);
+        groups.begin(&first, &mut source.cgroups);
         Ok(Self {
             source,
             events,
-            books,
+            groups,
             began_ns: first.began_ns,
             costs: CostSampler::default(),
             durations,
@@ -133,7 +136,7 @@ impl Engine {
         let Self {
             source,
             events,
-            books,
+            groups,
             began_ns,
             windows,
             watch,
@@ -147,7 +150,7 @@ impl Engine {
             let event: Event = happened::event(&raw);
             // Older than the first snapshot: part of what is not counted.
             if event.at_ns >= *began_ns {
-                books.event(&event, &mut source.cgroups);
+                groups.event(&event, &mut source.cgroups);
                 lock_books.event(&event);
                 note(&watch.event(&event), reap_delays, orphaned);
             }
@@ -176,12 +179,12 @@ impl Engine {
         let BpfSource {
             cgroups, descriptors, ..
         } = &mut self.source;
-        self.books.snapshot(&snapshot, cgroups, descriptors);
+        self.groups.snapshot(&snapshot, cgroups, descriptors);
         let look = Look {
             snapshot: &snapshot,
             tables: &tables,
         };
-        self.books.locks(&self.lock_books.advance(look), cgroups);
+        self.groups.locks(&self.lock_books.advance(look), cgroups);
         let watched = !self.lock_windows.is_empty();
         let deleted = self.source.make_room(&snapshot, &tables, watched)?;
         self.lock_books.forget(&deleted);
@@ -240,13 +243,13 @@ impl Engine {
             voluntary: lost.lost_voluntary,
             involuntary: lost.lost_involuntary,
         };
-        self.books.lost(lost.lost_time_ns, switches);
+        self.groups.lost(lost.lost_time_ns, switches);
         let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
         losses.add("descriptions", describe::lost());
         self.costs.exact(&self.source.probe.cost());
         Ok(View {
-            books: &self.books,
+            groups: &self.groups,
             totals,
             losses,
             snapshot,
@@ -308,7 +311,7 @@ impl Engine {
     /// Sets how units are called from here on.
     pub fn set_label_map(&mut self, label_map: LabelMap) {
         self.source.cgroups.set_label_map(label_map);
-        self.books.units_changed();
+        self.groups.units_changed();
     }
 
     /// The lives of processes.

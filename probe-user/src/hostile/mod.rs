@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::export::collector;
 use crate::export::engine::View;
-use crate::model::books::Books;
 use crate::model::event::Event;
+use crate::model::groups::{GroupAggregator, GroupBy};
 use crate::model::lives::{Lives, Retention};
 use crate::model::locks::window::LockWindow;
 use crate::model::locks::{Look, Tables};
@@ -94,13 +94,13 @@ fn check_strings(value: &serde_json::Value) {
 fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event], last: &Snapshot) {
     let mut cgroups = Cgroups::new(proc_root);
     let mut lives = Lives::new(Retention::default());
-    let mut books = Books::new(3);
+    let mut groups = GroupAggregator::new(3, GroupBy::Comm);
     let mut windows =
         [By::Thread, By::Process, By::Comm, By::Unit].map(|by| (by, Window::begin(first, by, None)));
-    books.begin(first);
+    groups.begin(first, &mut cgroups);
     let mut happened = lives.snapshot(first);
     for event in events {
-        books.event(event, &mut cgroups);
+        groups.event(event, &mut cgroups);
         happened.extend(lives.event(event));
         for (_, window) in &mut windows {
             window.event(event, &mut cgroups);
@@ -108,7 +108,7 @@ fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event]
         check_lines(&[view::events::line(event, first.taken_at, 7)]);
         check_json_line(&view::events::json(event, first.taken_at, 7).expect("JSON"));
     }
-    books.snapshot(last, &mut cgroups, &mut crate::model::waits::NoFiles);
+    groups.snapshot(last, &mut cgroups, &mut crate::model::waits::NoFiles);
     happened.extend(lives.snapshot(last));
     for happening in &happened {
         check_lines(&[view::events::happening_line(happening, first.taken_at)]);
@@ -118,7 +118,7 @@ fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event]
         check_states(by, window, last, &mut cgroups);
     }
     check_looks(proc_root, last, &lives, &mut cgroups);
-    check_metrics(&books, &lives, last);
+    check_metrics(&groups, &lives, last);
 }
 
 fn check_json_line(line: &str) {
@@ -200,9 +200,9 @@ fn check_locks(looks: [&Snapshot; 2], events: &[Event], tables: &[Tables; 2]) {
     }
 }
 
-fn check_metrics(books: &Books, lives: &Lives, last: &Snapshot) {
+fn check_metrics(groups: &GroupAggregator, lives: &Lives, last: &Snapshot) {
     let view = View {
-        books,
+        groups,
         totals: bytemuck::Zeroable::zeroed(),
         losses: last.losses.clone(),
         snapshot: last.clone(),

@@ -8,8 +8,7 @@
 //! | [`tree`] | processes with their threads, children under parents |
 //! | [`tracker`] | what every account gained since it was last looked at |
 //! | [`window`] | what happened between two snapshots, by thread, process, name or unit |
-//! | [`together`] | what threads of one process gained, on their way into the books |
-//! | [`books`] | running totals per group that survive the end of its processes |
+//! | [`groups`] | running totals per group that survive the end of its processes |
 //! | [`blocked`] | what a blocked thread waits in |
 //! | [`event`] | births, execs and deaths |
 //! | [`ancestry`] | the tree with the dead ancestors of the living |
@@ -24,10 +23,9 @@
 pub mod account;
 pub mod ancestry;
 pub mod blocked;
-pub mod books;
 pub mod dying;
 pub mod event;
-pub mod gone;
+pub mod groups;
 pub mod label_map;
 pub mod life;
 pub mod lives;
@@ -35,7 +33,6 @@ pub mod locks;
 pub mod orphans;
 pub mod snapshot;
 pub mod thread;
-pub mod together;
 pub mod tracker;
 pub mod tree;
 pub mod unit;

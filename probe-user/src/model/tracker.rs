@@ -1,6 +1,6 @@
 //! Follows every account from reading to reading, so that what it gained is counted exactly once.
 //!
-//! Shared by [`super::window`] (one window, then forgotten) and [`super::books`] (as long as the agent runs).
+//! Shared by [`super::window`] (one window, then forgotten) and [`super::groups`] (as long as the agent runs).
 //!
 //! The order that keeps it exact: read a snapshot, then hand over every event that has arrived by then, then
 //! [`Tracker::advance`] over the snapshot. A thread may then be in the snapshot alive and in the events dead, or dead in
@@ -33,6 +33,8 @@ pub struct ProcessName {
     pub comm: Comm,
     /// Its cgroup.
     pub cgroup_id: u64,
+    /// A thread of the kernel's own.
+    pub kernel: bool,
 }
 
 /// What one account, or several of one group, gained since it was last looked at.
@@ -246,6 +248,7 @@ impl Tracker {
             start_ns: thread.id.start_ns,
             comm: thread.comm,
             cgroup_id: thread.cgroup_id,
+            kernel: thread.kernel,
         })
     }
 
@@ -305,6 +308,7 @@ impl Tracker {
                 start_ns: thread.id.start_ns,
                 comm: thread.comm,
                 cgroup_id: thread.cgroup_id,
+                kernel: thread.kernel,
             };
             self.processes.insert(thread.pid, name);
         }
@@ -326,6 +330,7 @@ fn name_in(event: &Event) -> ProcessName {
         start_ns: event.id.start_ns,
         comm: event.comm,
         cgroup_id: event.cgroup_id,
+        kernel: event.kernel,
     }
 }
 

@@ -86,12 +86,6 @@ pub struct Waits {
     untold_ns: u64,
     /// Waits at locks.
     pub kinds: BTreeMap<Kind, AtKind>,
-    /// Deadlocks there are now.
-    pub deadlocks: u64,
-    /// Threads in them.
-    pub deadlocked_threads: u64,
-    /// Threads in stalls there are now.
-    pub stalled_threads: u64,
 }
 
 impl Waits {
@@ -117,9 +111,6 @@ impl Waits {
         for at in self.kinds.values_mut() {
             at.waiters = 0;
         }
-        self.deadlocks = 0;
-        self.deadlocked_threads = 0;
-        self.stalled_threads = 0;
     }
 
     /// Adds waits at locks of a kind.

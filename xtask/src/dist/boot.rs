@@ -98,7 +98,10 @@ pub fn run(root: &Path) -> Result<()> {
         );
     }
     for unwanted in UNWANTED {
-        ensure!(!said.contains(unwanted), "{unwanted:?} from the container:\n{said}");
+        ensure!(
+            !said.contains(unwanted),
+            "{unwanted:?} from the container:\n{said}"
+        );
     }
     say("check: the service starts, serves, reloads and stops under systemd, confined as the unit says");
     Ok(())

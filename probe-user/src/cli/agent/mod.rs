@@ -184,6 +184,7 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let settings = Settings {
         max_groups: config.max_groups as usize,
+        group_by: config.metrics.group_by,
         retention: Retention {
             time: config.retention,
             ..Retention::default()

@@ -182,6 +182,11 @@ impl Kind {
         Self::Unknown,
     ];
 
+    /// Whether it keeps others out, so that time spent waiting is time lost.
+    pub const fn is_lock(self) -> bool {
+        matches!(self, Self::Mutex | Self::PiMutex | Self::Rwlock)
+    }
+
     /// The name used in JSON, labels and text.
     pub const fn name(self) -> &'static str {
         match self {

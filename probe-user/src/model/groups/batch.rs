@@ -1,20 +1,23 @@
-//! Threads of one process, added up before anybody looks for their group: in a snapshot they mostly stand together.
+//! Threads of one process, added up before their group is looked up: in a snapshot they mostly stand together.
 
-use super::tracker::{Growth, ProcessName};
+use crate::model::tracker::{Growth, ProcessName};
 
-/// What threads of a process gained that stand together, so that their group is looked for once.
+/// What neighbouring threads of a process gained, so that their group is looked up once.
 #[derive(Default)]
-pub struct Together {
-    /// What the process is called; `None` if nobody is in yet.
+pub struct GroupBatch {
+    /// What the process is called; `None` if the batch is empty.
     pub name: Option<ProcessName>,
     /// What their reads and writes waited for, if that is known.
     pub descriptor: Option<&'static str>,
     /// All of them.
     pub growth: Growth,
+    /// How many threads.
+    pub threads: u64,
 }
 
-impl Together {
-    /// Adds a thread's growth. If it is of others, they begin anew with it, and those before are returned.
+impl GroupBatch {
+    /// Adds a thread's growth. If it is of another process, the batch starts over with it, and the one before is
+    /// returned.
     pub fn add(
         &mut self,
         name: ProcessName,
@@ -23,12 +26,14 @@ impl Together {
     ) -> Option<Self> {
         if self.name == Some(name) && self.descriptor == descriptor {
             self.growth.add(&growth);
+            self.threads += 1;
             return None;
         }
         let next = Self {
             name: Some(name),
             descriptor,
             growth,
+            threads: 1,
         };
         Some(std::mem::replace(self, next))
     }

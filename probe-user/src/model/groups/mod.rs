@@ -1,0 +1,366 @@
+//! Running totals per group, for as long as the agent runs: what the counters of `/metrics` show.
+//!
+//! A group is a unit and a process name ([`key`]). Its totals keep what its dead threads did. The number of groups is
+//! bounded ([`table`]): what has no place is added up in `comm="(other)"`, so sums over all groups stay exact and no
+//! counter ever falls.
+
+mod batch;
+mod key;
+mod retired;
+mod table;
+mod totals;
+mod weight;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use foldhash::HashMap;
+use probe_ebpf::state::{STATES, State};
+use probe_ebpf::waiting::Class;
+
+use super::event::{Event, EventKind};
+use super::locks::Kind;
+use super::locks::aggregator::LockDelta;
+use super::snapshot::Snapshot;
+use super::thread::{Comm, Condition, Switches, Thread};
+use super::tracker::{ProcessName, Tracker, Units};
+use super::tree::headless;
+use super::waits::Files;
+use batch::GroupBatch;
+pub use key::{GroupBy, GroupKey, KERNEL, LOST, OTHER};
+pub use table::LINGER;
+use table::{GroupTable, Living};
+pub use totals::{GroupTotals, SHORT_LIVED_NS};
+
+/// Cgroups and process names that are remembered with their group.
+const MAX_KEYS: usize = 10_000;
+/// So many groups with zombies, deadlocks or stalls have series of these under their own names, whether or not they
+/// have a place in the table: an alert has to name its cause from beginning to end.
+pub const AFFLICTED: usize = 50;
+
+/// Processes and threads by condition, of the whole host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostCounts {
+    /// Processes by the condition of their leader, in the order of [`Condition::ALL`].
+    pub processes: [u64; 10],
+    /// Threads.
+    pub threads: [u64; 10],
+}
+
+/// What is wrong with a group now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Afflictions {
+    /// Deadlocks.
+    pub deadlocks: u64,
+    /// Threads in them.
+    pub deadlocked_threads: u64,
+    /// Threads in stalls.
+    pub stalled_threads: u64,
+}
+
+/// See the module.
+pub struct GroupAggregator {
+    by: GroupBy,
+    tracker: Tracker,
+    table: GroupTable,
+    /// A cache: the group each process belongs to by its name.
+    keys: HashMap<(u64, Comm, bool), GroupKey>,
+    host: HostCounts,
+    began_ns: u64,
+    looked_ns: u64,
+    /// Processes that ended since the last look at locks: what they waited there is still to come.
+    departed: HashMap<u32, ProcessName>,
+    /// Deadlocks and stalls by the group's own name.
+    afflicted: BTreeMap<GroupKey, Afflictions>,
+}
+
+impl GroupAggregator {
+    /// No groups yet, and at most `max_groups` (and [`OTHER`], [`LOST`] and [`KERNEL`]).
+    pub fn new(max_groups: usize, by: GroupBy) -> Self {
+        Self {
+            by,
+            tracker: Tracker::default(),
+            table: GroupTable::new(max_groups),
+            keys: HashMap::default(),
+            host: HostCounts::default(),
+            began_ns: 0,
+            looked_ns: 0,
+            departed: HashMap::default(),
+            afflicted: BTreeMap::new(),
+        }
+    }
+
+    /// The first snapshot: switches from before it are not ours to count; times are (they began with the programs). Who
+    /// gets a place is judged by what the processes did so far.
+    pub fn begin(&mut self, snapshot: &Snapshot, units: &mut dyn Units) {
+        self.tracker.begin(snapshot);
+        self.began_ns = snapshot.began_ns;
+        self.looked_ns = snapshot.began_ns;
+        self.table.turn(snapshot.began_ns);
+        self.recount(snapshot, Duration::ZERO, units);
+        for thread in &snapshot.threads {
+            let name = self.tracker.name_of(thread);
+            let key = self.key_of(name, units);
+            self.table.weigh(&key, minute_of(thread, snapshot.boottime_ns));
+        }
+        self.table.turn(snapshot.began_ns);
+    }
+
+    /// Adds what every thread gained since the last snapshot, and recounts who is in which condition.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, units: &mut dyn Units, files: &mut dyn Files) {
+        // A cache: what is still alive is found again.
+        if self.keys.len() > MAX_KEYS.max(2 * self.host.processes.iter().sum::<u64>() as usize) {
+            self.keys.clear();
+        }
+        self.table.turn(snapshot.began_ns);
+        let mut tracker = std::mem::take(&mut self.tracker);
+        let mut batch = GroupBatch::default();
+        tracker.advance(snapshot, |thread, name, growth| {
+            let reads_ns = growth.usage.blocked_ns[Class::Read as usize]
+                + growth.usage.blocked_ns[Class::Write as usize];
+            let descriptor = thread.descriptor.filter(|_| reads_ns > 0);
+            let kind = descriptor.and_then(|descriptor| files.kind(thread.pid, descriptor));
+            if let Some(before) = batch.add(name, kind, growth) {
+                self.add(&before, units);
+            }
+        });
+        self.add(&batch, units);
+        self.tracker = tracker;
+        let time = Duration::from_nanos(snapshot.began_ns.saturating_sub(self.looked_ns));
+        self.looked_ns = snapshot.began_ns;
+        self.recount(snapshot, time, units);
+    }
+
+    /// Counts who is in which condition. Threads of a process mostly stand together: one lookup of their group for all.
+    fn recount(&mut self, snapshot: &Snapshot, time: Duration, units: &mut dyn Units) {
+        self.host = HostCounts::default();
+        let mut living: HashMap<GroupKey, Living> = HashMap::default();
+        let mut batch: Option<(ProcessName, [u64; 10])> = None;
+        let headless = headless(snapshot);
+        let position_of = |wanted| Condition::ALL.iter().position(|&condition| condition == wanted);
+        let tracker = std::mem::take(&mut self.tracker);
+        for (thread, name) in tracker.named(snapshot) {
+            let Some(position) = position_of(thread.condition) else {
+                continue;
+            };
+            self.host.threads[position] += 1;
+            if thread.is_leader() {
+                let face = headless.get(&thread.pid).and_then(|&face| position_of(face));
+                self.host.processes[face.unwrap_or(position)] += 1;
+            }
+            if batch.as_ref().is_none_or(|(of, _)| *of != name)
+                && let Some((of, counts)) = batch.replace((name, [0; 10]))
+            {
+                self.count_living(&mut living, of, &counts, units);
+            }
+            if let Some((_, counts)) = &mut batch {
+                counts[position] += 1;
+            }
+        }
+        if let Some((of, counts)) = batch {
+            self.count_living(&mut living, of, &counts, units);
+        }
+        self.tracker = tracker;
+        self.table.settle(&living, time);
+    }
+
+    fn count_living(
+        &mut self,
+        living: &mut HashMap<GroupKey, Living>,
+        name: ProcessName,
+        counts: &[u64; 10],
+        units: &mut dyn Units,
+    ) {
+        let group = living.entry(self.key_of(name, units)).or_default();
+        group.kernel = name.kernel;
+        let sums = group.threads.iter_mut().zip(counts);
+        sums.for_each(|(sum, count)| *sum += count);
+    }
+
+    /// Adds an event; an exit brings the last of what its thread did.
+    pub fn event(&mut self, event: &Event, units: &mut dyn Units) {
+        self.count(event, units);
+        if matches!(&event.kind, EventKind::Exit(exit) if exit.last) {
+            self.departed.insert(event.pid, self.tracker.process_of(event));
+        }
+        if let Some((name, growth)) = self.tracker.event(event) {
+            let alone = GroupBatch {
+                name: Some(name),
+                growth,
+                ..GroupBatch::default()
+            };
+            self.add(&alone, units);
+        }
+    }
+
+    /// Counts births by who forked, deaths by reason, and lives that were short.
+    fn count(&mut self, event: &Event, units: &mut dyn Units) {
+        match &event.kind {
+            EventKind::Fork { .. } if event.id.tid == event.pid => {
+                if let Some(parent) = self.tracker.process(event.ppid) {
+                    self.totals_of(parent, units).forks += 1;
+                }
+            }
+            EventKind::Exit(exit) if exit.last => {
+                let name = self.tracker.process_of(event);
+                let began_ns = self.began_ns;
+                let group = self.totals_of(name, units);
+                group.exits[exit.reason() as usize] += 1;
+                let account = exit.account.as_ref().filter(|_| event.id.tid == event.pid);
+                // An account that began with the programs says nothing about how long the process lived.
+                let born = account.filter(|account| account.id.birth_ns > began_ns);
+                if let Some(account) =
+                    born.filter(|account| event.at_ns.saturating_sub(account.id.birth_ns) < SHORT_LIVED_NS)
+                {
+                    group.short_lived += 1;
+                    group.short_lived_running_ns += account.time_ns[State::Running.index()];
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Sets the totals of threads whose exit event was lost, as the kernel had them before the last snapshot. What was
+    /// counted of these threads while they lived stays where it was counted; a counter never falls.
+    pub fn lost(&mut self, time_ns: [u64; STATES], switches: Switches) {
+        if time_ns.iter().all(|&time| time == 0) {
+            return;
+        }
+        let counted = self.tracker.counted_of_lost();
+        let group = self.table.totals(&GroupKey::named(LOST), false);
+        let rest = time_ns.iter().zip(counted.time_ns);
+        for (sum, (time, counted)) in group.usage.time_ns.iter_mut().zip(rest) {
+            *sum = (*sum).max(time.saturating_sub(counted));
+        }
+        let rest = switches.since(counted.switches);
+        group.switches.voluntary = group.switches.voluntary.max(rest.voluntary);
+        group.switches.involuntary = group.switches.involuntary.max(rest.involuntary);
+    }
+
+    /// All groups with their totals.
+    pub fn groups(&self) -> impl Iterator<Item = (&GroupKey, &GroupTotals)> {
+        self.table.iter()
+    }
+
+    /// The group that a thread's process belongs to by its name, whether or not that has a place in the table; `None` if
+    /// the last snapshot did not have it.
+    pub fn own_group(&self, thread: &Thread) -> Option<&GroupKey> {
+        let name = self.tracker.name_of(thread);
+        self.keys.get(&(name.cgroup_id, name.comm, name.kernel))
+    }
+
+    /// Groups with deadlocks and stalls at the last look, under their own names: at most [`AFFLICTED`], the rest is in
+    /// [`OTHER`].
+    pub fn afflicted(&self) -> impl Iterator<Item = (&GroupKey, &Afflictions)> {
+        self.afflicted.iter()
+    }
+
+    /// Whole-host counts at the last snapshot.
+    pub fn host(&self) -> &HostCounts {
+        &self.host
+    }
+
+    /// How many groups were added up in [`OTHER`] and [`KERNEL`] between the last two snapshots.
+    pub fn folded(&self) -> usize {
+        self.table.folded()
+    }
+
+    /// Adds what happened at locks since the last look at them.
+    pub fn locks(&mut self, news: &LockDelta, units: &mut dyn Units) {
+        for (_, group) in self.table.iter_mut() {
+            group.waits.begin_look();
+        }
+        let mut lately: HashMap<GroupKey, BTreeMap<Kind, u64>> = HashMap::default();
+        for (&(pid, kind), waited) in &news.waited {
+            let (key, kernel) = self.key_of_pid(pid, units);
+            if kind.is_lock() {
+                let seconds = Duration::from_nanos(waited.lately_ns).as_secs_f64();
+                self.table.weigh(&key, seconds);
+            }
+            let shown = self.table.shown(&key, kernel).clone();
+            *lately.entry(shown).or_default().entry(kind).or_default() += waited.lately_ns;
+            self.table.totals(&key, kernel).waits.add_kind(kind, waited);
+        }
+        for (key, group) in self.table.iter_mut() {
+            group.waits.divide(lately.get(key).unwrap_or(&BTreeMap::new()));
+        }
+        self.afflict(news, units);
+        self.departed.clear();
+    }
+
+    fn afflict(&mut self, news: &LockDelta, units: &mut dyn Units) {
+        let before = std::mem::take(&mut self.afflicted);
+        let mut now: BTreeMap<GroupKey, Afflictions> = BTreeMap::new();
+        for deadlock in &news.deadlocks {
+            let pid = deadlock.members.first().map_or(0, |member| member.party.pid);
+            let group = now.entry(self.key_of_pid(pid, units).0).or_default();
+            group.deadlocks += 1;
+            group.deadlocked_threads += deadlock.members.len() as u64;
+        }
+        for stall in &news.stalls {
+            let group = now.entry(self.key_of_pid(stall.pid, units).0).or_default();
+            group.stalled_threads += stall.waits.len() as u64;
+        }
+        // Whoever had a name keeps it, so that no alert changes its labels while it lasts.
+        let mut order: Vec<_> = now.into_iter().collect();
+        order.sort_by_key(|(key, _)| !before.contains_key(key));
+        for (position, (key, group)) in order.into_iter().enumerate() {
+            let key = if position < AFFLICTED {
+                key
+            } else {
+                GroupKey::named(OTHER)
+            };
+            let sum = self.afflicted.entry(key).or_default();
+            sum.deadlocks += group.deadlocks;
+            sum.deadlocked_threads += group.deadlocked_threads;
+            sum.stalled_threads += group.stalled_threads;
+        }
+    }
+
+    fn key_of_pid(&mut self, pid: u32, units: &mut dyn Units) -> (GroupKey, bool) {
+        let name = self.tracker.process(pid);
+        match name.or_else(|| self.departed.get(&pid).copied()) {
+            Some(name) => (self.key_of(name, units), name.kernel),
+            None => (GroupKey::named(LOST), false),
+        }
+    }
+
+    fn add(&mut self, batch: &GroupBatch, units: &mut dyn Units) {
+        let Some(name) = batch.name else { return };
+        let growth = &batch.growth;
+        let key = self.key_of(name, units);
+        self.table.weigh(&key, weight::of_growth(growth));
+        let group = self.table.totals(&key, name.kernel);
+        group.waits.add(&growth.usage.blocked_ns, batch.descriptor);
+        group.usage.add(&growth.usage);
+        group.switches.add(growth.switches);
+    }
+
+    /// Asks again for the unit of every cgroup: they are called otherwise from here on. What was counted stays where it is,
+    /// so no counter falls.
+    pub fn units_changed(&mut self) {
+        self.keys.clear();
+    }
+
+    fn totals_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
+        let key = self.key_of(name, units);
+        self.table.totals(&key, name.kernel)
+    }
+
+    fn key_of(&mut self, name: ProcessName, units: &mut dyn Units) -> GroupKey {
+        let by = self.by;
+        let key = self.keys.entry((name.cgroup_id, name.comm, name.kernel));
+        key.or_insert_with(|| GroupKey::of(name, by, units)).clone()
+    }
+}
+
+/// What a thread has done in a minute of its life on average, in seconds: what it weighs before anything is known of it.
+fn minute_of(thread: &Thread, boottime_ns: u64) -> f64 {
+    let age = Duration::from_nanos(boottime_ns.saturating_sub(thread.id.start_ns));
+    let ran = Duration::from_nanos(thread.lifetime_running_ns.unwrap_or(0));
+    60.0 * ran.div_duration_f64(age.max(Duration::from_secs(1)))
+        + weight::of_threads(1, Duration::from_secs(60))
+}
+
+#[cfg(test)]
+mod tests;
