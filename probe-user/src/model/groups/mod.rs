@@ -109,7 +109,8 @@ impl GroupAggregator {
     /// Adds what every thread gained since the last snapshot, and recounts who is in which condition.
     pub fn snapshot(&mut self, snapshot: &Snapshot, units: &mut dyn Units, files: &mut dyn Files) {
         // A cache: what is still alive is found again.
-        if self.keys.len() > MAX_KEYS.max(2 * self.host.processes.iter().sum::<u64>() as usize) {
+        let living = usize::try_from(self.host.processes.iter().sum::<u64>()).unwrap_or(usize::MAX);
+        if self.keys.len() > MAX_KEYS.max(living.saturating_mul(2)) {
             self.keys.clear();
         }
         self.table.turn(snapshot.began_ns);
