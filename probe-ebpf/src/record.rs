@@ -86,8 +86,8 @@ pub const TORN: u32 = 8;
 pub const ON_CPU: u32 = 16;
 /// [`TaskRecord::flags`]: a writer has the lock of the process's memory map, waits for it, or gets it next.
 pub const MAP_LOCKED: u32 = 32;
-/// [`TaskRecord::flags`]: nobody has it or waits for it. Neither is set of a thread that is not in uninterruptible sleep, nor
-/// where the kernel does not tell.
+/// [`TaskRecord::flags`]: nobody has it or waits for it. Neither is set of a thread that is not in
+/// uninterruptible sleep, nor where the kernel does not tell.
 pub const MAP_KNOWN: u32 = 128;
 /// [`TaskRecord::flags`]: the freezer of a cgroup holds the thread.
 pub const FROZEN: u32 = 64;

@@ -104,8 +104,8 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.now_ns = unsafe { bpf_ktime_get_ns() };
 }
 
-/// The state of the memory map's lock, where it matters: beside a thread in uninterruptible sleep. For the others it would be a
-/// cache line of every process of the host.
+/// The state of the memory map's lock, where it matters: beside a thread in uninterruptible sleep. For the
+/// others it would be a cache line of every process of the host.
 #[inline(always)]
 fn map_lock(task: Task, state_bits: u32) -> u32 {
     let asleep =

@@ -137,7 +137,8 @@ impl Task {
         offset!(mm_lock_count) != ABSENT
     }
 
-    /// Whether a reader of the memory map would have to wait: a writer has its lock, waits for it, or gets it next.
+    /// Whether a reader of the memory map would have to wait: a writer has its lock, waits for it, or gets it
+    /// next.
     #[inline(always)]
     pub fn is_map_locked(self) -> bool {
         const WRITER_WAITERS_HANDOFF: u64 = 0b111;

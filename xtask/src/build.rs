@@ -42,8 +42,8 @@ pub fn bpf_cargo(workspace: &Workspace, toolchain: &Toolchain, program: &str) ->
     cargo
 }
 
-/// What the eBPF target needs after the subcommand. Its object goes into everybody's binary, so it never names this
-/// machine's paths.
+/// What the eBPF target needs after the subcommand. Its object goes into everybody's binary, so it never
+/// names this machine's paths.
 pub fn bpf_arguments<'a>(
     cargo: &'a mut Command,
     workspace: &Workspace,

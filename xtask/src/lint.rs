@@ -73,8 +73,8 @@ fn deny(workspace: &Workspace) -> Result<()> {
     advisories(workspace)
 }
 
-/// Known holes of what `Cargo.lock` names. Where the database cannot be had, that is said, and no failure: without that
-/// network one can still build, and check everything else.
+/// Known holes of what `Cargo.lock` names. Where the database cannot be had, that is said, and no failure:
+/// without that network one can still build, and check everything else.
 pub fn advisories(workspace: &Workspace) -> Result<()> {
     setup::deny()?;
     say("advisories: fetching the database");

@@ -1,8 +1,8 @@
 //! Where this machine keeps sources and builds, and how that stays out of what is handed out.
 //!
-//! rustc writes the path of every source file into panic messages and debug information. They tell who built a
-//! binary and where, and the same sources built in two places differ. cargo's own `trim-paths` is not stable
-//! yet; `--remap-path-prefix` is, and does the same.
+//! rustc writes the path of every source file into panic messages and debug information. They tell who built
+//! a binary and where, and the same sources built in two places differ. cargo's own `trim-paths` is not
+//! stable yet; `--remap-path-prefix` is, and does the same.
 
 use std::{
     fs,
@@ -58,7 +58,8 @@ impl Paths {
             .iter()
             .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
         let flags: Vec<String> = more.iter().map(|&flag| flag.to_owned()).chain(renamed).collect();
-        // A list in TOML is one in Rust's debug format; the environment's form has no place for a space in a path.
+        // A list in TOML is one in Rust's debug format; the environment's form has no place for a space in a
+        // path.
         cargo
             .arg("--config")
             .arg(format!("target.{triple}.rustflags={flags:?}"))

@@ -56,8 +56,8 @@ pub fn start() -> Result<&'static Aide, String> {
     Ok(SHARED.get_or_init(|| aide))
 }
 
-/// Turns the kernel's run-time statistics on for as long as the result lives: by the aide, where there is one.
-/// `None` where the kernel (before 5.8) or privileges refuse.
+/// Turns the kernel's run-time statistics on for as long as the result lives: by the aide, where there is
+/// one. `None` where the kernel (before 5.8) or privileges refuse.
 pub fn statistics() -> Option<OwnedFd> {
     match shared() {
         Some(aide) if aide.ready.measures => Some(aide.ask(Wish::Statistics, None).ok()?.0),

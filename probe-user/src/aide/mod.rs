@@ -1,10 +1,10 @@
-//! The *aide*: does the two things that the agent may not do any more once it is confined. It starts the namer,
-//! and it turns on the kernel's run-time statistics, which takes `CAP_SYS_ADMIN`.
+//! The *aide*: does the two things that the agent may not do any more once it is confined. It starts the
+//! namer, and it turns on the kernel's run-time statistics, which takes `CAP_SYS_ADMIN`.
 //!
-//! It is this program again, started before the agent gives up its privileges, and hears from the agent alone:
-//! one of two words. Whoever takes the agent over can have statistics counted and namers started, and nothing
-//! executed. It keeps `CAP_SYS_ADMIN`, if it was given it, and nothing else; the namer inherits its filter of
-//! system calls and its Landlock domain.
+//! It is this program again, started before the agent gives up its privileges, and hears from the agent
+//! alone: one of two words. Whoever takes the agent over can have statistics counted and namers started, and
+//! nothing executed. It keeps `CAP_SYS_ADMIN`, if it was given it, and nothing else; the namer inherits its
+//! filter of system calls and its Landlock domain.
 
 pub mod client;
 pub mod server;

@@ -155,7 +155,8 @@ pub struct AgentArgs {
     /// Say whether the configuration and the files it names are right, and end.
     #[arg(long)]
     pub check_config: bool,
-    /// Ask the agent that runs here, through its socket, whether it is well, and end: for probes of containers.
+    /// Ask the agent that runs here, through its socket, whether it is well, and end: for probes of
+    /// containers.
     #[arg(long, conflicts_with = "check_config")]
     pub check_health: bool,
     /// Address and port to serve on; port 0 takes a free one and logs it [default: 127.0.0.1:9982].

@@ -162,7 +162,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
-/// SIGINT and SIGTERM, caught from the moment this is made: one that comes while nobody waits is not lost.
+/// SIGINT and SIGTERM, caught from the moment this is made: one that arrives between two waits is not lost.
 struct Interrupts {
     interrupt: Signal,
     terminate: Signal,

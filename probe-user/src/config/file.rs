@@ -46,7 +46,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file by its name, if that still leads to the one that was looked at. Whatever it leads to, it does not wait.
+/// Opens a file by its name, if that still leads to the one that was looked at. Whatever it leads to, it does
+/// not wait.
 fn by_name(path: &Path, looked_at: &File) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)

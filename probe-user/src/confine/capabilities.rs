@@ -36,7 +36,8 @@ pub fn keep_only(keep: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
     if held.contains(&Capability::CAP_SETPCAP) {
         caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)?;
     }
-    // Those that are kept as well: what is held does not come from there, and nothing that is executed needs any.
+    // Those that are kept as well: what is held does not come from there, and nothing that is executed needs
+    // any.
     for capability in caps::all() {
         let _ = caps::drop(None, CapSet::Bounding, capability);
     }

@@ -18,7 +18,8 @@ pub struct Applied {
     pub is_logged: bool,
 }
 
-/// What EPERM is to whoever calls: an error and no death, since C libraries try this and that, and do without.
+/// What EPERM is to whoever calls: an error and no death, since C libraries try this and that, and do
+/// without.
 const REFUSED: SeccompAction = SeccompAction::Errno(libc::EPERM as u32);
 
 /// Lets through what is in the rules, and refuses the rest.
@@ -101,8 +102,8 @@ const X32: u32 = 0x4000_0000;
 const CLONE3: u32 = libc::SYS_clone3 as u32;
 
 /// In front of a filter that lets the rest through: the same calls by their other numbers are refused, and
-/// `clone3`, whose flags lie in memory where no filter sees them, is not there. C libraries then take `clone`.
-/// A filter of its own, so that the kernel's log stays free of it.
+/// `clone3`, whose flags lie in memory where no filter sees them, is not there. C libraries then take
+/// `clone`. A filter of its own, so that the kernel's log stays free of it.
 pub fn prologue() -> BpfProgram {
     let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let answer = |errno: i32| {
@@ -133,8 +134,8 @@ const fn code(bits: u32) -> u16 {
     bits as u16
 }
 
-/// Puts a filter on this thread and those that it makes from here on. By prctl(2): seccomp(2) is among the calls
-/// that systemd's `@system-service` does not have.
+/// Puts a filter on this thread and those that it makes from here on. By prctl(2): seccomp(2) is among the
+/// calls that systemd's `@system-service` does not have.
 ///
 /// # Errors
 /// The system's.

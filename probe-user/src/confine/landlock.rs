@@ -30,8 +30,8 @@ fn everything() -> Result<Ruleset, RulesetError> {
         .scope(Scope::from_all(KNOWN))
 }
 
-/// Reads, starts this very program again, and writes to nothing but what that takes: /dev/null, and the /proc of
-/// whom it starts (`oom_score_adj`).
+/// Reads, starts this very program again, and writes to nothing but what that takes: /dev/null, and the /proc
+/// of whom it starts (`oom_score_adj`).
 ///
 /// # Errors
 /// The kernel's.

@@ -11,8 +11,8 @@
 //! | [`status`] | what the kernel says of this process afterwards | `doctor`, the agent's log |
 //!
 //! The agent is not put under Landlock: a process that is may look at no other any more
-//! (`hook_ptrace_access_check()` in security/landlock: `/proc/PID/{maps,mem,exe,root}` answer EACCES, measured
-//! on 6.18), and looking at others is what it is for.
+//! (`hook_ptrace_access_check()` in security/landlock: `/proc/PID/{maps,mem,exe,root}` answer EACCES,
+//! measured on 6.18), and looking at others is what it is for.
 
 pub mod capabilities;
 pub mod filter;
@@ -43,8 +43,8 @@ pub struct Confined {
     pub filter: Result<Applied, String>,
 }
 
-/// Confines the agent, for good. `works` tries what it will do: the capabilities that it turns out to need are
-/// kept.
+/// Confines the agent, for good. `works` tries what it will do: the capabilities that it turns out to need
+/// are kept.
 ///
 /// # Errors
 /// If other threads exist already, which would keep what this one gives up; or if the system does not take

@@ -1,8 +1,8 @@
 //! Which system calls the agent and the aide have no use for.
 //!
-//! A list of what is refused, not of what is allowed: what C libraries and runtimes call differs between versions, and
-//! a call that was forgotten in a list of those allowed makes something fail on somebody's host that worked here.
-//! What is refused is what a taken-over agent would want, and what nobody calls by the way.
+//! A list of what is refused, not of what is allowed: what C libraries and runtimes call differs between
+//! versions, and a call that was forgotten in a list of those allowed makes something fail on somebody's host
+//! that worked here. Refused is what a taken-over agent would want and no runtime calls on its own.
 
 use super::filter::{self, Applied, Rules, bits, equal, none_of};
 
@@ -15,7 +15,7 @@ pub enum Role {
     Aide,
 }
 
-/// Of nobody's business here, whatever the arguments.
+/// Refused whatever the arguments.
 const NEVER: &[libc::c_long] = &[
     // Other processes: their memory, registers, descriptors.
     libc::SYS_ptrace,
@@ -142,7 +142,7 @@ const NOT_THE_AGENT: &[libc::c_long] = &[
     libc::SYS_capset,
 ];
 
-/// The aide answers on the one socket that it has, and looks at nobody.
+/// The aide answers on the one socket that it has, and looks at no other process.
 const NOT_THE_AIDE: &[libc::c_long] = &[
     libc::SYS_socket,
     libc::SYS_connect,
@@ -153,8 +153,8 @@ const NOT_THE_AIDE: &[libc::c_long] = &[
     libc::SYS_unlinkat,
 ];
 
-/// What the agent does with its maps and programs. Loading, and getting at other people's by their numbers, is
-/// not among it.
+/// What the agent does with its maps and programs. Loading, and getting at other people's by their numbers,
+/// is not among it.
 const AGENT_BPF: &[u64] = &[
     1,  // BPF_MAP_LOOKUP_ELEM
     2,  // BPF_MAP_UPDATE_ELEM
@@ -257,13 +257,21 @@ mod tests {
 
     use super::*;
 
-    /// Runs on a thread of its own that the filter holds for, and for no other.
+    /// Runs on a separate thread, the only one that the filter holds for.
     fn confined<T: Send + 'static>(role: Role, work: impl FnOnce() -> T + Send + 'static) -> T {
         let thread = std::thread::spawn(move || {
             apply(role).unwrap();
             work()
         });
         thread.join().unwrap()
+    }
+
+    /// Those of the calls that do not fail with EPERM, and how they end.
+    fn not_refused(calls: Vec<(libc::c_long, [u64; 4])>) -> Vec<(libc::c_long, i32)> {
+        let ends = calls
+            .into_iter()
+            .map(|(call, arguments)| (call, errno(call, arguments)));
+        ends.filter(|(_, error)| *error != libc::EPERM).collect()
     }
 
     /// What a system call with these arguments says.
@@ -293,12 +301,7 @@ mod tests {
                 calls.push((libc::SYS_clone, [libc::CLONE_NEWUSER as u64, NOWHERE, 0, 0]));
                 // By its number for x32.
                 calls.push((0x4000_0000 | libc::SYS_ptrace, [0; 4]));
-                let errors = calls
-                    .into_iter()
-                    .map(|(call, arguments)| (call, errno(call, arguments)));
-                errors
-                    .filter(|(_, error)| *error != libc::EPERM)
-                    .collect::<Vec<_>>()
+                not_refused(calls)
             });
             assert!(errors.is_empty(), "{role:?}: not EPERM: {errors:?}");
             assert_eq!(confined(role, || errno(libc::SYS_clone3, [0; 4])), libc::ENOSYS);
@@ -320,12 +323,7 @@ mod tests {
             calls.push((libc::SYS_mmap, [0, 0, libc::PROT_EXEC as u64, 0]));
             calls.push((libc::SYS_tgkill, [1, 1, 0, 0]));
             calls.push((libc::SYS_bpf, [32, 0, 0, 0]));
-            let errors = calls
-                .into_iter()
-                .map(|(call, arguments)| (call, errno(call, arguments)));
-            errors
-                .filter(|(_, error)| *error != libc::EPERM)
-                .collect::<Vec<_>>()
+            not_refused(calls)
         });
         assert!(errors.is_empty(), "not EPERM: {errors:?}");
         let started = confined(Role::Agent, || {

@@ -1,4 +1,4 @@
-//! From root to a user of its own, where there is one.
+//! From root to a dedicated user, where there is one.
 
 use caps::{CapSet, Capability};
 use rustix::process::{Gid, Uid, geteuid};

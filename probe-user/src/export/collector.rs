@@ -158,9 +158,9 @@ const COMMON: [State; 4] = [
     State::Uninterruptible,
 ];
 
-/// How many zombies each group has left, and the age of the oldest in nanoseconds. Under the group's own name, whether
-/// or not it has a place in the table; with too many of them, those with the oldest zombies, so that none that has a
-/// name loses it to a newer one.
+/// How many zombies each group has left, and the age of the oldest in nanoseconds. Under the group's own
+/// name, whether or not it has a place in the table; with too many of them, those with the oldest zombies, so
+/// that none that has a name loses it to a newer one.
 fn zombies_by_group<'a>(
     view: &'a View<'_>,
     report: &zombies::Report<'_>,

@@ -182,8 +182,8 @@ fn make(path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     made
 }
 
-/// A directory that was made just now: everybody finds the socket there, and the user that a root agent becomes
-/// can remove it at the end. Without that it stays, and the next agent replaces it.
+/// A directory that was made just now: everybody finds the socket there, and the user that a root agent
+/// becomes can remove it at the end. Without that it stays, and the next agent replaces it.
 fn prepare(directory: &Path) -> io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     if let User::Ours(uid) = user::planned() {
@@ -192,8 +192,8 @@ fn prepare(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The directory may be another user's, who could put a link in the place of the socket between two steps: what
-/// was made is held, and changed by that.
+/// The directory may be another user's, who could put a link in the place of the socket between two steps:
+/// what was made is held, and changed by that.
 fn bind_socket(temporary: &Path, path: &Path) -> io::Result<(UnixListener, (Made, u32))> {
     let _ = fs::remove_file(temporary);
     let listener = UnixListener::bind(temporary)?;

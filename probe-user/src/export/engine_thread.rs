@@ -27,7 +27,7 @@ type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 /// Sends questions to the engine.
 #[derive(Clone)]
 pub struct EngineThread {
-    /// Those that wait for nobody but the question in hand.
+    /// Those that wait for nothing but the question in hand.
     urgent: Sender<Question>,
     questions: Sender<Question>,
     pulse: Arc<Pulse>,
@@ -40,8 +40,8 @@ struct Asked {
 }
 
 impl Asked {
-    /// The next one. Windows that somebody opens one after the other, each a look of its own, must not keep a scrape waiting
-    /// (3.6 s behind eight clients that did).
+    /// The next one. Windows that somebody opens one after the other, each a look of its own, must not keep a
+    /// scrape waiting (3.6 s behind eight clients that did).
     fn next(&self, wait: Duration) -> Result<Question, RecvTimeoutError> {
         if let Ok(question) = self.urgent.try_recv() {
             return Ok(question);
@@ -121,7 +121,8 @@ impl EngineThread {
             .map_err(|_| NoAnswer)
     }
 
-    /// The same, before all questions that are not asked so: for what has to come in time, whatever else is asked.
+    /// The same, before all questions that are not asked so: for what has to come in time, whatever else is
+    /// asked.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -190,8 +191,8 @@ impl EngineThread {
     ) -> Result<oneshot::Receiver<T>, NoAnswer> {
         let (answer, answered) = oneshot::channel();
         let question = move |engine: &mut Engine| {
-            // Who hangs up while the question stands in line has no use for the answer: a client that asks and leaves would
-            // keep the engine busy for ever.
+            // Who hangs up while the question stands in line has no use for the answer: a client that asks
+            // and leaves would keep the engine busy for ever.
             if !answer.is_closed() {
                 let _ = answer.send(question(engine));
             }

@@ -112,8 +112,8 @@ struct Gate {
     timeout: Duration,
 }
 
-/// Pages of other origins can have a browser fetch anything, though not read it. With these it does not even hand the answer
-/// to the page's process, nor try it as a script.
+/// Pages of other origins can have a browser fetch anything, though not read it. With these it does not even
+/// hand the answer to the page's process, nor try it as a script.
 const FOR_BROWSERS: [(HeaderName, &str); 2] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (

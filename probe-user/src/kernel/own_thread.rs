@@ -14,8 +14,8 @@ impl OwnThread {
         Some(Self(Path::new("/proc").join(task)))
     }
 
-    /// Whether it sleeps, as opposed to waiting for a CPU, or being stopped by a tracer. `stat` of a thread of ours takes no lock
-    /// that others hold.
+    /// Whether it sleeps, as opposed to waiting for a CPU, or being stopped by a tracer. `stat` of a thread
+    /// of ours takes no lock that others hold.
     pub fn sleeps(&self) -> bool {
         let stat = fs::read(self.0.join("stat")).unwrap_or_default();
         let state = stat

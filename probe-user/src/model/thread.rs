@@ -209,8 +209,9 @@ pub struct Thread {
     pub condition: Condition,
     /// Whether the freezer of its cgroup holds it; `None` if unknown: /proc does not say.
     pub frozen: Option<bool>,
-    /// Of a thread in uninterruptible sleep: whether a writer has the lock of its process's memory map, or waits for it. Then its
-    /// maps and its memory cannot be read without waiting. `None` of others, and where that cannot be seen.
+    /// Of a thread in uninterruptible sleep: whether a writer has the lock of its process's memory map, or
+    /// waits for it. Then its maps and its memory cannot be read without waiting. `None` of others, and where
+    /// that cannot be seen.
     pub map_locked: Option<bool>,
     /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by
     /// `exit_group(2)`. `None` if it was not, or unknown: /proc does not say.

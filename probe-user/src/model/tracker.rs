@@ -1,6 +1,7 @@
 //! Follows every account from reading to reading, so that what it gained is counted exactly once.
 //!
-//! Shared by [`super::window`] (one window, then forgotten) and [`super::groups`] (as long as the agent runs).
+//! Shared by [`super::window`] (one window, then forgotten) and [`super::groups`] (as long as the agent
+//! runs).
 //!
 //! The order that keeps it exact: read a snapshot, then hand over every event that has arrived by then, then
 //! [`Tracker::advance`] over the snapshot. A thread may then be in the snapshot alive and in the events dead, or dead in

@@ -1,7 +1,7 @@
 //! A child process that is reaped as soon as it ends.
 //!
-//! The namer ends by itself when nobody asks it anything, and there may be no next question for hours: without anybody
-//! who waits for it, a tool that reports zombies would leave one.
+//! The namer ends by itself when nobody asks it anything, and there may be no next question for hours:
+//! without anybody who waits for it, a tool that reports zombies would leave one.
 
 use std::io;
 use std::os::fd::OwnedFd;

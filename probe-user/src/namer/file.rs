@@ -23,7 +23,10 @@ pub type FileId = (u64, u64);
 
 /// What `maps` has behind the path of a file that has no name any more.
 const DELETED: &str = " (deleted)";
-/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while a compiler runs, three were too few.
+/// What the kernel calls a process's root, in the process's directory.
+const ROOT: &str = "root";
+/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while a compiler runs,
+/// three were too few.
 const ATTEMPTS: usize = 20;
 
 /// A file that was checked, open for reading.
@@ -80,7 +83,7 @@ pub fn open_mapped(process: &Path, path: &Path, id: FileId) -> Result<Checked, R
         return Err(Refusal::Deleted);
     }
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = open(process.join("root"), flags | OFlags::DIRECTORY, Mode::empty());
+    let root = open(process.join(ROOT), flags | OFlags::DIRECTORY, Mode::empty());
     let root = root.map_err(|_| Refusal::Unreachable)?;
     let found = look_up(&root, path)?;
     let what = attributes(&found)?;
@@ -103,7 +106,7 @@ pub fn open_mapped(process: &Path, path: &Path, id: FileId) -> Result<Checked, R
     })
 }
 
-/// As [`open_mapped`], by a path such as `/proc/PID/root/usr/lib/libc.so.6`.
+/// As [`open_mapped`], by a path through the `root` of a process's directory in /proc.
 ///
 /// # Errors
 /// Why it is not opened.
@@ -117,7 +120,7 @@ fn split(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let mut components = path.components();
     let mut process = PathBuf::new();
     for component in components.by_ref() {
-        if component == Component::Normal("root".as_ref()) && process.file_name().is_some_and(is_process) {
+        if component == Component::Normal(ROOT.as_ref()) && process.file_name().is_some_and(is_process) {
             return Some((process, Path::new("/").join(components.as_path())));
         }
         process.push(component);
@@ -230,13 +233,18 @@ mod tests {
     #[test]
     fn a_path_in_proc_is_split_at_the_processs_root() {
         let split = |path: &str| split(Path::new(path));
+        let through = |process: &str, inside: &str| format!("{process}/{ROOT}{inside}");
         let at = |process: &str, inside: &str| Some((PathBuf::from(process), PathBuf::from(inside)));
-        assert_eq!(split("/proc/7/root/usr/lib/x"), at("/proc/7", "/usr/lib/x"));
         assert_eq!(
-            split("/proc/self/root/proc/7/root/x"),
-            at("/proc/self", "/proc/7/root/x")
+            split(&through("/proc/7", "/usr/lib/x")),
+            at("/proc/7", "/usr/lib/x")
         );
-        assert_eq!(split("/host/root/proc/7/root/x"), at("/host/root/proc/7", "/x"));
+        assert_eq!(
+            split(&through("/proc/self", &through("/proc/7", "/x"))),
+            at("/proc/self", &through("/proc/7", "/x"))
+        );
+        let mounted = through("/host", "/proc/7");
+        assert_eq!(split(&through(&mounted, "/x")), at(&mounted, "/x"));
         assert_eq!(split("/usr/lib/x"), None);
         assert_eq!(split("relative"), None);
     }

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`protocol`] | what the two say to each other | both |
 //! | [`client`] | starts it, asks it, ends it | agent |
-//! | [`process`] | it, whoever started it | agent |
+//! | [`process`] | the process itself, started here or by the aide | agent |
 //! | [`child`] | a child that is reaped as soon as it ends | agent |
 //! | [`spoilers`] | files that it is not given again for a while | agent |
 //! | [`file`] | opens the file that a process has mapped, and no other | agent |

@@ -1,4 +1,4 @@
-//! The namer as a process, whoever started it: this one, or the aide.
+//! The namer as a process, started by this one or by the aide.
 
 use std::io;
 use std::os::fd::OwnedFd;

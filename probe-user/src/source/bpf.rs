@@ -258,7 +258,8 @@ impl BpfSource {
         asked.answers
     }
 
-    /// Processes that /proc lists, that are older than this moment's births, and that the iterator did not show.
+    /// Processes that /proc lists, that are older than this moment's births, and that the iterator did not
+    /// show.
     fn hidden_pids(&mut self, threads: &[Thread]) -> Vec<u32> {
         // In a pid namespace of its own /proc has other numbers; there is nothing to compare.
         if !preflight::in_initial_pid_namespace() {

@@ -34,7 +34,8 @@ struct Place {
 }
 
 impl CodeCache {
-    /// The site at a byte of a file; `path` is where it can be opened, `/proc/PID/root/…`.
+    /// The site at a byte of a file; `path` is where it can be opened: through the `root` of a process's
+    /// directory in /proc.
     pub fn site(&self, id: FileId, offset: u64, path: &Path) -> Site {
         self.place(id, offset, path)
             .map_or(Site::UNREAD, |place| place.site)

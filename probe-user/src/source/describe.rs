@@ -84,7 +84,8 @@ pub fn describe_some(root: &Path, snapshot: &Snapshot, wanted: impl Fn(u32) -> b
     }
 }
 
-/// The thread of each process that has something to say: a first thread that has ended has not, the others still have.
+/// The thread of each process that has something to say: a first thread that has ended has not, the others
+/// still have.
 fn tids(snapshot: &Snapshot, wanted: impl Fn(u32) -> bool) -> HashMap<u32, u32> {
     let mut unwanted: HashSet<u32> = HashSet::new();
     let mut tids: HashMap<u32, u32> = HashMap::new();

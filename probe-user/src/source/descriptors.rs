@@ -1,4 +1,5 @@
-//! What file descriptors stand for, from /proc/PID/fd: looked up for all threads of a snapshot that wait at one.
+//! What file descriptors stand for, from /proc/PID/fd: looked up for all threads of a snapshot that wait at
+//! one.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

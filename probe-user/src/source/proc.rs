@@ -1,7 +1,8 @@
 //! Snapshots from /proc alone: current states, no times. For hosts where eBPF is not to be had, and for the few
 //! processes that the kernel's iterator does not show.
 //!
-//! The root directory is a parameter, so tests can lay one out. Command lines are not read here, see [`super::describe`].
+//! The root directory is a parameter, so tests can lay one out. Command lines are not read here, see
+//! [`super::describe`].
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};

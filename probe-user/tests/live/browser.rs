@@ -1,8 +1,10 @@
-//! What a page in a real browser can read of the agent: nothing. Chromium is started on a page of somebody's whose name
-//! first leads to their server and then to the agent ("DNS rebinding"), and which tries everything else as well.
+//! What a page in a real browser can read of the agent: nothing. Chromium is started on a page of somebody's
+//! whose name first leads to their server and then to the agent ("DNS rebinding"), and which tries everything
+//! else as well.
 //!
-//! The name cannot be moved while the browser runs; what it leads to can. At one address and port there is the page,
-//! and behind it, byte for byte, the agent. To the browser, which knows the name and the port alone, that is the same.
+//! The name cannot be moved while the browser runs; what it leads to can. At one address and port there is
+//! the page, and behind it, byte for byte, the agent. To the browser, which knows the name and the port
+//! alone, that is the same.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -237,7 +239,8 @@ fn a_page_reads_nothing_whatever_its_name_leads_to() {
             "{attempt:?}"
         );
     }
-    // The same page where the agent has been told that the name is its own: what refused was the agent, by the name.
+    // The same page where the agent has been told that the name is its own: what refused was the agent, by
+    // the name.
     let attempts = browse(&chromium, OWN, port, &reports);
     for path in PATHS {
         let read = attempts

@@ -1,5 +1,5 @@
-//! What the agent has left once it is attached, on every thread and in the processes it has started; and that all
-//! works without the rest.
+//! What the agent has left once it is attached, on every thread and in the processes it has started; and that
+//! all works without the rest.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;

@@ -14,43 +14,15 @@ use crate::common::json::{id, list, process, text};
 use crate::common::probe;
 use crate::common::procfs::Status;
 use crate::common::reachable::{NOBODY, Reachable};
+use crate::common::unit::{self, capabilities};
 use crate::common::workload::Workload;
 use crate::common::{Live, eventually, tools};
 use crate::privilege::LOOK;
 
-/// The unit as it is shipped.
-const UNIT: &str = include_str!("../../../xtask/dist/procprobe.service");
-
-/// The capabilities that the unit gives, by name without `CAP_`.
-fn capabilities() -> Vec<String> {
-    let given = |key: &str| -> Vec<String> {
-        let line = UNIT.lines().find_map(|line| line.strip_prefix(key));
-        let names = line.expect("the unit limits capabilities").split(' ');
-        names
-            .map(|name| name.strip_prefix("CAP_").expect("a capability").to_lowercase())
-            .collect()
-    };
-    let ambient = given("AmbientCapabilities=");
-    assert_eq!(ambient, given("CapabilityBoundingSet="));
-    ambient
-}
-
-/// The agent's command line as nobody with just these capabilities.
+/// The agent's command line as an unprivileged user with just these capabilities.
 fn confined(setpriv: &PathBuf, binary: &Reachable, capabilities: &[String]) -> Command {
-    let set = |sign: &str| {
-        let names = capabilities.iter().map(|name| format!(",{sign}{name}"));
-        format!("-all{}", names.collect::<String>())
-    };
-    let mut command = Command::new(setpriv);
-    command
-        .arg(format!("--reuid={NOBODY}"))
-        .arg(format!("--regid={NOBODY}"))
-        .args(["--clear-groups", "--no-new-privs"])
-        .arg(format!("--inh-caps={}", set("+")))
-        .arg(format!("--ambient-caps={}", set("+")))
-        .arg(format!("--bounding-set={}", set("+")))
-        .arg(binary.path())
-        .env_remove("PROCPROBE_LOG");
+    let mut command = unit::confined(setpriv, NOBODY, capabilities);
+    command.arg(binary.path());
     command
 }
 

@@ -1,8 +1,9 @@
-//! The trial: all that a user without any privilege may do to the agent, all at once and over and over, while a file system does
-//! not answer. Ten minutes with `PROCPROBE_FULL=1`, else half of one.
+//! The trial: all that a user without any privilege may do to the agent, all at once and over and over, while
+//! a file system does not answer. Ten minutes with `PROCPROBE_FULL=1`, else half of one.
 //!
-//! The agent lives, a scrape is answered every second, its memory stays small, it opens what SECURITY.md says and nothing that
-//! somebody leads it to, tells nobody what that one could not read, and counts what it left out.
+//! The agent lives, a scrape is answered every second, its memory stays small, it opens what SECURITY.md says
+//! and nothing that somebody leads it to, tells nobody what that one could not read, and counts what it left
+//! out.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};

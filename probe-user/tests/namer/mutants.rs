@@ -13,8 +13,8 @@ use probe_user::namer::client::lost_here;
 use super::random::Random;
 use super::{answers_as_ever, ask_timed, dynamic_functions, libc_path, namer, note};
 
-/// The longest that an answer may take, with the start of another namer where one has died: a second, unless the machine is busy
-/// with other things.
+/// The longest that an answer may take, with the start of another namer where one has died: a second, unless
+/// the machine is busy with other things.
 fn longest() -> Duration {
     Duration::from_secs(if is_full() { 1 } else { 3 })
 }

@@ -28,8 +28,8 @@ const NEEDS: [Need; 7] = [
 ];
 /// The Debian it is installed on: the oldest one that has an eBPF-ready kernel and is looked after.
 const SUITE: &str = "bookworm";
-/// What says whether a manifest is one of Kubernetes's, and of which version (with `appArmorProfile`), and whether a
-/// bill of materials is one of `CycloneDX`'s.
+/// What says whether a manifest is one of Kubernetes's, and of which version (with `appArmorProfile`), and
+/// whether a bill of materials is one of `CycloneDX`'s.
 const VALIDATORS: [&str; 2] = [
     "kubernetes-validate==1.31.0",
     "cyclonedx-python-lib[json-validation]==11.12.0",

@@ -1,8 +1,9 @@
-//! What the binary is made of, for programs that look for known holes: a bill of materials in `CycloneDX`'s form.
+//! What the binary is made of, for programs that look for known holes: a bill of materials in `CycloneDX`'s
+//! form.
 //!
 //! `cargo cyclonedx` describes the crates, those of the eBPF object included; those that only took part in the build
-//! (macros, build scripts) have the scope `excluded`. What no crate stands for is added here: Rust's own libraries,
-//! twice, and the C library, which a static binary carries along.
+//! (macros, build scripts) have the scope `excluded`. What no crate stands for is added here: Rust's own
+//! libraries, twice, and the C library, which a static binary carries along.
 
 use std::{
     collections::HashSet,

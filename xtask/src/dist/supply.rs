@@ -1,5 +1,5 @@
-//! Does what is handed out say honestly what it is made of, and nothing of where? Paths, checksums, and the bill of
-//! materials.
+//! Does what is handed out say honestly what it is made of, and nothing of where? Paths, checksums, and the
+//! bill of materials.
 
 use std::{collections::HashSet, fs, path::Path, process::Command};
 

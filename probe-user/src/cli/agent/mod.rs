@@ -66,8 +66,8 @@ pub fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<()> {
     runtime()?.block_on(live(global, args, setup, (workers, planned)))
 }
 
-/// Asks the agent that runs with the same configuration. Through its socket: who holds the port may be anybody, and
-/// a probe should know no password.
+/// Asks the agent that runs with the same configuration. Through its socket: who holds the port may be
+/// anybody, and a probe should know no password.
 fn check_health(args: &AgentArgs) -> anyhow::Result<()> {
     let (config, _) = args.config()?;
     anyhow::ensure!(
@@ -212,9 +212,9 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     Ok((engine, registry))
 }
 
-/// Gives up what only attaching took. Before any other thread exists: uids, capabilities and filters belong to
-/// threads, and new ones inherit them. Returns what to warn of, once the log has a thread of its own: before,
-/// somebody who does not read it could keep the agent from serving.
+/// Gives up what only attaching took. Before any other thread exists: uids, capabilities and filters belong
+/// to threads, and new ones inherit them. Returns what to warn of, once the log has a thread of its own:
+/// before, somebody who does not read it could keep the agent from serving.
 fn confine(source: &mut BpfSource) -> anyhow::Result<Vec<String>> {
     let aide = aide::start();
     // Without memory, which is read by a thread of its own.

@@ -82,7 +82,7 @@ fn filter(confined: &Confined, status: &Status) -> Item {
     )
 }
 
-/// That of the processes that look at nobody; the agent itself cannot be under it.
+/// Of the processes that look at no other; the agent itself cannot be under it.
 fn landlock(version: Option<u8>) -> Item {
     match version {
         Some(version) => {

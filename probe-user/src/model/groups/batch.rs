@@ -1,4 +1,5 @@
-//! Threads of one process, added up before their group is looked up: in a snapshot they mostly stand together.
+//! Threads of one process, added up before their group is looked up: in a snapshot they mostly stand
+//! together.
 
 use crate::model::tracker::{Growth, ProcessName};
 
@@ -16,8 +17,8 @@ pub struct GroupBatch {
 }
 
 impl GroupBatch {
-    /// Adds a thread's growth. If it is of another process, the batch starts over with it, and the one before is
-    /// returned.
+    /// Adds a thread's growth. If it is of another process, the batch starts over with it, and the one before
+    /// is returned.
     pub fn add(
         &mut self,
         name: ProcessName,

@@ -64,7 +64,8 @@ impl GroupKey {
 }
 
 /// The name that kernel threads of a kind have in common: `kworker` of `kworker/3:1-events`, `jbd2` of
-/// `jbd2/vda1-8`, `scsi_eh` of `scsi_eh_2`, `rcu_preempt` as it is. A host with many CPUs has one of each kind per CPU.
+/// `jbd2/vda1-8`, `scsi_eh` of `scsi_eh_2`, `rcu_preempt` as it is. A host with many CPUs has one of each
+/// kind per CPU.
 fn stem(comm: &str) -> &str {
     // What stands before a separator is the kind, its digits included (`jbd2/vda1-8`, `ext4-rsv-conver`).
     if let Some((kind, _)) = comm

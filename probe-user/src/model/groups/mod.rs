@@ -1,8 +1,8 @@
 //! Running totals per group, for as long as the agent runs: what the counters of `/metrics` show.
 //!
-//! A group is a unit and a process name ([`key`]). Its totals keep what its dead threads did. The number of groups is
-//! bounded ([`table`]): what has no place is added up in `comm="(other)"`, so sums over all groups stay exact and no
-//! counter ever falls.
+//! A group is a unit and a process name ([`key`]). Its totals keep what its dead threads did. The number of
+//! groups is bounded ([`table`]): what has no place is added up in `comm="(other)"`, so sums over all groups
+//! stay exact and no counter ever falls.
 
 mod batch;
 mod key;
@@ -34,8 +34,8 @@ pub use totals::{GroupTotals, SHORT_LIVED_NS};
 
 /// Cgroups and process names that are remembered with their group.
 const MAX_KEYS: usize = 10_000;
-/// So many groups with zombies, deadlocks or stalls have series of these under their own names, whether or not they
-/// have a place in the table: an alert has to name its cause from beginning to end.
+/// So many groups with zombies, deadlocks or stalls have series of these under their own names, whether or
+/// not they have a place in the table: an alert has to name its cause from beginning to end.
 pub const AFFLICTED: usize = 50;
 
 /// Processes and threads by condition, of the whole host.
@@ -90,8 +90,8 @@ impl GroupAggregator {
         }
     }
 
-    /// The first snapshot: switches from before it are not ours to count; times are (they began with the programs). Who
-    /// gets a place is judged by what the processes did so far.
+    /// The first snapshot: switches from before it are not ours to count; times are (they began with the
+    /// programs). Who gets a place is judged by what the processes did so far.
     pub fn begin(&mut self, snapshot: &Snapshot, units: &mut dyn Units) {
         self.tracker.begin(snapshot);
         self.began_ns = snapshot.began_ns;
@@ -132,7 +132,8 @@ impl GroupAggregator {
         self.recount(snapshot, time, units);
     }
 
-    /// Counts who is in which condition. Threads of a process mostly stand together: one lookup of their group for all.
+    /// Counts who is in which condition. Threads of a process mostly stand together: one lookup of their
+    /// group for all.
     fn recount(&mut self, snapshot: &Snapshot, time: Duration, units: &mut dyn Units) {
         self.host = HostCounts::default();
         let mut living: HashMap<GroupKey, Living> = HashMap::default();
@@ -221,8 +222,8 @@ impl GroupAggregator {
         }
     }
 
-    /// Sets the totals of threads whose exit event was lost, as the kernel had them before the last snapshot. What was
-    /// counted of these threads while they lived stays where it was counted; a counter never falls.
+    /// Sets the totals of threads whose exit event was lost, as the kernel had them before the last snapshot.
+    /// What was counted of these threads while they lived stays where it was counted; a counter never falls.
     pub fn lost(&mut self, time_ns: [u64; STATES], switches: Switches) {
         if time_ns.iter().all(|&time| time == 0) {
             return;
@@ -243,15 +244,15 @@ impl GroupAggregator {
         self.table.iter()
     }
 
-    /// The group that a thread's process belongs to by its name, whether or not that has a place in the table; `None` if
-    /// the last snapshot did not have it.
+    /// The group that a thread's process belongs to by its name, whether or not that has a place in the
+    /// table; `None` if the last snapshot did not have it.
     pub fn own_group(&self, thread: &Thread) -> Option<&GroupKey> {
         let name = self.tracker.name_of(thread);
         self.keys.get(&(name.cgroup_id, name.comm, name.kernel))
     }
 
-    /// Groups with deadlocks and stalls at the last look, under their own names: at most [`AFFLICTED`], the rest is in
-    /// [`OTHER`].
+    /// Groups with deadlocks and stalls at the last look, under their own names: at most [`AFFLICTED`], the
+    /// rest is in [`OTHER`].
     pub fn afflicted(&self) -> impl Iterator<Item = (&GroupKey, &Afflictions)> {
         self.afflicted.iter()
     }
@@ -337,8 +338,8 @@ impl GroupAggregator {
         group.switches.add(growth.switches);
     }
 
-    /// Asks again for the unit of every cgroup: they are called otherwise from here on. What was counted stays where it is,
-    /// so no counter falls.
+    /// Asks again for the unit of every cgroup: they are called otherwise from here on. What was counted
+    /// stays where it is, so no counter falls.
     pub fn units_changed(&mut self) {
         self.keys.clear();
     }
@@ -355,7 +356,8 @@ impl GroupAggregator {
     }
 }
 
-/// What a thread has done in a minute of its life on average, in seconds: what it weighs before anything is known of it.
+/// What a thread has done in a minute of its life on average, in seconds: what it weighs before anything is
+/// known of it.
 fn minute_of(thread: &Thread, boottime_ns: u64) -> f64 {
     let age = Duration::from_nanos(boottime_ns.saturating_sub(thread.id.start_ns));
     let ran = Duration::from_nanos(thread.lifetime_running_ns.unwrap_or(0));

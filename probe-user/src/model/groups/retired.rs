@@ -1,14 +1,14 @@
 //! Groups that have no series any more, and what is kept of them.
 //!
-//! Their counters are not moved to another group: whoever sums up rates would see all that a group ever did once more,
-//! in a single moment. They are parked instead, and a group that returns continues from where it was.
+//! Their counters are not moved to another group: a sum of rates would then show all that a group ever did once
+//! more, in a single moment. They are parked instead, and a group that returns continues from where it was.
 
 use foldhash::HashMap;
 
 use super::{GroupKey, GroupTotals};
 
-/// At most this many retired groups are kept (about 2 KB each); beyond that the oldest is dropped and restarts from zero
-/// if it returns.
+/// At most this many retired groups are kept (about 2 KB each); beyond that the oldest is dropped and
+/// restarts from zero if it returns.
 const KEPT: usize = 500;
 
 /// See the module.

@@ -1,10 +1,11 @@
 //! Who has a place in the table: those that do or suffer most.
 //!
-//! Places are few and names are not: a shell script alone can bring a thousand a second. Whoever comes while there is
-//! room gets a place at once. In a full table a living group gets the place of a dead one, or that of one which has
-//! long weighed much less. A group that is to leave is shown once more with all it did; what it does from then on is
-//! added up in [`OTHER`], so sums stay exact and no counter ever falls. Kernel threads have places of their own: there
-//! are more kinds of them than anybody looks at, and they must not take those of services.
+//! Places are few and names are not: a shell script alone can bring a thousand a second. Whoever comes while
+//! there is room gets a place at once. In a full table a living group gets the place of a dead one, or that
+//! of one which has long weighed much less. A group that is to leave is shown once more with all it did; what
+//! it does from then on is added up in [`OTHER`], so sums stay exact and no counter ever falls. Kernel
+//! threads have places of their own: there are more kinds of them than anybody looks at, and they must not
+//! take those of services.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,18 +23,18 @@ pub const LINGER: Duration = Duration::from_secs(600);
 const KERNEL_GROUPS: usize = 19;
 /// And at most this part of all.
 const KERNEL_PART: usize = 5;
-/// A living group has its place at least this long, and another waits at least [`PATIENCE`] for it: series that come
-/// and go are worth less than none.
+/// A living group has its place at least this long, and another waits at least [`PATIENCE`] for it: series
+/// that come and go are worth less than none.
 const TENURE: Duration = Duration::from_secs(300);
 /// See [`TENURE`].
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So much heavier has to be who takes the place of a living group ...
+/// A group that takes the place of a living one has to weigh this many times as much ...
 const HEAVIER: f64 = 2.0;
-/// ... and so many seconds.
+/// ... and this many seconds more.
 const HEAVIER_SECONDS: f64 = 0.1;
 /// At most this many living groups leave at a look.
 const SWAPS: usize = 5;
-/// So many names without a place are told apart between two looks.
+/// Distinct groups without a place that are counted between two looks; beyond that the count stands still.
 const FOLDED: usize = 10_000;
 
 /// Threads of a group that there are.
@@ -159,7 +160,8 @@ impl GroupTable {
         }
     }
 
-    /// Before the growth of a look is added: those that were to leave do, and the heaviest of those that wait come in.
+    /// Before the growth of a look is added: those that were to leave do, and the heaviest of those that wait
+    /// come in.
     pub fn turn(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
         self.folded.clear();

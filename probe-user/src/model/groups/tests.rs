@@ -223,7 +223,8 @@ fn who_is_stuck_first_keeps_its_name_when_there_are_many() {
 }
 
 proptest! {
-    /// Whoever lives, dies and comes back, with more names than room: sums are exact, and no counter of a group falls.
+    /// Whoever lives, dies and comes back, with more names than room: sums are exact, and no counter of a
+    /// group falls.
     #[test]
     fn sums_are_exact_and_no_counter_falls(
         turns in proptest::collection::vec((0..12_u32, 1..1000_u64, any::<bool>()), 1..60),

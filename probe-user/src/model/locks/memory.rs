@@ -34,7 +34,8 @@ pub enum MemoryGap {
     Hangs,
     /// Reads of several other processes of its user did not come back, and hold all that one user may.
     UserHangs,
-    /// A thread of it has long been in uninterruptible sleep, and whether its memory map is locked cannot be seen.
+    /// A thread of it has long been in uninterruptible sleep, and whether its memory map is locked cannot be
+    /// seen.
     Asleep,
 }
 

@@ -1,7 +1,7 @@
 //! A process's directory in /proc: what is read of it, and how much at most.
 //!
-//! How long these files are is up to others: "arguments" may be 64 GiB (`PR_SET_MM_MAP`), mappings 65,530 with a path of
-//! 4 KiB each.
+//! How long these files are is up to others: "arguments" may be 64 GiB (`PR_SET_MM_MAP`), mappings 65,530
+//! with a path of 4 KiB each.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};

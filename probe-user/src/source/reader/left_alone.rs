@@ -1,5 +1,5 @@
-//! Who is not asked: a process that hung a thread of ours, for a minute; one whose user's processes have hung several
-//! that have not come back; and whom the look itself has found to be stuck.
+//! Who is not asked: a process that hung a thread of ours, for a minute; one whose user's processes have hung
+//! several that have not come back; and whom the look itself has found to be stuck.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,11 +1,12 @@
 //! The one door to what /proc says of other processes: their files are read by a thread that may hang.
 //!
-//! `/proc/PID/maps`, `cmdline` and `mem` take the lock of the process's memory map, `mem` faults pages in as well, and
-//! opening them waits for whoever is in the middle of an exec there. Even `stat` holds on to the memory map for a moment: if the
-//! process ends meanwhile it is the reader that takes the map down, and waits for the servers of files in it (`mmput()` in
-//! `do_task_stat()`, `fuse_vma_close()`). What holds those can be made to last for ever. So:
-//! - a thread from a small pool reads, and is replaced when it hangs; a look goes on behind the process that it
-//!   hangs in, which is left alone for a minute ([`left_alone`]);
+//! `/proc/PID/maps`, `cmdline` and `mem` take the lock of the process's memory map, `mem` faults pages in as well,
+//! and opening them waits for whoever is in the middle of an exec there. Even `stat` holds on to the memory map
+//! for a moment: if the process ends meanwhile it is the reader that takes the map down, and waits for the
+//! servers of files in it (`mmput()` in `do_task_stat()`, `fuse_vma_close()`). What holds those can be made
+//! to last for ever. So:
+//! - a thread from a small pool reads, and is replaced when it hangs; a look goes on behind the process that
+//!   it hangs in, which is left alone for a minute ([`left_alone`]);
 //! - all questions of a look have one [`Budget`] of time, and every file a limit in bytes ([`files`]);
 //! - what was not answered is counted, and the process named that it is for.
 //!
@@ -75,8 +76,8 @@ pub fn shared() -> &'static Reader {
 }
 
 impl Reader {
-    /// Asks `read` about each subject, on another thread, for as long as the budget lasts. `S` is what a thread keeps
-    /// between questions.
+    /// Asks `read` about each subject, on another thread, for as long as the budget lasts. `S` is what a
+    /// thread keeps between questions.
     pub fn ask<S, Q, A>(
         &self,
         budget: &mut Budget,
@@ -109,8 +110,8 @@ impl Reader {
         asked
     }
 
-    /// Makes the threads anew: capabilities belong to threads, and those that are there may have more than is left by now. It
-    /// is also how they are there before a host has no thread left to give.
+    /// Replaces the threads: capabilities belong to threads, and those that are there may have more than is
+    /// left by now. It is also how they are there before a host has no thread left to give.
     pub fn renew(&self) {
         self.pool.renew();
     }

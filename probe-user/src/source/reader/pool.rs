@@ -11,7 +11,8 @@ use super::locked;
 use super::subject::Subject;
 use crate::kernel::own_thread::OwnThread;
 
-/// Threads at most, those that hang included. Each takes some 20 KiB, and a place of the 64 that the unit allows.
+/// Threads at most, those that hang included. Each takes some 20 KiB, and a place of the 64 that the unit
+/// allows.
 const MOST: usize = 16;
 /// Threads that are kept while there is nothing to read: one for the engine, one for an answer.
 const IDLE: usize = 2;
@@ -37,7 +38,7 @@ pub struct Worker {
 pub struct Desk {
     /// How many questions it has turned to.
     turns: AtomicU64,
-    /// Whom the question is about; nobody between questions.
+    /// The process the question is about; `None` between questions.
     subject: Mutex<Option<Subject>>,
     /// It asks the namer, which has a deadline of its own.
     elsewhere: AtomicBool,
@@ -181,8 +182,8 @@ fn sit(works: &Receiver<Work>, desk: Arc<Desk>) {
     }
 }
 
-/// Does something that has a deadline of its own: whoever waits for this thread should not hold it against the process
-/// that the question is about.
+/// Does something that has a deadline of its own: whoever waits for this thread should not hold it against
+/// the process that the question is about.
 pub fn elsewhere<T>(work: impl FnOnce() -> T) -> T {
     let mark = |elsewhere| {
         DESK.with_borrow(|desk| {

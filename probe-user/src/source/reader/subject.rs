@@ -48,8 +48,8 @@ pub fn subjects(snapshot: &Snapshot, wanted: impl Fn(u32) -> bool) -> HashMap<u3
     found
 }
 
-/// Questions by pid, with the processes that they are about. Whoever is not in the snapshot is gone: under its pid may be
-/// another by now.
+/// Questions by pid, with the processes that they are about. Whoever is not in the snapshot is gone: under
+/// its pid may be another by now.
 pub fn questions<Q>(snapshot: &Snapshot, mut by_pid: HashMap<u32, Q>) -> Vec<(Subject, Q)> {
     if by_pid.is_empty() {
         return Vec::new();
@@ -64,8 +64,8 @@ pub fn questions<Q>(snapshot: &Snapshot, mut by_pid: HashMap<u32, Q>) -> Vec<(Su
 /// Waiting for a disk for less than this is nothing special.
 const LONG_NS: u64 = 1_000_000_000;
 
-/// A thread that has long been in uninterruptible sleep, while the memory map of its process is locked, or may be: whoever
-/// asks sleeps beside it.
+/// A thread that has long been in uninterruptible sleep, while the memory map of its process is locked, or
+/// may be: whoever asks sleeps beside it.
 fn stuck(thread: &Thread) -> Option<MemoryGap> {
     let sleeps = thread.condition == Condition::Alive(State::Uninterruptible)
         && thread.condition_ns.is_none_or(|ns| ns >= LONG_NS);

@@ -55,7 +55,7 @@ fn who_hangs_costs_itself_alone() {
     assert_eq!(asked.lost, 3);
     let hang = BTreeMap::from([10, 20, 99].map(|pid| (pid, MemoryGap::Hangs)));
     assert_eq!(asked.gaps, hang);
-    // For a minute nobody asks it again, and the answer is as fast as ever.
+    // For a minute it is not asked again, and the answer is as fast as ever.
     let began = Instant::now();
     let asked = ask(&reader, root.path(), all(0..100), LONG);
     assert_eq!((asked.answers.len(), asked.lost, asked.gaps), (97, 3, hang));
@@ -139,7 +139,7 @@ fn much_to_do_is_no_hang_and_neither_is_the_namer() {
     let at_the_namer = || elsewhere(|| std::thread::sleep(PATIENCE * 2));
     let (asked, _) = ask(LONG, at_the_namer);
     assert_eq!(asked.answers, [0, 1, 2], "{:?}", asked.gaps);
-    // Late, with nobody to blame.
+    // Late, and no process is to blame.
     let (asked, budget) = ask(PATIENCE, at_the_namer);
     assert!(asked.gaps.is_empty() && asked.answers.is_empty());
     assert_eq!(asked.lost, 3);

@@ -177,7 +177,8 @@ fn blocked_ns(sums: &[u64; CLASSES]) -> BTreeMap<Word, u64> {
         .collect()
 }
 
-/// A process of which something could not be read: the holders of its locks, its command line and executable are not known.
+/// A process of which something could not be read: the holders of its locks, its command line and executable
+/// are not known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MemoryGapJson {
     pub(crate) pid: u32,

@@ -1,5 +1,6 @@
-//! What a user without any privilege may do to whoever looks at the processes of a host: memory, arguments, files and requests
-//! that are made to be in the way. Each scene is one of them; the trial runs them all at once, over and over.
+//! What a user without any privilege may do to whoever looks at the processes of a host: memory, arguments,
+//! files and requests that are made to be in the way. Each scene is one of them; the trial runs them all at
+//! once, over and over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -217,8 +218,8 @@ fn shrinking(directory: &str) {
     let _ = fs::remove_file(path);
 }
 
-/// A lock in a file that is gone, and at the place where `maps` says it was a link to somebody else's, or a FIFO; and once more
-/// where the file was replaced and not removed.
+/// A lock in a file that is gone, and at the place where `maps` says it was a link to somebody else's, or a
+/// FIFO; and once more where the file was replaced and not removed.
 fn swapped(directory: &str, target: Option<&str>) {
     sys::set_name(b"pp-swapped");
     let put = |at: &Path| match target {
@@ -249,7 +250,8 @@ fn swapped(directory: &str, target: Option<&str>) {
     let _ = (fs::remove_file(called), fs::remove_file(replaced));
 }
 
-/// Words that say that the first process of the host, and every process of root's before this one, holds a lock.
+/// Words that say that the first process of the host, and every process of root's before this one, holds a
+/// lock.
 fn accusing() {
     sys::set_name(b"pp-accusing");
     let parent = std::os::unix::process::parent_id();
