@@ -256,8 +256,8 @@ fn count_op(count: u64) -> u8 {
 #[inline(never)]
 pub fn end(ledger: &mut Ledger, task: Task, now_ns: u64) {
     ledger.flags &= !IN_FUTEX;
-    let wait = ledger.futex;
-    let wake = ledger.wake;
+    let wait = &ledger.futex;
+    let wake = &ledger.wake;
     let mut duration_ns = 0;
     if now_ns > ledger.turn_ns {
         duration_ns = now_ns - ledger.turn_ns;
@@ -266,11 +266,11 @@ pub fn end(ledger: &mut Ledger, task: Task, now_ns: u64) {
         space: task.space(),
         address: wait.address,
     };
-    let (outcome, moved) = judge(&wait, &wake);
+    let (outcome, moved) = judge(wait, wake);
     if moved {
         lock.address = wake.futex;
     }
-    if !add_to_lock(&lock, &wait, outcome, moved, duration_ns, task, now_ns) {
+    if !add_to_lock(&lock, wait, outcome, moved, duration_ns, task, now_ns) {
         maps::count(|totals| totals.lost_locks += 1);
         return;
     }

@@ -122,10 +122,11 @@ pub struct Ledger {
     pub kernel_running_ns: u64,
     /// The kernel's own count of time in a run queue (`run_delay`), as far as it is booked.
     pub kernel_runnable_ns: u64,
+    /// The futex wait, if it is one; its class in any case. Here it lies in two cache lines that every switch
+    /// touches anyway.
+    pub futex: FutexWait,
     /// Finished turns: nanoseconds per state, by [`State::index`].
     pub time_ns: [u64; STATES],
-    /// The futex wait, if it is one; its class in any case.
-    pub futex: FutexWait,
     /// Finished turns: nanoseconds in sleeping and uninterruptible, by [`crate::waiting::Class`].
     pub blocked_ns: [u64; CLASSES],
     /// Finished turns: log2 histograms of the durations. Last, so that a snapshot without histograms is a prefix.

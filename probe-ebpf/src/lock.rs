@@ -119,11 +119,15 @@ pub const fn mutex_owner(wait_op: u8, flags: u8, value: u32, words: &[u32; WORDS
             0
         };
     }
+    // First what most words that are no mutex fail: this is the path of every wait.
+    let owner = words[2];
+    if !is_tid(owner) || word != value {
+        return 0;
+    }
     let compat = flags & flag::COMPAT != 0;
     let users = if compat { words[4] } else { words[3] };
     let kind = if compat { words[3] } else { words[4] };
-    let owner = words[2];
-    if word != value || !is_tid(owner) || users == 0 || kind & !GLIBC_KINDS != 0 {
+    if users == 0 || kind & !GLIBC_KINDS != 0 {
         return 0;
     }
     // Rust waits with FUTEX_WAIT_BITSET and no timeout, glibc's mutexes only with one.

@@ -12,6 +12,7 @@ use probe_ebpf::waiting::flag;
 
 use crate::maps::{self, EDGES, LOCKS, NO_WAITS};
 use crate::task::Task;
+use crate::words::copy_words;
 
 /// False if the table is full.
 #[inline(always)]
@@ -60,7 +61,7 @@ pub fn add_to_lock(
     }
     stats.pid = task.pid();
     stats.last_ns = now_ns;
-    stats.sample = *wait;
+    copy_words(wait, &mut stats.sample);
     true
 }
 

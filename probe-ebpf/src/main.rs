@@ -44,6 +44,7 @@ mod signal_generate;
 mod snapshot;
 mod storage;
 mod task;
+mod words;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -21,6 +21,7 @@ use crate::futex;
 use crate::kernel::switch_has_prev_state;
 use crate::maps::{self, ENDED_BY, KILLERS, RARE};
 use crate::task::Task;
+use crate::words::{copy_words, zero_words};
 
 #[btf_tracepoint(function = "sched_switch")]
 fn sched_switch(ctx: BtfTracePointContext) -> i32 {
@@ -177,26 +178,5 @@ fn keep_lost(totals: &mut Totals, task: Task, time_ns: &[u64; probe_ebpf::state:
     totals.lost_involuntary += task.involuntary();
     for (sum, time) in totals.lost_time_ns.iter_mut().zip(time_ns) {
         *sum += *time;
-    }
-}
-
-/// Copies a record whose size is a multiple of 8, in words: a `memcpy` call would not pass the verifier.
-#[inline(always)]
-pub fn copy_words<T>(from: *const T, to: &mut T) {
-    let from: *const u64 = from.cast();
-    let to: *mut u64 = core::ptr::from_mut(to).cast();
-    for word in 0..size_of::<T>() / 8 {
-        // SAFETY: both are `size_of::<T>()` bytes long and aligned to 8.
-        unsafe { core::ptr::write_volatile(to.add(word), core::ptr::read_volatile(from.add(word))) };
-    }
-}
-
-/// Zeroes a record whose size is a multiple of 8.
-#[inline(always)]
-fn zero_words<T>(to: &mut T) {
-    let to: *mut u64 = core::ptr::from_mut(to).cast();
-    for word in 0..size_of::<T>() / 8 {
-        // SAFETY: `to` is `size_of::<T>()` bytes long and aligned to 8.
-        unsafe { core::ptr::write_volatile(to.add(word), 0) };
     }
 }
