@@ -144,7 +144,7 @@ fn root_becomes_a_user_with_two_capabilities_and_a_filter_on_every_thread() {
     };
     let scene = Workload::start(&["holder-asleep"]);
     let host = WithUser::new();
-    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0", "--socket", "none"]);
+    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0", "--socket", "none", "-v"]);
     command.arg("--expose-details");
     host.apply(&mut command);
     let agent = Agent::begin(command);
@@ -209,7 +209,7 @@ fn as_that_user_it_does_what_it_did_as_root() {
     write("[[label_map]]\nunit = '.*'\nrename = \"first\"\n");
     let socket = directory.path().join("api.sock");
     let host = WithUser::new();
-    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0", "--expose-details"]);
+    let mut command = live.command(&["agent", "--listen", "127.0.0.1:0", "--expose-details", "-v"]);
     command.arg("--config").arg(&config).arg("--socket").arg(&socket);
     host.apply(&mut command);
     let agent = Agent::begin(command);

@@ -122,6 +122,15 @@ impl Agent {
     }
 }
 
+impl Drop for Agent {
+    /// What it wrote helps whoever reads of a failure.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the agent wrote:\n{}", self.log());
+        }
+    }
+}
+
 /// The body of a page that is there.
 ///
 /// # Panics
