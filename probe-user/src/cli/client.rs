@@ -22,7 +22,7 @@ use hyper::client::conn::http1;
 use hyper::header;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig as TlsClient, RootCertStore};
+use rustls::{CertificateError, ClientConfig as TlsClient, RootCertStore};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -217,7 +217,8 @@ impl Client {
                     let name = self.config.tls_config.server_name.as_deref().unwrap_or(host);
                     let name = ServerName::try_from(name.to_owned())?;
                     let connector = TlsConnector::from(self.tls()?);
-                    let stream = connector.connect(name, stream).await.context("TLS")?;
+                    let stream = connector.connect(name, stream).await;
+                    let stream = stream.map_err(|error| anyhow::anyhow!("TLS: {}", distrust(&error)))?;
                     return exchange(stream, self.request(path, &target.to_string(), true)?).await;
                 }
                 let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
@@ -267,6 +268,24 @@ impl Client {
             )?,
             _ => builder.with_no_client_auth(),
         }))
+    }
+}
+
+/// Why a handshake failed, with the remedy where the library's own words leave one at a loss.
+fn distrust(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "who signed the agent's certificate is not known here (tls_config: ca_file in --http-config)"
+                .to_owned()
+        }
+        // What `openssl req -x509` makes unless it is told otherwise.
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.0.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "the agent's certificate is an authority's (make one with basicConstraints = CA:FALSE)".to_owned()
+        }
+        _ => error.to_string(),
     }
 }
 

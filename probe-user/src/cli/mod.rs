@@ -124,6 +124,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         .collect();
     let message = message
         .join("; ")
+        // What a list of arguments begins with has a colon already.
+        .replace(":; ", ": ")
         .replace("For more information, try '--help'.", "try --help");
     log::say(message.strip_prefix("error: ").unwrap_or(&message));
     ExitCode::from(USAGE)

@@ -47,7 +47,7 @@ pub struct Confined {
 /// are kept.
 ///
 /// # Errors
-/// If other threads exist already, which would keep what this one gives up; or if the system does not take
+/// If other threads exist, before or after, which keep what this one gives up; or if the system does not take
 /// the capabilities.
 pub fn agent(works: impl FnMut() -> bool) -> anyhow::Result<Confined> {
     alone()?;
@@ -58,6 +58,7 @@ pub fn agent(works: impl FnMut() -> bool) -> anyhow::Result<Confined> {
     // Its core would have others' memory in it; and whoever else runs as this user cannot trace it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot be made undumpable")?;
     let filter = refused::apply(Role::Agent);
+    alone()?;
     Ok(Confined { user, kept, filter })
 }
 

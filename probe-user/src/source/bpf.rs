@@ -124,6 +124,13 @@ impl BpfSource {
         self.spaces.patience = Duration::from_secs(1);
     }
 
+    /// Whether the kernel's iterator shows this process its threads: a look at nothing else.
+    pub fn sees_threads(&mut self) -> bool {
+        let mut seen = 0_usize;
+        let read = self.probe.read_snapshot(Detail::default(), |_| seen += 1);
+        read.is_ok() && seen > 0
+    }
+
     /// Looks at every thread now.
     ///
     /// # Errors

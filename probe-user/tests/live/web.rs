@@ -32,7 +32,8 @@ impl Secured {
         let output = Command::new(openssl)
             .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '))
             .args(
-                "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout web.key -out web.crt"
+                "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE \
+                 -keyout web.key -out web.crt"
                     .split(' '),
             )
             .current_dir(directory.path())
@@ -126,6 +127,68 @@ fn without_the_password_there_is_401_and_nothing_else() {
         secured.get(&agent, "/healthz", &["--cacert", "/dev/null"]).0,
         "000"
     );
+    agent.stop();
+}
+
+#[test]
+fn the_command_line_shows_its_password_to_whom_it_believes() {
+    let Some(live) = Live::begin("asking over TLS") else {
+        return;
+    };
+    let Some(secured) = Secured::new() else { return };
+    let web = secured.path("web.yml");
+    let agent = Agent::start(&live, &["--web-config", &web]);
+    let write = |name: &str, text: &str| {
+        fs::write(secured.path(name), text).expect("writing a client's configuration");
+        secured.path(name)
+    };
+    let believed = "tls_config:\n  ca_file: web.crt\n";
+    let joe = |password: &str| format!("basic_auth:\n  username: joe\n  password: {password}\n");
+    let at = format!("https://{}", agent.address);
+    let ask = |config: &str| {
+        live.run(&[
+            "tree",
+            "1",
+            "--ancestry",
+            "-o",
+            "json",
+            "--connect",
+            &at,
+            "--http-config",
+            config,
+        ])
+    };
+
+    fs::write(secured.path("password"), "secret\n").expect("writing a password");
+    let from_file = "basic_auth:\n  username: joe\n  password_file: password\n";
+    for (name, auth) in [("inline.yml", joe("secret")), ("file.yml", from_file.to_owned())] {
+        let outcome = ask(&write(name, &format!("{auth}{believed}")));
+        assert!(outcome.status.success(), "{outcome:?}");
+        let answer: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+        assert_eq!(process(&answer, 1)["pid"], 1);
+    }
+    for (name, config, why) in [
+        ("wrong.yml", format!("{}{believed}", joe("wrong")), "401"),
+        ("nobody.yml", believed.to_owned(), "401"),
+        ("unknown.yml", joe("secret"), "certificate"),
+    ] {
+        let outcome = ask(&write(name, &config));
+        let line = outcome.complaint(1);
+        assert!(line.contains(why), "{name}: {line}");
+        assert!(!line.contains("secret"), "{line}");
+    }
+    // An agent that wants TLS says nothing without.
+    let plain = format!("http://{}", agent.address);
+    let outcome = live.run(&[
+        "tree",
+        "1",
+        "--ancestry",
+        "--connect",
+        &plain,
+        "--http-config",
+        &secured.path("inline.yml"),
+    ]);
+    outcome.complaint(1);
     agent.stop();
 }
 

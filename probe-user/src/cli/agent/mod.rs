@@ -39,7 +39,6 @@ use crate::export::serve::Server;
 use crate::export::workers::{Planned, Workers};
 use crate::kernel::load::Options;
 use crate::kernel::preflight;
-use crate::kernel::snapshot::Detail;
 use crate::model::lives::Retention;
 use crate::source::bpf::BpfSource;
 use crate::source::reader;
@@ -195,8 +194,7 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     let events = source.attach()?;
     memory::give_back();
     let warnings = confine(&mut source)?;
-    // Those that a first look needed have what was given up.
-    reader::shared().renew();
+    reader::shared().prepare();
     log::detach().context("no thread for the log")?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -217,8 +215,8 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
 /// before, somebody who does not read it could keep the agent from serving.
 fn confine(source: &mut BpfSource) -> anyhow::Result<Vec<String>> {
     let aide = aide::start();
-    // Without memory, which is read by a thread of its own.
-    let confined = confine::agent(|| source.snapshot(Detail::default()).is_ok())?;
+    // Nothing that takes a thread of its own, which would keep what this one gives up.
+    let confined = confine::agent(|| source.sees_threads())?;
     tracing::info!(
         "attached; from here on: {}; capabilities kept: {}",
         confined.user.text(),

@@ -110,10 +110,9 @@ impl Reader {
         asked
     }
 
-    /// Replaces the threads: capabilities belong to threads, and those that are there may have more than is
-    /// left by now. It is also how they are there before a host has no thread left to give.
-    pub fn renew(&self) {
-        self.pool.renew();
+    /// Makes the first threads, of which a host may have none left to give later.
+    pub fn prepare(&self) {
+        self.pool.prepare();
     }
 
     /// Why a process is not asked at the moment.

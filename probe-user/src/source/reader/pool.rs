@@ -118,16 +118,11 @@ impl Pool {
         }
     }
 
-    /// Ends the threads that wait for work, and makes others.
-    pub fn renew(&self) {
+    /// Has threads wait for work, of which a host may have none left to give later.
+    pub fn prepare(&self) {
         let mut idle = locked(&self.idle);
-        let others = self.alive.load(Ordering::Relaxed).saturating_sub(idle.len());
-        idle.clear();
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while self.alive.load(Ordering::Relaxed) > others && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        idle.extend((0..IDLE).map_while(|_| self.hire()));
+        let more = IDLE.saturating_sub(idle.len());
+        idle.extend((0..more).map_while(|_| self.hire()));
     }
 
     #[cfg(test)]
