@@ -6,6 +6,7 @@
 
 mod batch;
 mod key;
+pub mod parents;
 mod retired;
 mod table;
 mod totals;
@@ -24,6 +25,7 @@ use super::locks::aggregator::LockDelta;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches, Thread};
 use super::tracker::{ProcessName, Tracker, Units};
+use super::transitions::{Transition, Transitions};
 use super::tree::headless;
 use super::waits::Files;
 use batch::GroupBatch;
@@ -54,6 +56,8 @@ pub struct Afflictions {
     pub deadlocks: u64,
     /// Threads in them.
     pub deadlocked_threads: u64,
+    /// For how long the oldest of them has stood, nanoseconds.
+    pub oldest_ns: u64,
     /// Threads in stalls.
     pub stalled_threads: u64,
 }
@@ -72,6 +76,7 @@ pub struct GroupAggregator {
     departed: HashMap<u32, ProcessName>,
     /// Deadlocks and stalls by the group's own name.
     afflicted: BTreeMap<GroupKey, Afflictions>,
+    transitions: Transitions,
 }
 
 impl GroupAggregator {
@@ -87,6 +92,7 @@ impl GroupAggregator {
             looked_ns: 0,
             departed: HashMap::default(),
             afflicted: BTreeMap::new(),
+            transitions: Transitions::default(),
         }
     }
 
@@ -137,7 +143,7 @@ impl GroupAggregator {
     fn recount(&mut self, snapshot: &Snapshot, time: Duration, units: &mut dyn Units) {
         self.host = HostCounts::default();
         let mut living: HashMap<GroupKey, Living> = HashMap::default();
-        let mut batch: Option<(ProcessName, [u64; 10])> = None;
+        let mut batch: Option<(ProcessName, Living)> = None;
         let headless = headless(snapshot);
         let position_of = |wanted| Condition::ALL.iter().position(|&condition| condition == wanted);
         let tracker = std::mem::take(&mut self.tracker);
@@ -151,12 +157,13 @@ impl GroupAggregator {
                 self.host.processes[face.unwrap_or(position)] += 1;
             }
             if batch.as_ref().is_none_or(|(of, _)| *of != name)
-                && let Some((of, counts)) = batch.replace((name, [0; 10]))
+                && let Some((of, counts)) = batch.replace((name, Living::default()))
             {
                 self.count_living(&mut living, of, &counts, units);
             }
             if let Some((_, counts)) = &mut batch {
-                counts[position] += 1;
+                counts.threads[position] += 1;
+                counts.processes += u64::from(thread.is_leader());
             }
         }
         if let Some((of, counts)) = batch {
@@ -170,12 +177,13 @@ impl GroupAggregator {
         &mut self,
         living: &mut HashMap<GroupKey, Living>,
         name: ProcessName,
-        counts: &[u64; 10],
+        counts: &Living,
         units: &mut dyn Units,
     ) {
         let group = living.entry(self.key_of(name, units)).or_default();
         group.kernel = name.kernel;
-        let sums = group.threads.iter_mut().zip(counts);
+        group.processes += counts.processes;
+        let sums = group.threads.iter_mut().zip(counts.threads);
         sums.for_each(|(sum, count)| *sum += count);
     }
 
@@ -251,6 +259,27 @@ impl GroupAggregator {
         self.keys.get(&(name.cgroup_id, name.comm, name.kernel))
     }
 
+    /// The name under which a thread's process is shown; `None` if the last snapshot did not have it.
+    pub fn shown_group(&self, thread: &Thread) -> Option<GroupKey> {
+        Some(self.table.face(self.own_group(thread)?, thread.kernel))
+    }
+
+    /// How often threads went from state to state.
+    pub fn transitions(&self) -> impl Iterator<Item = Transition> {
+        self.transitions.iter()
+    }
+
+    /// From when on those are counted; births and deaths as below.
+    pub fn begin_transitions(&mut self, snapshot: &Snapshot, births: u64, deaths: u64) {
+        self.transitions = Transitions::begin(snapshot, births, deaths);
+    }
+
+    /// Brings those up to a snapshot, the one that [`Self::snapshot`] had last; births and deaths are of all
+    /// threads since the programs went live.
+    pub fn look_at_transitions(&mut self, snapshot: &Snapshot, births: u64, deaths: u64) {
+        self.transitions.look(snapshot, births, deaths);
+    }
+
     /// Groups with deadlocks and stalls at the last look, under their own names: at most [`AFFLICTED`], the
     /// rest is in [`OTHER`].
     pub fn afflicted(&self) -> impl Iterator<Item = (&GroupKey, &Afflictions)> {
@@ -298,6 +327,7 @@ impl GroupAggregator {
             let group = now.entry(self.key_of_pid(pid, units).0).or_default();
             group.deadlocks += 1;
             group.deadlocked_threads += deadlock.members.len() as u64;
+            group.oldest_ns = group.oldest_ns.max(deadlock.age_ns);
         }
         for stall in &news.stalls {
             let group = now.entry(self.key_of_pid(stall.pid, units).0).or_default();
@@ -315,6 +345,7 @@ impl GroupAggregator {
             let sum = self.afflicted.entry(key).or_default();
             sum.deadlocks += group.deadlocks;
             sum.deadlocked_threads += group.deadlocked_threads;
+            sum.oldest_ns = sum.oldest_ns.max(group.oldest_ns);
             sum.stalled_threads += group.stalled_threads;
         }
     }
@@ -330,6 +361,7 @@ impl GroupAggregator {
     fn add(&mut self, batch: &GroupBatch, units: &mut dyn Units) {
         let Some(name) = batch.name else { return };
         let growth = &batch.growth;
+        self.transitions.add(&growth.usage);
         let key = self.key_of(name, units);
         self.table.weigh(&key, weight::of_growth(growth));
         let group = self.table.totals(&key, name.kernel);
