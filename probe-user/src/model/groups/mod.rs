@@ -6,6 +6,7 @@
 
 mod batch;
 mod key;
+mod lock_edges;
 pub mod parents;
 mod retired;
 mod table;
@@ -20,8 +21,8 @@ use probe_ebpf::state::{STATES, State};
 use probe_ebpf::waiting::Class;
 
 use super::event::{Event, EventKind};
-use super::locks::Kind;
 use super::locks::aggregator::LockDelta;
+use super::locks::{Kind, LockId};
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches, Thread};
 use super::tracker::{ProcessName, Tracker, Units};
@@ -30,6 +31,7 @@ use super::tree::headless;
 use super::waits::Files;
 use batch::GroupBatch;
 pub use key::{GroupBy, GroupKey, KERNEL, LOST, OTHER};
+pub use lock_edges::{LockEdge, LockEdges, Nameless};
 pub use table::LINGER;
 use table::{GroupTable, Living};
 pub use totals::{GroupTotals, SHORT_LIVED_NS};
@@ -77,6 +79,7 @@ pub struct GroupAggregator {
     /// Deadlocks and stalls by the group's own name.
     afflicted: BTreeMap<GroupKey, Afflictions>,
     transitions: Transitions,
+    lock_edges: LockEdges,
 }
 
 impl GroupAggregator {
@@ -93,6 +96,7 @@ impl GroupAggregator {
             departed: HashMap::default(),
             afflicted: BTreeMap::new(),
             transitions: Transitions::default(),
+            lock_edges: LockEdges::default(),
         }
     }
 
@@ -315,8 +319,24 @@ impl GroupAggregator {
         for (key, group) in self.table.iter_mut() {
             group.waits.divide(lately.get(key).unwrap_or(&BTreeMap::new()));
         }
+        self.lock_edges.turn(self.looked_ns);
+        for edge in &news.edges {
+            let (key, kernel) = self.key_of_pid(edge.waiter.pid, units);
+            self.lock_edges.add(self.table.face(&key, kernel), edge);
+        }
+        self.lock_edges.settle();
         self.afflict(news, units);
         self.departed.clear();
+    }
+
+    /// Who waited for whom at which locks.
+    pub fn lock_edges(&self) -> &LockEdges {
+        &self.lock_edges
+    }
+
+    /// A lock of [`LockEdges::nameless`] has this name, or none.
+    pub fn name_lock(&mut self, lock: LockId, name: Option<Box<str>>) {
+        self.lock_edges.name(lock, name);
     }
 
     fn afflict(&mut self, news: &LockDelta, units: &mut dyn Units) {
