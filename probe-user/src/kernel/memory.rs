@@ -23,8 +23,11 @@ pub const MEMORY: &str = "memory";
 
 /// How long to wait for memory. 10,000 waits take some 10 ms.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// A pass that stays at one thread for so long hangs there.
-const STAYS: Duration = Duration::from_millis(20);
+/// A pass that sleeps at one thread for so long, after that, hangs there: a process that is short of CPU may
+/// hold the lock of its memory map for a while.
+const STAYS: Duration = Duration::from_millis(200);
+/// How often that is looked at meanwhile.
+const LOOKS: u32 = 8;
 /// How long a process is left alone that a pass hung in.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 const CHUNK: usize = 64 << 10;
@@ -119,11 +122,8 @@ impl MemoryPass {
                 Err(RecvTimeoutError::Timeout) => break,
             }
         }
-        // One that waits for a CPU hangs nowhere.
         let thread = who.try_recv().ok().flatten();
-        read.hangs_in = self
-            .stays_in()
-            .filter(|_| thread.is_none_or(|thread| thread.sleeps()));
+        read.hangs_in = self.hangs_in(thread.as_ref());
         if let Some(pid) = read.hangs_in {
             tracing::warn!(
                 pid,
@@ -137,15 +137,20 @@ impl MemoryPass {
         read
     }
 
-    /// The process that the pass does not get on with, as opposed to having much to do.
-    fn stays_in(&self) -> Option<u32> {
+    /// The process that the pass does not get on with, as opposed to having much to do, or waiting for a CPU.
+    fn hangs_in(&self, pass: Option<&OwnThread>) -> Option<u32> {
         let thread = || {
             let record = self.current.get(&0, 0).ok()?.0;
             Some((record.pid, record.tid, record.start_ns))
         };
         let before = thread()?;
-        std::thread::sleep(STAYS);
-        (thread()? == before).then_some(before.0)
+        for _ in 0..LOOKS {
+            std::thread::sleep(STAYS / LOOKS);
+            if thread()? != before || pass.is_some_and(|pass| !pass.sleeps()) {
+                return None;
+            }
+        }
+        Some(before.0)
     }
 }
 

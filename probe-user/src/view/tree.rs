@@ -284,6 +284,9 @@ fn note(hidden: &[&ProcessJson]) -> Option<String> {
     ))
 }
 
+/// Levels that are drawn.
+const DEEPEST: usize = 50;
+
 /// Box-drawing: which of the levels above still have siblings to come.
 #[derive(Default)]
 struct Branches {
@@ -307,11 +310,29 @@ impl Branches {
         if depth == 0 {
             return String::new();
         }
-        let mut prefix = String::new();
-        for last in self.last.iter().take(depth).skip(1) {
+        // Who stands deeper stands no further to the right: a chain of 9,000 processes would take 100 MB.
+        let hidden = depth.saturating_sub(DEEPEST);
+        let mut prefix = String::from(if hidden > 0 { "… " } else { "" });
+        for last in self.last.iter().take(depth).skip(1 + hidden) {
             prefix.push_str(if *last { "   " } else { "│  " });
         }
         prefix.push_str(if is_last { "└─ " } else { "├─ " });
         prefix
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stands_very_deep_stands_no_further_to_the_right() {
+        let branches = Branches {
+            last: vec![false; 9_000],
+        };
+        assert_eq!(branches.draw(2, true), "│  └─ ");
+        let deepest = branches.draw(DEEPEST, false);
+        let deeper = branches.draw(9_000, false);
+        assert_eq!(deeper, format!("… {deepest}"));
     }
 }
