@@ -26,6 +26,8 @@ pub struct GroupTotals {
     pub threads: [u64; 10],
     /// What its threads waited in.
     pub waits: Waits,
+    /// Threads of the kernel's own, which nobody forks, kills or waits for.
+    pub kernel: bool,
 }
 
 impl GroupTotals {
