@@ -111,7 +111,7 @@ impl Known {
 
     /// Whether it asks for a histogram by its own name.
     fn is_native(&self, call: &Call) -> bool {
-        let asked = call.args.args.iter().map(|argument| argument.to_string());
+        let asked = call.args.args.iter().map(ToString::to_string);
         let asked = asked.collect::<String>();
         let names = |name: &String| asked.contains(&format!("{name}{{"));
         self.histograms.iter().any(names)
