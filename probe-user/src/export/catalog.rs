@@ -80,6 +80,16 @@ catalog! {
         "Processes of the whole host by the state of their first thread.";
     THREADS = "threads" Gauge &["state"],
         "Threads of the whole host by state.";
+    CPUS = "cpus" Gauge &[],
+        "CPUs that are online.";
+    PRESSURE = "pressure_seconds_total" Counter &["resource", "kind"],
+        "Time that threads stood still for want of a resource since the host started (pressure stall information): `some` of them, or all that had work (`full`).";
+    TRANSITIONS = "state_transitions_total" Counter &["from", "to"],
+        "Times that threads of the whole host went from one state to another; births come from `new`, deaths go to `dead`.";
+    TREE_EDGES = "process_tree_edges" Gauge &["parent_unit", "parent_comm", "unit", "comm"],
+        "Processes of a group whose parent is of another group, or of the same.";
+    GROUP_PROCESSES = "group_processes" Gauge GROUP,
+        "Processes of a group, zombies included.";
     GROUP_THREADS = "group_threads" Gauge GROUP_STATE,
         "Threads of a group by state.";
     STATE_SECONDS = "state_seconds_total" Counter GROUP_STATE,
@@ -98,6 +108,8 @@ catalog! {
         "Threads that wait at a futex now, by what they wait at.";
     DEADLOCKS = "deadlocks" Gauge GROUP,
         "Deadlocks there are now: circles of waits that the locks' memory proves, confirmed by a second look.";
+    DEADLOCK_AGE = "deadlock_oldest_age_seconds" Gauge GROUP,
+        "Time since the oldest of these deadlocks closed.";
     DEADLOCKED_THREADS = "deadlocked_threads" Gauge GROUP,
         "Threads in these deadlocks.";
     STALLED_THREADS = "stalled_threads" Gauge GROUP,

@@ -12,7 +12,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as 
 use super::catalog::{self, Grain, Kind, Metric};
 use super::engine::View;
 use crate::model::event::Reason;
-use crate::model::groups::{AFFLICTED, GroupTotals, OTHER};
+use crate::model::groups::{AFFLICTED, GroupTotals, OTHER, parents};
 use crate::model::life::AdopterKind;
 use crate::model::thread::{Condition, state_name};
 use crate::model::zombies;
@@ -35,8 +35,26 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     families.extend(durations(view));
     families.extend(waits(view));
     families.extend(blame(view));
+    families.extend(graphs(view));
     families.extend(own(view));
     families
+}
+
+/// The graphs of states and of processes, as their edges.
+fn graphs(view: &View<'_>) -> Vec<MetricFamily> {
+    let transitions = view.groups.transitions().map(|transition| {
+        let labels = [transition.from, transition.to];
+        point(catalog::TRANSITIONS, &labels, transition.count as f64)
+    });
+    let edges = parents::pairs(&view.snapshot, view.groups);
+    let edges = edges.iter().map(|((above, below), &count)| {
+        let labels = [&*above.unit, &*above.comm, &*below.unit, &*below.comm];
+        point(catalog::TREE_EDGES, &labels, count as f64)
+    });
+    vec![
+        family(catalog::TRANSITIONS, transitions.collect()),
+        family(catalog::TREE_EDGES, edges.collect()),
+    ]
 }
 
 fn host(view: &View<'_>) -> Vec<MetricFamily> {
@@ -49,7 +67,13 @@ fn host(view: &View<'_>) -> Vec<MetricFamily> {
     };
     let counter = |metric: Metric, value: u64| family(metric, vec![point(metric, &[], value as f64)]);
     let totals = &view.totals;
+    let pressure = view.pressure.iter().map(|pressure| {
+        let labels = [pressure.resource, pressure.kind];
+        point(catalog::PRESSURE, &labels, pressure.total.as_secs_f64())
+    });
     vec![
+        family(catalog::CPUS, vec![point(catalog::CPUS, &[], view.cpus as f64)]),
+        family(catalog::PRESSURE, pressure.collect()),
         by_state(catalog::PROCESSES, &view.groups.host().processes),
         by_state(catalog::THREADS, &view.groups.host().threads),
         counter(catalog::FORKS, totals.forks),
@@ -61,12 +85,16 @@ fn host(view: &View<'_>) -> Vec<MetricFamily> {
 }
 
 fn groups(view: &View<'_>) -> Vec<MetricFamily> {
+    let mut processes = Vec::default();
     let mut threads = Vec::default();
     let mut seconds = Vec::default();
     let mut ended = Vec::default();
     let mut switches = Vec::default();
     for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
+        if group.processes > 0 {
+            processes.push(point(catalog::GROUP_PROCESSES, &labels, group.processes as f64));
+        }
         for (condition, &count) in Condition::ALL.iter().zip(&group.threads) {
             if count > 0 {
                 let labels = with(labels, condition.name());
@@ -93,6 +121,7 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
         }
     }
     vec![
+        family(catalog::GROUP_PROCESSES, processes),
         family(catalog::GROUP_THREADS, threads),
         family(catalog::STATE_SECONDS, seconds),
         family(catalog::ENDED_STAYS, ended),
@@ -132,6 +161,7 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     let mut blocked = Vec::new();
     let mut waiters = Vec::new();
     let mut deadlocks = Vec::new();
+    let mut ages = Vec::new();
     let mut deadlocked = Vec::new();
     let mut stalled = Vec::new();
     for (key, group) in view.groups.groups() {
@@ -152,6 +182,11 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     for (key, group) in view.groups.afflicted() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         deadlocks.push(point(catalog::DEADLOCKS, &labels, group.deadlocks as f64));
+        ages.push(point(
+            catalog::DEADLOCK_AGE,
+            &labels,
+            group.oldest_ns as f64 / 1e9,
+        ));
         let threads = group.deadlocked_threads as f64;
         deadlocked.push(point(catalog::DEADLOCKED_THREADS, &labels, threads));
         let threads = group.stalled_threads as f64;
@@ -161,6 +196,7 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::BLOCKED_SECONDS, blocked),
         family(catalog::LOCK_WAITERS, waiters),
         family(catalog::DEADLOCKS, deadlocks),
+        family(catalog::DEADLOCK_AGE, ages),
         family(catalog::DEADLOCKED_THREADS, deadlocked),
         family(catalog::STALLED_THREADS, stalled),
     ]

@@ -26,7 +26,8 @@ use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
 use crate::source::describe;
 use crate::source::happened;
-use crate::source::limits::pid_limit;
+use crate::source::limits::{available_cpus, pid_limit};
+use crate::source::pressure::{self, Pressure};
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
@@ -86,6 +87,10 @@ pub struct View<'a> {
     pub snapshot: Snapshot,
     /// How many pids there can be.
     pub pid_limit: Option<u64>,
+    /// How long work stood still for want of something, where the kernel counts it.
+    pub pressure: Vec<Pressure>,
+    /// CPUs that run threads.
+    pub cpus: usize,
     /// The lives of processes.
     pub lives: &'a Lives,
     /// Processes that lost their parent, by adopter, in the order of [`crate::model::life::AdopterKind::ALL`].
@@ -107,10 +112,12 @@ impl Engine {
             reap_delays,
         } = settings;
         source.open_futexes()?;
+        let (births, deaths) = born_and_dead(&source.probe.totals()?);
         let first = source.snapshot(DETAIL)?;
         durations.observe(first.took.as_secs_f64());
         let mut groups = GroupAggregator::new(grouping);
         groups.begin(&first, &mut source.cgroups);
+        groups.begin_transitions(&first, births, deaths);
         Ok(Self {
             source,
             events,
@@ -241,6 +248,8 @@ impl Engine {
             involuntary: lost.lost_involuntary,
         };
         self.groups.lost(lost.lost_time_ns, switches);
+        let (births, deaths) = born_and_dead(&lost);
+        self.groups.look_at_transitions(&snapshot, births, deaths);
         let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
         losses.add("descriptions", describe::lost());
@@ -251,6 +260,8 @@ impl Engine {
             losses,
             snapshot,
             pid_limit: pid_limit(Path::new("/proc")),
+            pressure: pressure::read(Path::new("/proc")),
+            cpus: available_cpus(),
             lives: self.watch.lives(),
             orphaned: self.orphaned,
             costs: &self.costs.totals,
@@ -325,6 +336,11 @@ impl Engine {
     pub fn end_cost_sample(&mut self) {
         self.costs.end(&self.source.probe.cost());
     }
+}
+
+/// Threads that were born and that died since the programs went live.
+fn born_and_dead(totals: &Totals) -> (u64, u64) {
+    (totals.forks + totals.threads, totals.thread_exits)
 }
 
 /// Counts what followed from events.

@@ -205,6 +205,8 @@ fn check_locks(looks: [&Snapshot; 2], events: &[Event], tables: &[Tables; 2]) {
 
 fn check_metrics(groups: &GroupAggregator, lives: &Lives, last: &Snapshot) {
     let view = View {
+        pressure: Vec::new(),
+        cpus: 2,
         groups,
         totals: bytemuck::Zeroable::zeroed(),
         losses: last.losses.clone(),

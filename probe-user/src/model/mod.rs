@@ -7,6 +7,7 @@
 //! | [`snapshot`] | everything known about the host at one moment |
 //! | [`tree`] | processes with their threads, children under parents |
 //! | [`tracker`] | what every account gained since it was last looked at |
+//! | [`transitions`] | how often threads went from state to state |
 //! | [`window`] | what happened between two snapshots, by thread, process, name or unit |
 //! | [`groups`] | running totals per group that survive the end of its processes |
 //! | [`blocked`] | what a blocked thread waits in |
@@ -35,6 +36,7 @@ pub mod orphans;
 pub mod snapshot;
 pub mod thread;
 pub mod tracker;
+pub mod transitions;
 pub mod tree;
 pub mod unit;
 pub mod unit_filter;

@@ -9,6 +9,7 @@ use super::event::{Event, EventKind};
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches, Thread};
 use super::tracker::{Growth, ProcessName, Tracker, Units};
+use super::transitions::{Transition, ended_stays, transitions};
 
 /// What to group by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +52,6 @@ pub struct Group {
     pub usage: Usage,
     /// Switches in the window.
     pub switches: Switches,
-}
-
-/// A change of state and how often it happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transition {
-    /// From this state ("new" for a birth).
-    pub from: &'static str,
-    /// To this one ("dead" for a death).
-    pub to: &'static str,
-    /// Times.
-    pub count: u64,
 }
 
 /// Gathers a window: begin with a snapshot, feed events, end with a snapshot.
@@ -166,7 +156,7 @@ impl Window {
         }
         Report {
             groups: sorted(groups),
-            transitions: transitions(&total, at_start, at_end, births, deaths),
+            transitions: transitions(ended_stays(&total), at_start, at_end, births, deaths),
             window_ns: snapshot.began_ns.saturating_sub(began_ns),
         }
     }
@@ -206,69 +196,3 @@ fn sorted(groups: HashMap<String, Group>) -> Vec<Group> {
     groups.sort_by(|a, b| busy(b).cmp(&busy(a)).then_with(|| a.key.cmp(&b.key)));
     groups
 }
-
-/// Counts state changes from how many intervals of each state ended and who is where at both ends.
-///
-/// Every interval of a blocked state ends in runnable, every one of runnable in running. Threads enter a state as often
-/// as its intervals ended, plus those in it at the end, minus those in it at the start. What entered runnable and was
-/// neither woken nor born was preempted.
-fn transitions(
-    total: &Usage,
-    at_start: [u64; STATES],
-    at_end: [u64; STATES],
-    births: u64,
-    deaths: u64,
-) -> Vec<Transition> {
-    let entered = |state: State| {
-        let index = state.index();
-        (total.count(state) + at_end[index]).saturating_sub(at_start[index])
-    };
-    let running = state_name(State::Running);
-    let runnable = state_name(State::Runnable);
-    let mut all = vec![
-        Transition {
-            from: "new",
-            to: runnable,
-            count: births,
-        },
-        Transition {
-            from: runnable,
-            to: running,
-            count: total.count(State::Runnable),
-        },
-        Transition {
-            from: running,
-            to: "dead",
-            count: deaths,
-        },
-    ];
-    let mut woken = 0;
-    for state in State::ALL.into_iter().filter(|state| state.is_blocked()) {
-        woken += total.count(state);
-        all.push(Transition {
-            from: running,
-            to: state_name(state),
-            count: entered(state),
-        });
-        all.push(Transition {
-            from: state_name(state),
-            to: runnable,
-            count: total.count(state),
-        });
-    }
-    let preempted = entered(State::Runnable).saturating_sub(woken + births);
-    all.push(Transition {
-        from: running,
-        to: runnable,
-        count: preempted,
-    });
-    all.retain(|transition| transition.count > 0);
-    all.sort_by(|a, b| {
-        b.count
-            .cmp(&a.count)
-            .then_with(|| (a.from, a.to).cmp(&(b.from, b.to)))
-    });
-    all
-}
-
-use super::thread::state_name;

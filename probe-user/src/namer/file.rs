@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use procfs::process::{MountInfo, Process};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, statx};
@@ -25,9 +26,13 @@ pub type FileId = (u64, u64);
 const DELETED: &str = " (deleted)";
 /// What the kernel calls a process's root, in the process's directory.
 const ROOT: &str = "root";
-/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while a compiler runs,
-/// three were too few.
-const ATTEMPTS: usize = 20;
+/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while compilers run, three
+/// were too few, and now and then 20 in a row.
+const ATTEMPTS: u32 = 20;
+/// From this attempt on it rests in between.
+const IMPATIENT: u32 = 10;
+/// For so long.
+const REST: Duration = Duration::from_micros(200);
 
 /// A file that was checked, open for reading.
 #[derive(Debug)]
@@ -134,10 +139,11 @@ fn is_process(name: &std::ffi::OsStr) -> bool {
 
 fn look_up(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Refusal> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Ok(found) => return Ok(found),
-            Err(Errno::AGAIN) => std::thread::yield_now(),
+            Err(Errno::AGAIN) if attempt < IMPATIENT => std::thread::yield_now(),
+            Err(Errno::AGAIN) => std::thread::sleep(REST),
             Err(_) => return Err(Refusal::Unreachable),
         }
     }

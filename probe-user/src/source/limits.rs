@@ -1,4 +1,4 @@
-//! How many pids this host can have.
+//! How much of something this host has: pids, CPUs.
 
 use std::fs;
 use std::path::Path;
@@ -16,4 +16,11 @@ pub fn pid_limit(proc_root: &Path) -> Option<u64> {
         (Some(pids), Some(threads)) => Some(pids.min(threads)),
         (one, other) => one.or(other),
     }
+}
+
+/// CPUs that are online; 0 if nobody says. Not those that this process may use, which a cgroup may narrow.
+pub fn available_cpus() -> usize {
+    // SAFETY: takes a plain number.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(0)
 }

@@ -15,7 +15,8 @@
 //! | `futexes` | what open futex waits need besides the snapshot |
 //! | `address_space` | whose code waits, and who maps the memory that a futex lies in |
 //! | `code` | whose code an address in a file is, remembered |
-//! | [`limits`] | how many pids there can be |
+//! | [`limits`] | how many pids there can be, how many CPUs |
+//! | [`pressure`] | how long work stood still for want of CPU, memory, disk |
 //! | [`descriptors`] | pipes, sockets, terminals, files |
 //! | [`describe`] | command lines and executables |
 
@@ -32,6 +33,7 @@ pub mod happened;
 pub mod limits;
 pub mod locks;
 pub mod memory;
+pub mod pressure;
 pub mod proc;
 pub mod reader;
 pub mod resolve;

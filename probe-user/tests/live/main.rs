@@ -46,6 +46,7 @@ mod load;
 mod lock_limits;
 mod lock_metrics;
 mod many;
+mod metric_graphs;
 mod namer;
 mod names;
 mod namespaces;

@@ -39,7 +39,7 @@ fn length() -> Duration {
     }
 }
 
-/// How long a scrape may take. One in fifty may take longer: the machine may have other things to do.
+/// How long a scrape may take.
 fn soon() -> Duration {
     patience(Duration::from_secs(1))
 }
@@ -457,7 +457,9 @@ fn run(name: &str, as_unit: bool) {
     let log = tried.stop();
     opened_what_is_said(&ground, &log);
     drop(secret);
-    assert!(late <= 1 + figures.scrapes.len() / 50, "{line}");
+    // In the short form one: beside a build, all of this machine's CPUs may be taken for a second.
+    let may_be_late = usize::from(!is_full());
+    assert!(late <= may_be_late, "{line}");
     assert!(rounds >= 17, "{rounds}");
 }
 

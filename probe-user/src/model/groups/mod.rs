@@ -10,6 +10,7 @@
 mod batch;
 mod grouping;
 mod key;
+pub mod parents;
 mod retired;
 mod table;
 mod totals;
@@ -29,6 +30,7 @@ use super::locks::aggregator::LockDelta;
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches, Thread};
 use super::tracker::{ProcessName, Tracker, Units};
+use super::transitions::{Transition, Transitions};
 use super::tree::headless;
 use super::waits::Files;
 use batch::GroupBatch;
@@ -61,6 +63,8 @@ pub struct Afflictions {
     pub deadlocks: u64,
     /// Threads in them.
     pub deadlocked_threads: u64,
+    /// For how long the oldest of them has stood, nanoseconds.
+    pub oldest_ns: u64,
     /// Threads in stalls.
     pub stalled_threads: u64,
 }
@@ -88,6 +92,7 @@ pub struct GroupAggregator {
     departed: HashMap<u32, ProcessName>,
     /// Deadlocks and stalls by the group's own name.
     afflicted: BTreeMap<GroupKey, Afflictions>,
+    transitions: Transitions,
 }
 
 impl GroupAggregator {
@@ -104,6 +109,7 @@ impl GroupAggregator {
             looked_ns: 0,
             departed: HashMap::default(),
             afflicted: BTreeMap::new(),
+            transitions: Transitions::default(),
         }
     }
 
@@ -167,7 +173,7 @@ impl GroupAggregator {
     fn recount(&mut self, snapshot: &Snapshot, time: Duration, units: &mut dyn Units) {
         self.host = HostCounts::default();
         let mut living = Census::default();
-        let mut batch: Option<(ProcessName, [u64; 10])> = None;
+        let mut batch: Option<(ProcessName, Living)> = None;
         let headless = headless(snapshot);
         let position_of = |wanted| Condition::ALL.iter().position(|&condition| condition == wanted);
         let tracker = std::mem::take(&mut self.tracker);
@@ -181,12 +187,13 @@ impl GroupAggregator {
                 self.host.processes[face.unwrap_or(position)] += 1;
             }
             if batch.as_ref().is_none_or(|(of, _)| *of != name)
-                && let Some((of, counts)) = batch.replace((name, [0; 10]))
+                && let Some((of, counts)) = batch.replace((name, Living::default()))
             {
                 self.count_living(&mut living, of, &counts, units);
             }
             if let Some((_, counts)) = &mut batch {
-                counts[position] += 1;
+                counts.threads[position] += 1;
+                counts.processes += u64::from(thread.is_leader());
             }
         }
         if let Some((of, counts)) = batch {
@@ -203,7 +210,7 @@ impl GroupAggregator {
         &mut self,
         living: &mut Census,
         name: ProcessName,
-        counts: &[u64; 10],
+        counts: &Living,
         units: &mut dyn Units,
     ) {
         let names = self.names_of(name, units);
@@ -291,9 +298,35 @@ impl GroupAggregator {
     /// The group that a thread's process belongs to by its name, whether or not that has a place in the
     /// table; `None` if the last snapshot did not have it.
     pub fn own_group(&self, thread: &Thread) -> Option<&GroupKey> {
+        self.names_of_thread(thread).map(|names| &names.own)
+    }
+
+    fn names_of_thread(&self, thread: &Thread) -> Option<&Names> {
         let name = self.tracker.name_of(thread);
         let names = self.keys.get(&(name.cgroup_id, name.comm, name.kernel));
-        names.map(|names| &names.own)
+        names.map(|names| &**names)
+    }
+
+    /// The name under which a thread's process is shown; `None` if the last snapshot did not have it.
+    pub fn shown_group(&self, thread: &Thread) -> Option<GroupKey> {
+        let names = self.names_of_thread(thread)?;
+        Some(self.table.face(&names.shown, thread.kernel))
+    }
+
+    /// How often threads went from state to state.
+    pub fn transitions(&self) -> impl Iterator<Item = Transition> {
+        self.transitions.iter()
+    }
+
+    /// From when on those are counted; births and deaths as below.
+    pub fn begin_transitions(&mut self, snapshot: &Snapshot, births: u64, deaths: u64) {
+        self.transitions = Transitions::begin(snapshot, births, deaths);
+    }
+
+    /// Brings those up to a snapshot, the one that [`Self::snapshot`] had last; births and deaths are of all
+    /// threads since the programs went live.
+    pub fn look_at_transitions(&mut self, snapshot: &Snapshot, births: u64, deaths: u64) {
+        self.transitions.look(snapshot, births, deaths);
     }
 
     /// Groups with deadlocks and stalls at the last look, under their own names: at most [`AFFLICTED`], the
@@ -359,6 +392,7 @@ impl GroupAggregator {
             let group = now.entry(self.own_key_of_pid(pid, units)).or_default();
             group.deadlocks += 1;
             group.deadlocked_threads += deadlock.members.len() as u64;
+            group.oldest_ns = group.oldest_ns.max(deadlock.age_ns);
         }
         for stall in &news.stalls {
             let group = now.entry(self.own_key_of_pid(stall.pid, units)).or_default();
@@ -376,6 +410,7 @@ impl GroupAggregator {
             let sum = self.afflicted.entry(key).or_default();
             sum.deadlocks += group.deadlocks;
             sum.deadlocked_threads += group.deadlocked_threads;
+            sum.oldest_ns = sum.oldest_ns.max(group.oldest_ns);
             sum.stalled_threads += group.stalled_threads;
         }
     }
@@ -395,6 +430,7 @@ impl GroupAggregator {
     fn add(&mut self, batch: &GroupBatch, units: &mut dyn Units) {
         let Some(name) = batch.name else { return };
         let growth = &batch.growth;
+        self.transitions.add(&growth.usage);
         let names = self.names_of(name, units);
         self.weigh(&names, weight::of_growth(growth));
         let group = self.table.totals(&names.shown, name.kernel);

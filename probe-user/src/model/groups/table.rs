@@ -42,6 +42,8 @@ const FOLDED: usize = 10_000;
 pub struct Living {
     /// By condition, in the order of [`crate::model::thread::Condition::ALL`].
     pub threads: [u64; 10],
+    /// Processes, zombies included.
+    pub processes: u64,
     /// Kernel threads.
     pub kernel: bool,
 }
@@ -65,9 +67,10 @@ impl Place {
 }
 
 impl Living {
-    /// Adds threads by condition.
-    pub fn add(&mut self, counts: &[u64; 10]) {
-        let sums = self.threads.iter_mut().zip(counts);
+    /// Adds processes, and threads by condition.
+    pub fn add(&mut self, counts: &Self) {
+        self.processes += counts.processes;
+        let sums = self.threads.iter_mut().zip(counts.threads);
         sums.for_each(|(sum, count)| *sum += count);
     }
 }
@@ -151,6 +154,15 @@ impl GroupTable {
         }
     }
 
+    /// The name under which a group is shown, as things are.
+    pub fn face(&self, key: &GroupKey, kernel: bool) -> GroupKey {
+        let has_place = self.places.get(key).is_some_and(|place| !place.leaving);
+        if has_place || key.is_collective() {
+            return key.clone();
+        }
+        GroupKey::named(if kernel { KERNEL } else { OTHER })
+    }
+
     /// The group where that is added up.
     pub fn shown<'a>(&'a mut self, key: &'a GroupKey, kernel: bool) -> &'a GroupKey {
         self.totals(key, kernel);
@@ -221,14 +233,16 @@ impl GroupTable {
 
     fn count_threads(&mut self, living: &HashMap<GroupKey, Living>) {
         for place in self.places.values_mut() {
-            place.totals.threads = [0; 10];
+            (place.totals.threads, place.totals.processes) = ([0; 10], 0);
         }
         for (_, totals) in self.collective.values_mut() {
-            totals.threads = [0; 10];
+            (totals.threads, totals.processes) = ([0; 10], 0);
         }
         for (key, group) in living {
-            let threads = &mut self.present(key, group.kernel).threads;
-            threads
+            let totals = self.present(key, group.kernel);
+            totals.processes += group.processes;
+            totals
+                .threads
                 .iter_mut()
                 .zip(group.threads)
                 .for_each(|(sum, count)| *sum += count);

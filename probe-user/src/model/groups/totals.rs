@@ -24,6 +24,8 @@ pub struct GroupTotals {
     pub short_lived_running_ns: u64,
     /// Threads in each condition at the last snapshot, in the order of [`Condition::ALL`].
     pub threads: [u64; 10],
+    /// Processes at the last snapshot, zombies included.
+    pub processes: u64,
     /// What its threads waited in.
     pub waits: Waits,
     /// Threads of the kernel's own, which nobody forks, kills or waits for.

@@ -6,7 +6,8 @@ use probe_ebpf::state::State;
 use super::plain;
 use crate::model::snapshot::Losses;
 use crate::model::thread::Switches;
-use crate::model::window::{By, Group, Report, Transition};
+use crate::model::transitions::Transition;
+use crate::model::window::{By, Group, Report};
 use crate::view::states;
 
 fn group(key: &str, threads: u64, times: &[(State, u64, u64)], switches: (u64, u64)) -> Group {

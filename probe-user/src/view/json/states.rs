@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{SwitchesJson, Word, blocked_ns};
 use crate::model::account::Histogram;
 use crate::model::thread::Condition;
-use crate::model::window::{Group, Report, Transition};
+use crate::model::transitions::Transition;
+use crate::model::window::{Group, Report};
 
 /// Payload of `states`.
 #[derive(Debug, Serialize)]

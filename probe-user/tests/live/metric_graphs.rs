@@ -1,0 +1,68 @@
+//! The graphs in `/metrics`: states with the changes between them, and the process tree by name. Held against what `states`
+//! says of a window between two scrapes, and against a tree of which it is known who hangs where.
+
+use serde_json::Value;
+
+use crate::common::agent::Agent;
+use crate::common::json::{list, text};
+use crate::common::workload::Workload;
+use crate::common::{Live, eventually};
+
+#[test]
+fn changes_of_state_between_scrapes_are_those_of_the_window_between_them() {
+    let Some(live) = Live::begin("the graph of states") else {
+        return;
+    };
+    let agent = Agent::start(&live, &[]);
+    let scene = Workload::start(&["pingpong"]);
+    let window = || -> Value { serde_json::from_str(&agent.get("/api/v1/states?for=500ms")).expect("JSON") };
+    let before = agent.metrics();
+    let told = window();
+    let after = agent.metrics();
+    let told = list(&told, "transitions");
+    assert!(told.len() >= 4, "{told:?}");
+    let mut most = 0.0_f64;
+    for transition in told {
+        let ends = [("from", text(transition, "from")), ("to", text(transition, "to"))];
+        let count = transition["count"].as_f64().expect("a number");
+        let counted = |metrics: &crate::common::exposition::Exposition| {
+            metrics.sum("procprobe_state_transitions_total", &ends)
+        };
+        let grown = counted(&after) - counted(&before);
+        // Threads that were between two states while one was looked at may count here or there.
+        assert!(
+            grown + 3.0 + 0.01 * count >= count,
+            "{ends:?}: {grown} of {count}"
+        );
+        most = most.max(count);
+    }
+    assert!(most > 100.0, "{told:?}");
+    drop(scene);
+    agent.stop();
+}
+
+#[test]
+fn children_hang_below_the_name_of_their_parent() {
+    let Some(live) = Live::begin("the process tree by name") else {
+        return;
+    };
+    let agent = Agent::start(&live, &["--max-groups", "1000"]);
+    let scene = Workload::start(&["hoarder", "17"]);
+    let edge = [("parent_comm", "pp-hoarder"), ("comm", "pp-hoarder")];
+    let edges = || agent.metrics().sum("procprobe_process_tree_edges", &edge);
+    eventually("17 children of the same name", || (edges() - 17.0).abs() < 0.5);
+    let processes = agent
+        .metrics()
+        .sum("procprobe_group_processes", &[("comm", "pp-hoarder")]);
+    assert!((processes - 18.0).abs() < 0.5, "{processes}");
+    // Each process but those without a parent hangs somewhere, once.
+    let metrics = agent.metrics();
+    let hanging = metrics.sum("procprobe_process_tree_edges", &[]);
+    let all = metrics.sum("procprobe_processes", &[]);
+    assert!(hanging < all && hanging + 5.0 >= all, "{hanging} of {all}");
+    let by_group = metrics.sum("procprobe_group_processes", &[]);
+    assert!((by_group - all).abs() < 0.5, "{by_group} of {all}");
+    drop(scene);
+    eventually("none", || edges().abs() < 0.5);
+    agent.stop();
+}
