@@ -106,6 +106,8 @@ catalog! {
         "Length of the futex waits that ended, by what was waited at; only `mutex`, `pi_mutex` and `rwlock` are locks for certain. Of units, as above.";
     LOCK_WAITERS = "lock_waiters" Gauge &["unit", "comm", "kind"],
         "Threads that wait at a futex now, by what they wait at.";
+    LOCK_EDGES = "lock_edge_wait_seconds_total" Counter &["unit", "comm", "waiter", "holder", "lock", "kind", "evidence"],
+        "Time of the waits at contended locks that ended, by the threads that waited and those that they waited for: the heaviest edges of late, the rest in comm=\"(other)\".";
     DEADLOCKS = "deadlocks" Gauge GROUP,
         "Deadlocks there are now: circles of waits that the locks' memory proves, confirmed by a second look.";
     DEADLOCK_AGE = "deadlock_oldest_age_seconds" Gauge GROUP,

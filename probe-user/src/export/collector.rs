@@ -24,6 +24,9 @@ const REVISION: &str = match option_env!("PROCPROBE_REVISION") {
     None => "unknown",
 };
 
+/// A lock without a name of its own: one on the heap.
+const UNNAMED: &str = "(unnamed)";
+
 /// All families but the ones that `prometheus` keeps itself (`process_*`, snapshot durations).
 pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     let mut families = vec![family(
@@ -40,7 +43,7 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     families
 }
 
-/// The graphs of states and of processes, as their edges.
+/// The graphs of locks, of states and of processes, as their edges.
 fn graphs(view: &View<'_>) -> Vec<MetricFamily> {
     let transitions = view.groups.transitions().map(|transition| {
         let labels = [transition.from, transition.to];
@@ -51,7 +54,27 @@ fn graphs(view: &View<'_>) -> Vec<MetricFamily> {
         let labels = [&*above.unit, &*above.comm, &*below.unit, &*below.comm];
         point(catalog::TREE_EDGES, &labels, count as f64)
     });
+    let (rows, other_ns) = view.groups.lock_edges().iter();
+    let mut waits = vec![point(
+        catalog::LOCK_EDGES,
+        &["", OTHER, "", "", "", "", ""],
+        other_ns as f64 / 1e9,
+    )];
+    for (edge, ns) in rows {
+        let (waiter, holder) = (edge.waiter.to_string(), edge.holder.to_string());
+        let labels = [
+            &*edge.group.unit,
+            &*edge.group.comm,
+            &*waiter,
+            &*holder,
+            edge.lock.as_deref().unwrap_or(UNNAMED),
+            edge.kind.name(),
+            edge.grade.name(),
+        ];
+        waits.push(point(catalog::LOCK_EDGES, &labels, ns as f64 / 1e9));
+    }
     vec![
+        family(catalog::LOCK_EDGES, waits),
         family(catalog::TRANSITIONS, transitions.collect()),
         family(catalog::TREE_EDGES, edges.collect()),
     ]

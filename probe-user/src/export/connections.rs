@@ -1,8 +1,8 @@
 //! Who has a connection, and who has to go when there are too many.
 //!
 //! A connection that asks for nothing is worth nothing: when a place is needed, the one goes that has been
-//! idle for longest. So nobody keeps others out by holding connections, and one peer alone never has all of
-//! them.
+//! idle for longest; if none is, the one that takes longest to read its answer. So nobody keeps others out by
+//! holding connections, and one peer alone never has all of them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,6 +47,8 @@ struct Place {
     is_busy: AtomicBool,
     /// Part of an answer waits for the client to read on.
     is_writing: AtomicBool,
+    /// Since when an answer is being written, as above; 0 if none is.
+    answered_ms: AtomicU64,
     end: Notify,
 }
 
@@ -87,6 +89,7 @@ impl Connections {
             active_ms: AtomicU64::new(now),
             is_busy: AtomicBool::new(false),
             is_writing: AtomicBool::new(false),
+            answered_ms: AtomicU64::new(0),
             end: Notify::new(),
         });
         open.places.insert(number, Arc::clone(&place));
@@ -122,14 +125,15 @@ impl Connections {
 }
 
 impl Open {
-    /// Ends the connection, among some, that has been idle for longest; `None` if none is.
+    /// Ends the connection, among some, that has been idle for longest, or else the one that has been reading
+    /// for longest; `None` if all wait for their answers.
     fn end_oldest(&mut self, now: u64, among: impl Fn(&Place) -> bool) -> Option<()> {
-        let idle = self
-            .places
-            .iter()
-            .filter(|(_, place)| among(place) && place.is_idle(now));
-        let oldest = idle.min_by_key(|(_, place)| place.active_ms.load(Ordering::Relaxed));
-        let number = *oldest?.0;
+        let places = || self.places.iter().filter(|(_, place)| among(place));
+        let idle = places().filter(|(_, place)| place.is_idle(now));
+        let idle = idle.min_by_key(|(_, place)| place.active_ms.load(Ordering::Relaxed));
+        let slow = places().filter(|(_, place)| place.is_slow(now));
+        let slow = slow.min_by_key(|(_, place)| place.answered_ms.load(Ordering::Relaxed));
+        let number = *idle.or(slow)?.0;
         self.places.remove(&number)?.end.notify_one();
         Some(())
     }
@@ -143,6 +147,14 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Whether its client takes long to read an answer that is there.
+    fn is_slow(&self, now: u64) -> bool {
+        let since = self.answered_ms.load(Ordering::Relaxed);
+        since != 0 && u128::from(now.saturating_sub(since)) >= READING.as_millis()
+    }
+}
+
 impl Seat {
     /// Ends when somebody else needs the place.
     pub async fn needed(&self) {
@@ -152,6 +164,8 @@ impl Seat {
     /// Busy until the returned value is dropped.
     pub fn busy(&self) -> Busy {
         self.place.is_busy.store(true, Ordering::Relaxed);
+        // Whatever was asked before is read.
+        self.place.answered_ms.store(0, Ordering::Relaxed);
         Busy(Arc::clone(&self.place))
     }
 
@@ -198,9 +212,12 @@ impl<S> Watched<S> {
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
         self.note(outcome);
-        self.place
-            .is_writing
-            .store(outcome.is_pending(), Ordering::Relaxed);
+        let (waits, waited) = (outcome.is_pending(), &self.place.is_writing);
+        if !waited.swap(waits, Ordering::Relaxed) && waits {
+            let now = self.connections.now_ms().max(1);
+            let since = &self.place.answered_ms;
+            let _ = since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 
@@ -295,6 +312,25 @@ mod tests {
         reader.place.is_writing.store(true, Ordering::Relaxed);
         assert!(connections.admit(host(2)).is_none());
         assert!(reader.place.is_idle(5_000), "nothing was read for seconds");
+    }
+
+    #[test]
+    fn who_reads_slowly_makes_room_when_nobody_is_idle() {
+        let connections = Connections::new(2, 2);
+        let (slow, other) = (
+            connections.admit(host(1)).unwrap(),
+            connections.admit(host(2)).unwrap(),
+        );
+        let _busy = other.busy();
+        let now = connections.now_ms();
+        slow.place.is_writing.store(true, Ordering::Relaxed);
+        slow.place.active_ms.store(now + 10_000, Ordering::Relaxed);
+        assert!(connections.admit(host(3)).is_none(), "it just began to read");
+        slow.place.answered_ms.store(1, Ordering::Relaxed);
+        assert!(slow.place.is_slow(2_000) && !other.place.is_slow(2_000));
+        let mut open = connections.open();
+        assert!(open.end_oldest(2_000, |_| true).is_some());
+        assert_eq!(open.places.len(), 1);
     }
 
     #[test]

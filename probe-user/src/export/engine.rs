@@ -28,6 +28,7 @@ use crate::source::describe;
 use crate::source::happened;
 use crate::source::limits::{available_cpus, pid_limit};
 use crate::source::pressure::{self, Pressure};
+use crate::source::symbols;
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
@@ -250,6 +251,7 @@ impl Engine {
         self.groups.lost(lost.lost_time_ns, switches);
         let (births, deaths) = born_and_dead(&lost);
         self.groups.look_at_transitions(&snapshot, births, deaths);
+        self.name_locks(&snapshot);
         let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
         losses.add("descriptions", describe::lost());
@@ -266,6 +268,15 @@ impl Engine {
             orphaned: self.orphaned,
             costs: &self.costs.totals,
         })
+    }
+
+    /// Asks what the locks are called at which most time was waited, of those that nobody has asked for yet.
+    fn name_locks(&mut self, snapshot: &Snapshot) {
+        let nameless = self.groups.lock_edges().nameless();
+        let asked = nameless.iter().map(|one| (one.lock, one.pid, one.address));
+        for (lock, name) in symbols::variables(asked, snapshot) {
+            self.groups.name_lock(lock, name.map(String::into_boxed_str));
+        }
     }
 
     /// Opens a window; it is fed with events until it is closed.

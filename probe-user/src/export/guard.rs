@@ -3,17 +3,20 @@
 //!
 //! `/healthz` never waits for a turn, so it says whether the agent is there however busy it is.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
 use rustls::ServerConfig;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::auth::Users;
 use super::host::Names;
@@ -105,8 +108,10 @@ pub struct Rules {
 #[derive(Clone)]
 struct Gate {
     rules: Rules,
-    /// Requests of the API that are answered or wait for it.
+    /// Requests of the API that wait, are answered, or whose answer is not read yet.
     queries: Arc<Semaphore>,
+    /// KiB of answers that are not read yet.
+    unread: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     windows: Arc<Semaphore>,
     timeout: Duration,
@@ -122,17 +127,19 @@ const FOR_BROWSERS: [(HeaderName, &str); 2] = [
     ),
 ];
 
-/// Connections that requests of the API leave to scrapes and health checks.
-const RESERVED: usize = 4;
+/// Of the connections, requests of the API leave so many to scrapes and health checks: one in ...
+const RESERVED: usize = 2;
+/// KiB of answers of the API that clients have not read to their end, all together. What takes more than that
+/// waits for nobody: it is alone.
+const UNREAD: usize = 32 << 10;
 
 /// Puts the gate before the routes. Each door has one of its own, so that a crowd at one is none at the
 /// other.
 pub fn guarded(router: Router, limits: &Limits, rules: Rules) -> Router {
     let gate = Gate {
         rules,
-        queries: Arc::new(Semaphore::new(
-            limits.max_connections.saturating_sub(RESERVED).max(1),
-        )),
+        queries: Arc::new(Semaphore::new((limits.max_connections / RESERVED).max(1))),
+        unread: Arc::new(Semaphore::new(UNREAD)),
         turns: Arc::new(Semaphore::new(limits.max_scrapes)),
         windows: Arc::new(Semaphore::new(MAX_WINDOWS)),
         timeout: limits.request_timeout,
@@ -222,21 +229,67 @@ async fn take_turn(State(gate): State<Gate>, request: Request, next: Next) -> Re
         return busy("too many requests");
     };
     if WINDOWS.contains(&path) {
-        let Ok(_turn) = gate.windows.try_acquire() else {
+        let Ok(turn) = gate.windows.try_acquire() else {
             return busy("too many windows are open");
         };
-        return next.run(request).await;
+        let response = next.run(request).await;
+        drop(turn);
+        return until_read(response, query, &gate.unread);
     }
+    let unread = Arc::clone(&gate.unread);
     let answered = async {
         let turn = gate.turns.acquire_owned().await.ok()?;
         // To its end even if the client leaves: the work goes on in any case, and only then is the turn over.
         let work = tokio::spawn(async move {
-            let _held = (turn, query);
-            next.run(request).await
+            let _held = turn;
+            let response = next.run(request).await;
+            until_read(response, query, &unread)
         });
         work.await.ok()
     };
     in_time(gate.timeout, answered).await
+}
+
+/// An answer that keeps its place until the client has read it, or is gone: a crowd that asks and does not
+/// read would otherwise have the agent hold as many answers as there are connections.
+fn until_read(response: Response, query: OwnedSemaphorePermit, unread: &Arc<Semaphore>) -> Response {
+    let size = response.body().size_hint().lower() >> 10;
+    let size = u32::try_from(size).unwrap_or(u32::MAX).min(UNREAD as u32);
+    let Ok(room) = Arc::clone(unread).try_acquire_many_owned(size) else {
+        return busy("too many answers are being read");
+    };
+    response.map(|body| {
+        Body::new(Held {
+            body,
+            _place: (query, room),
+        })
+    })
+}
+
+/// A body with its place.
+struct Held {
+    body: Body,
+    _place: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 async fn in_time(limit: Duration, answered: impl Future<Output = Option<Response>>) -> Response {

@@ -252,9 +252,10 @@ fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Ans
     answers
 }
 
+/// The mapping an address is in; they are in order.
 pub(super) fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
-    maps.iter()
-        .find(|map| (map.address.0..map.address.1).contains(&address))
+    let behind = maps.partition_point(|map| map.address.1 <= address);
+    maps.get(behind).filter(|map| map.address.0 <= address)
 }
 
 /// Whose code is at an instruction pointer, which stands behind the system call.

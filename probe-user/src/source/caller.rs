@@ -169,10 +169,13 @@ mod tests {
         let fields: Vec<&str> = call.split_whitespace().collect();
         let number = |at: usize| u64::from_str_radix(fields.get(at)?.strip_prefix("0x")?, 16).ok();
         let waits = fields.first()? == &libc::SYS_futex.to_string();
-        waits.then_some(Frame {
-            sp: number(fields.len() - 2)?,
-            ip: number(fields.len() - 1)?,
+        // "running" is a single field.
+        let sp = fields.len().checked_sub(2)?;
+        Some(Frame {
+            sp: number(sp)?,
+            ip: number(sp + 1)?,
         })
+        .filter(|_| waits)
     }
 
     /// This test's own thread waits for a mutex of the standard library.

@@ -17,6 +17,10 @@ use crate::model::snapshot::Snapshot;
 use crate::model::thread::{Condition, Thread};
 use probe_ebpf::waiting::flag;
 
+/// Places in the code of one process that are looked up at a look, of those that are not known yet: programs
+/// wait at a few dozen.
+const SITES: usize = 500;
+
 /// Looks up the sites of all open waits, then what their owners and stalls depend on.
 pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
     let mut requests: HashMap<u32, Request> = HashMap::new();
@@ -24,7 +28,12 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
         let Some(open) = &thread.futex else { continue };
         let key = (thread.space, open.wait.ip);
         if !spaces.sites.contains_key(&key) {
-            requests.entry(thread.pid).or_default().sites.insert(key);
+            let sites = &mut requests.entry(thread.pid).or_default().sites;
+            if sites.len() < SITES {
+                sites.insert(key);
+            } else if !sites.contains(&key) {
+                spaces.lost += 1;
+            }
         }
     }
     spaces.ask(questions(snapshot, requests));

@@ -76,7 +76,11 @@ fn deadlock_lines(deadlock: &Deadlock, report: &Report, width: Option<usize>) ->
     let age = duration(Some(deadlock.age_ns));
     let threads = plural(deadlock.members.len() as u64, "thread");
     let what = match deadlock.shape {
+        Shape::Cycle if deadlock.until_timeout => {
+            format!("{threads}, each waits for the next, one of them until a timeout")
+        }
         Shape::Cycle => format!("{threads}, each waits for the next"),
+        Shape::Itself if deadlock.until_timeout => "a thread waits for itself, until a timeout".to_owned(),
         Shape::Itself => "a thread waits for itself".to_owned(),
         Shape::DeadOwner => format!("{threads} {}", absent_owner(deadlock)),
     };

@@ -1,12 +1,13 @@
-//! The graphs in `/metrics`: states with the changes between them, and the process tree by name. Held against what `states`
-//! says of a window between two scrapes, and against a tree of which it is known who hangs where.
+//! The graphs in `/metrics`: states with the changes between them, the process tree by name, who waited for whom at locks.
+//! Held against what `states` and `locks` say of a window between two scrapes, and against a tree of which it is known who hangs
+//! where.
 
 use serde_json::Value;
 
 use crate::common::agent::Agent;
 use crate::common::json::{list, text};
 use crate::common::workload::Workload;
-use crate::common::{Live, eventually};
+use crate::common::{Live, eventually, locks};
 
 #[test]
 fn changes_of_state_between_scrapes_are_those_of_the_window_between_them() {
@@ -64,5 +65,47 @@ fn children_hang_below_the_name_of_their_parent() {
     assert!((by_group - all).abs() < 0.5, "{by_group} of {all}");
     drop(scene);
     eventually("none", || edges().abs() < 0.5);
+    agent.stop();
+}
+
+#[test]
+fn who_waited_for_whom_between_scrapes_is_what_locks_says_of_the_window_between_them() {
+    let Some(live) = Live::begin("the graph of locks") else {
+        return;
+    };
+    let agent = Agent::start(&live, &["--max-groups", "1000"]);
+    let mut scene = Workload::start(&["rounds", "pthread"]);
+    let ours = [("comm", "pp-rounds"), ("kind", "mutex")];
+    let sum = || {
+        agent
+            .metrics()
+            .sum("procprobe_lock_edge_wait_seconds_total", &ours)
+    };
+    // The name of the lock is asked for at the first look at it; until then its waits are the others'.
+    eventually("its edges", || {
+        scene.tell("5", "done");
+        sum() > 0.0
+    });
+    let window = std::thread::scope(|scope| {
+        let told = scope
+            .spawn(|| -> Value { serde_json::from_str(&agent.get("/api/v1/locks?for=3s")).expect("JSON") });
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let before = sum();
+        scene.tell("50", "done");
+        let after = sum();
+        (told.join().expect("an answer"), after - before)
+    });
+    let (told, grown) = window;
+    let lock = locks::of(&told, "locks", scene.pid);
+    let edges: f64 = list(&told, "edges")
+        .iter()
+        .filter(|edge| lock.iter().any(|lock| lock["id"] == edge["lock"]))
+        .filter_map(|edge| edge["wait_ns"].as_f64())
+        .sum();
+    let edges = edges / 1e9;
+    assert!(
+        grown > 0.0 && (grown / edges - 1.0).abs() < 0.05,
+        "{grown} of {edges} s"
+    );
     agent.stop();
 }

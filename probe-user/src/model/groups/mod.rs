@@ -10,6 +10,7 @@
 mod batch;
 mod grouping;
 mod key;
+mod lock_edges;
 pub mod parents;
 mod retired;
 mod table;
@@ -25,8 +26,8 @@ use probe_ebpf::state::{STATES, State};
 use probe_ebpf::waiting::Class;
 
 use super::event::{Event, EventKind};
-use super::locks::Kind;
 use super::locks::aggregator::LockDelta;
+use super::locks::{Kind, LockId};
 use super::snapshot::Snapshot;
 use super::thread::{Comm, Condition, Switches, Thread};
 use super::tracker::{ProcessName, Tracker, Units};
@@ -37,6 +38,7 @@ use batch::GroupBatch;
 use grouping::Names;
 pub use grouping::{Durations, Grouping};
 pub use key::{GroupBy, GroupKey, KERNEL, LOST, OTHER};
+pub use lock_edges::{LockEdge, LockEdges, Nameless};
 pub use table::LINGER;
 use table::{GroupTable, Living};
 pub use totals::{GroupTotals, SHORT_LIVED_NS};
@@ -93,6 +95,7 @@ pub struct GroupAggregator {
     /// Deadlocks and stalls by the group's own name.
     afflicted: BTreeMap<GroupKey, Afflictions>,
     transitions: Transitions,
+    lock_edges: LockEdges,
 }
 
 impl GroupAggregator {
@@ -110,6 +113,7 @@ impl GroupAggregator {
             departed: HashMap::default(),
             afflicted: BTreeMap::new(),
             transitions: Transitions::default(),
+            lock_edges: LockEdges::default(),
         }
     }
 
@@ -380,8 +384,25 @@ impl GroupAggregator {
         for (key, group) in self.table.iter_mut() {
             group.waits.divide(lately.get(key).unwrap_or(&BTreeMap::new()));
         }
+        self.lock_edges.turn(self.looked_ns);
+        for edge in &news.edges {
+            let (names, kernel) = self.names_of_pid(edge.waiter.pid, units);
+            let shown = self.table.face(&names.shown, kernel);
+            self.lock_edges.add(shown, edge);
+        }
+        self.lock_edges.settle();
         self.afflict(news, units);
         self.departed.clear();
+    }
+
+    /// Who waited for whom at which locks.
+    pub fn lock_edges(&self) -> &LockEdges {
+        &self.lock_edges
+    }
+
+    /// A lock of [`LockEdges::nameless`] has this name, or none.
+    pub fn name_lock(&mut self, lock: LockId, name: Option<Box<str>>) {
+        self.lock_edges.name(lock, name);
     }
 
     fn afflict(&mut self, news: &LockDelta, units: &mut dyn Units) {

@@ -9,9 +9,10 @@ use super::classification::classify_all;
 use super::deadlock::{self, Deadlock};
 use super::delta::Baseline;
 use super::evidence::gather;
+use super::report_builder::{ReportBuilder, sharers};
 use super::stall::{self, Stall};
 use super::thread_index::{NameCache, ThreadIndex};
-use super::{Kind, LockId, Look, Tables, key_of};
+use super::{Grade, Kind, LockId, Look, Party, Tables, key_of};
 use crate::model::account::Histogram;
 use crate::model::event::Event;
 
@@ -45,6 +46,25 @@ pub struct LockDelta {
     pub deadlocks: Vec<Deadlock>,
     /// Stalls there are now.
     pub stalls: Vec<Stall>,
+    /// Waits at contended locks that ended, by who waited and for whom.
+    pub edges: Vec<EdgeDelta>,
+}
+
+/// What one thread waited for another at one lock since the last look, waits that ended.
+#[derive(Clone, Debug)]
+pub struct EdgeDelta {
+    /// Who waited.
+    pub waiter: Party,
+    /// For whom, and how that is known; `None` if it is not.
+    pub holder: Option<(Party, Grade)>,
+    /// At which lock.
+    pub lock: LockId,
+    /// A process that knows the lock, and its address there.
+    pub place: (u32, u64),
+    /// What it is.
+    pub kind: Kind,
+    /// For how long, nanoseconds.
+    pub wait_ns: u64,
 }
 
 impl LockAggregator {
@@ -82,7 +102,16 @@ impl LockAggregator {
         let classes = classify_all(&whole, &part, window_ns);
         let kind_of = |id: LockId| classes.get(&id).map_or(Kind::Unknown, |class| class.kind);
         let candidates = deadlock::candidates(look, &index);
+        let builder = ReportBuilder {
+            index: &index,
+            names: &self.names,
+            classes: &classes,
+            tables: look.tables,
+            window_ns,
+            sharers: sharers(look.tables),
+        };
         let news = LockDelta {
+            edges: builder.ended_waits(&gained, &part),
             waited: self.waited(lately, kind_of),
             stalls: stall::stalls(look, &index, &candidates),
             deadlocks: deadlock::confirmed(candidates.clone(), &self.suspects),

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use probe_ebpf::waiting::flag;
+
 use super::thread_index::{Owner, Target, ThreadIndex};
 use super::{LockId, Look, Party};
 use crate::model::thread::{OpenWait, Thread, ThreadId};
@@ -63,9 +65,15 @@ pub struct Deadlock {
     /// The thread of the parent process that held the lock when the waiters' process was forked: there it
     /// lives, here it never did.
     pub forked_from: Option<Party>,
+    /// Whether one of them gives up some time: it waits with a timeout.
+    pub until_timeout: bool,
     /// Nanoseconds since the last of them began to wait.
     pub age_ns: u64,
 }
+
+/// A circle with a timeout in it is a deadlock only if it has stood for so long: some programs avoid
+/// deadlocks by taking turns at giving up.
+const TIMED_AFTER_NS: u64 = 8_000_000_000;
 
 /// An edge that memory proves.
 struct Proof<'a> {
@@ -124,6 +132,12 @@ fn cycles(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
 /// three.
 fn circle(proofs: &BTreeMap<ThreadId, Proof<'_>>, ids: &[ThreadId]) -> Option<Deadlock> {
     let ring: Vec<&Proof<'_>> = ids.iter().filter_map(|id| proofs.get(id)).collect();
+    let age_ns = ring.iter().map(|proof| proof.open.age_ns).min().unwrap_or(0);
+    let is_timed = |proof: &Proof<'_>| proof.open.wait.flags & flag::TIMED != 0;
+    let until_timeout = ring.iter().any(|proof| is_timed(proof));
+    if until_timeout && age_ns < TIMED_AFTER_NS {
+        return None;
+    }
     let before = ring.iter().cycle().skip(ring.len().checked_sub(1)?);
     let members = ring
         .iter()
@@ -138,7 +152,8 @@ fn circle(proofs: &BTreeMap<ThreadId, Proof<'_>>, ids: &[ThreadId]) -> Option<De
         members: members.collect(),
         dead_owner: None,
         forked_from: None,
-        age_ns: ring.iter().map(|proof| proof.open.age_ns).min().unwrap_or(0),
+        until_timeout,
+        age_ns,
     })
 }
 
@@ -156,6 +171,7 @@ fn dead_owners(proofs: &BTreeMap<ThreadId, Proof<'_>>) -> Vec<Deadlock> {
             members: Vec::new(),
             dead_owner: tid,
             forked_from,
+            until_timeout: false,
             age_ns: 0,
         });
         found.members.push(member(proof, None));
@@ -182,17 +198,28 @@ pub fn confirmed(now: Vec<Deadlock>, earlier: &[Deadlock]) -> Vec<Deadlock> {
     let key = |deadlock: &Deadlock| {
         let mut members = deadlock.members.clone();
         members.sort();
-        (deadlock.shape, deadlock.dead_owner, members)
+        (deadlock.shape, members)
     };
-    let known: Vec<_> = earlier.iter().map(key).collect();
+    let circles: HashSet<_> = earlier.iter().map(key).collect();
+    let dead = earlier
+        .iter()
+        .filter(|deadlock| deadlock.shape == Shape::DeadOwner);
+    let waiting: HashSet<_> = dead
+        .flat_map(|deadlock| {
+            deadlock
+                .members
+                .iter()
+                .map(|member| (deadlock.dead_owner, member))
+        })
+        .collect();
     now.into_iter()
         .filter(|deadlock| match deadlock.shape {
             // More may have come to wait for the dead: those who were there before prove it.
-            Shape::DeadOwner => known.iter().any(|(shape, owner, members)| {
-                (*shape, *owner) == (deadlock.shape, deadlock.dead_owner)
-                    && members.iter().any(|member| deadlock.members.contains(member))
-            }),
-            Shape::Cycle | Shape::Itself => known.contains(&key(deadlock)),
+            Shape::DeadOwner => deadlock
+                .members
+                .iter()
+                .any(|member| waiting.contains(&(deadlock.dead_owner, member))),
+            Shape::Cycle | Shape::Itself => circles.contains(&key(deadlock)),
         })
         .collect()
 }

@@ -100,10 +100,13 @@ impl Baseline {
         }
     }
 
-    /// Nanoseconds of a lock's waits that lay before the mark, and are booked when they end.
-    pub fn open_at(&self, tables: &Tables, id: LockId) -> u64 {
-        let before = self.open.iter().filter(|(key, _)| tables.id(**key) == id);
-        before.map(|(_, ns)| ns).sum()
+    /// Nanoseconds of each lock's waits that lay before the mark, and are booked when they end.
+    pub fn open_by_lock(&self, tables: &Tables) -> HashMap<LockId, u64> {
+        let mut all: HashMap<LockId, u64> = HashMap::new();
+        for (key, ns) in &self.open {
+            *all.entry(tables.id(*key)).or_default() += ns;
+        }
+        all
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use probe_ebpf::lock::{BY_OWNER, EdgeKey};
+use probe_ebpf::lock::{BY_OWNER, EdgeKey, EdgeStats};
 
+use super::aggregator::EdgeDelta;
 use super::classification::{Classification, classify_single_wait};
 use super::evidence::Evidence;
 use super::protocol::python;
@@ -69,7 +70,8 @@ impl ReportBuilder<'_, '_> {
             return Some((self.owner_of_shared(lock, tid)?, Grade::Owner));
         }
         let party = match self.index.get(key.waiter) {
-            Some(waiter) => match self.index.owner(waiter, key.lock, tid) {
+            // Of which wait that is, and when that began, nobody knows any more.
+            Some(waiter) => match self.index.owner(waiter, key.lock, tid, u64::MAX) {
                 Owner::Live(owner) => Party::of(owner),
                 Owner::Parent(_) => return None,
                 // The holder of then may have ended; its tid is the host's, unless the waiter has a namespace
@@ -149,6 +151,24 @@ impl ReportBuilder<'_, '_> {
         edges
     }
 
+    /// Who waited for whom at contended locks, waits that ended alone, those for nobody who is known as well.
+    pub fn ended_waits(&self, gained: &Tables, evidence: &BTreeMap<LockId, Evidence<'_>>) -> Vec<EdgeDelta> {
+        let edge = |(key, stats): &(EdgeKey, EdgeStats)| {
+            let lock = gained.id(key.lock);
+            let class = self.classes.get(&lock).filter(|class| class.contended)?;
+            let known = evidence.get(&lock)?;
+            Some(EdgeDelta {
+                waiter: self.party(key.waiter),
+                holder: self.holder_of(key, lock),
+                lock,
+                place: (known.pid, known.address),
+                kind: class.kind,
+                wait_ns: stats.wait_ns,
+            })
+        };
+        gained.edges.iter().filter_map(edge).collect()
+    }
+
     /// The owner of the lock of an open wait, as memory names it now.
     fn owner_of(&self, thread: &Thread, open: &OpenWait) -> Option<Party> {
         let target = self.index.target(thread, open)?;
@@ -165,12 +185,11 @@ impl ReportBuilder<'_, '_> {
         }
     }
 
-    /// One lock as reports show it.
-    pub fn lock(&self, evidence: &Evidence<'_>, class: Classification, edges: &[Edge]) -> Lock {
+    /// One lock as reports show it, with its own edges.
+    pub fn lock(&self, evidence: &Evidence<'_>, class: Classification, own: &[&Edge]) -> Lock {
         let open_ns: u64 = evidence.open.iter().map(|(_, open)| open.counted_ns).sum();
         let longest_ns = evidence.open.first().map_or(0, |(_, open)| open.age_ns);
         let wait_ns = evidence.wait_ns + open_ns;
-        let own: Vec<&Edge> = edges.iter().filter(|edge| edge.lock == evidence.id).collect();
         let waiters: Vec<(Party, u64)> = evidence
             .open
             .iter()
@@ -187,8 +206,8 @@ impl ReportBuilder<'_, '_> {
             wait_ns,
             max_ns: evidence.max_ns.max(longest_ns),
             histogram: evidence.histogram,
-            holder: class.contended.then(|| self.holder(evidence, &own)).flatten(),
-            pattern: pattern(evidence, wait_ns, self.window_ns, &own),
+            holder: class.contended.then(|| self.holder(evidence, own)).flatten(),
+            pattern: pattern(evidence, wait_ns, self.window_ns, own),
             waiters,
             symbol: (evidence.protocol.name == python::GIL).then(|| python::GIL.to_owned()),
             code: None,

@@ -4,7 +4,8 @@
 //! - *refused*: the kernel refused a thread its priority-inheriting mutex, and the C library sleeps for ever instead.
 //! - *nobody can wake it*: every thread of an address space waits, without a timeout, at futexes of that space. Only a thread of the
 //!   space can wake those, and none runs. A signal handler could (`sem_post()` is allowed there), so a process with handlers of its own
-//!   counts only for locks, which handlers must not release.
+//!   counts only if all of its threads wait for locks, which handlers must not release: one at a semaphore may be woken, and hold what
+//!   the others want.
 //! - *each last took what the other wants*: the last thread that ran on after a wait at a lock waits itself, at a lock that the other
 //!   one took last. Whatever else the process does does not matter.
 //!
@@ -190,6 +191,7 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
     let waits: Vec<_> = waits.collect();
     let is_lock = |role| matches!(role, Role::Lock | Role::LikelyLock);
     let locks = waits.iter().any(|(_, _, protocol)| is_lock(protocol.role));
+    let nothing_else = waits.iter().all(|(_, _, protocol)| is_lock(protocol.role));
     // An idle pool waits at one semaphore or condition variable while main joins it: that is no stall.
     // Semaphores used as locks are several, or the only thing that the only thread waits for that does not
     // wait for the end of another.
@@ -205,7 +207,8 @@ fn of_threads(look: Look<'_>, index: &ThreadIndex<'_>, threads: &[&Thread]) -> O
     });
     let alone = joining.count() + 1 == threads.len() && handlers == SignalHandlers::None;
     let wants = distinct.len() > 1 || (alone && !semaphores.is_empty());
-    if !locks && (handlers == SignalHandlers::Any || !wants) {
+    let woken_by_handler = handlers == SignalHandlers::Any && !nothing_else;
+    if woken_by_handler || (!locks && !wants) {
         return None;
     }
     let mut stall = stall(look, threads.first()?.pid, Reason::NobodyCanWake);

@@ -145,6 +145,13 @@ impl World {
         self
     }
 
+    /// All of them have waited for so long.
+    pub fn all_wait_for(&mut self, ns: u64) {
+        for open in self.threads.iter_mut().filter_map(|thread| thread.futex.as_mut()) {
+            open.age_ns = ns;
+        }
+    }
+
     /// The thread added last.
     pub fn last(&mut self) -> &mut Thread {
         self.threads.last_mut().unwrap()

@@ -208,6 +208,72 @@ fn an_owner_elsewhere_is_not_an_owner_that_ended() {
     );
 }
 
+/// A place in a file that the waiter's process maps.
+fn in_shared_memory(world: &mut World) {
+    let (space, address) = (SPACE, MU);
+    let place = LockId::Shared {
+        device: 1,
+        inode: 2,
+        offset: 0,
+    };
+    world.places.insert(LockKey { space, address }, place);
+    world.mapped.push((PID, 1, 2));
+}
+
+#[test]
+fn an_owner_that_has_unmapped_the_lock_has_not_ended() {
+    let mut world = World::default();
+    world.waits(101, "a", "glibc", MU, 102);
+    in_shared_memory(&mut world);
+    assert_eq!(report(&world).deadlocks.len(), 1, "nobody has the tid");
+    world.runs(102, "unmapped").last().space = 99;
+    world.last().pid = 50;
+    let found = report(&world);
+    assert!(found.deadlocks.is_empty() && found.locks[0].holder.is_none());
+}
+
+#[test]
+fn a_restarted_container_does_not_wait_for_itself() {
+    let mut world = World::default();
+    world.waits(101, "a", "glibc", MU, 101);
+    in_shared_memory(&mut world);
+    assert_eq!(report(&world).deadlocks[0].shape, Shape::Itself);
+    // Pid 1, as the one was that had the lock when its container was killed.
+    let mut world = World::default();
+    world.waits(101, "a", "glibc", MU, 1).last().ns_tids.push(1);
+    in_shared_memory(&mut world);
+    let found = report(&world);
+    assert!(found.deadlocks.is_empty() && found.locks[0].holder.is_none());
+}
+
+#[test]
+fn who_was_born_during_the_wait_is_not_its_cause() {
+    let mut world = World::default();
+    world.waits(101, "a", "glibc", MU, 102);
+    world.runs(102, "innocent").last().id.start_ns = 7 * SECOND;
+    let found = report(&world).deadlocks;
+    assert_eq!(
+        (found[0].shape, found[0].dead_owner),
+        (Shape::DeadOwner, Some(102))
+    );
+    world.last().id.start_ns = 4 * SECOND;
+    assert_eq!(report(&world).locks[0].holder.unwrap().party.tid, 102);
+}
+
+#[test]
+fn a_circle_that_a_timeout_ends_has_to_stand() {
+    let mut world = World::default();
+    world
+        .waits(101, "a", "glibc", MU, 102)
+        .waits(102, "b", "glibc", OTHER, 101);
+    assert!(!report(&world).deadlocks[0].until_timeout);
+    world.last().futex.as_mut().unwrap().wait.flags |= flag::TIMED;
+    world.last().futex.as_mut().unwrap().wait.op = op::WAIT_BITSET;
+    assert!(report(&world).deadlocks.is_empty(), "it may give up");
+    world.all_wait_for(9 * SECOND);
+    assert!(report(&world).deadlocks[0].until_timeout);
+}
+
 #[test]
 fn a_child_waits_for_a_lock_that_was_held_when_it_was_forked() {
     let mut world = World::default();
@@ -545,6 +611,26 @@ fn idle_programs_are_not_stalled() {
         stalls_with(&world, Some(SignalHandlers::MainThread)),
         1,
         "two wait for each other"
+    );
+}
+
+/// A handler may wake the one at the semaphore, who may have what the others wait for.
+#[test]
+fn a_signal_may_wake_who_holds_what_others_want() {
+    let mut world = World::default();
+    world
+        .waits(100, "main", "rust", MU, 0)
+        .waits(101, "holder", "semaphore", OTHER, 0);
+    assert_eq!(stalls_with(&world, Some(SignalHandlers::None)), 1);
+    assert_eq!(stalls_with(&world, Some(SignalHandlers::Any)), 0);
+    let mut world = World::default();
+    world
+        .waits(100, "main", "rust", MU, 0)
+        .waits(101, "holder", "rust", OTHER, 0);
+    assert_eq!(
+        stalls_with(&world, Some(SignalHandlers::Any)),
+        1,
+        "no handler releases a lock"
     );
 }
 

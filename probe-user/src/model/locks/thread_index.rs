@@ -114,7 +114,7 @@ impl<'a> ThreadIndex<'a> {
         if found.abandoned {
             return lock(Owner::Exited(None));
         }
-        let owner = self.owner(thread, key_of(thread, open), found.owner?);
+        let owner = self.owner(thread, key_of(thread, open), found.owner?, self.began_ns(open));
         match owner {
             Owner::Live(other) if other.id == thread.id && !found.can_own_itself => None,
             owner => lock(owner),
@@ -130,7 +130,7 @@ impl<'a> ThreadIndex<'a> {
         let found = self.snapshot.memory.endless.get(&thread.id)?;
         let owners = found
             .iter()
-            .map(|(_, tid)| self.owner(thread, key_of(thread, open), *tid));
+            .map(|(_, tid)| self.owner(thread, key_of(thread, open), *tid, self.began_ns(open)));
         let (own, others): (Vec<_>, Vec<_>) =
             owners.partition(|owner| matches!(owner, Owner::Live(other) if other.id == thread.id));
         let waits_for_us = |other: &Thread| {
@@ -157,13 +157,15 @@ impl<'a> ThreadIndex<'a> {
     /// Which thread a tid in the memory of a lock means.
     ///
     /// It could have written it if it shares the waiter's address space, or maps the same byte of a file. It
-    /// is in the pid namespace of the thread that wrote it, not in the waiter's.
-    pub fn owner(&self, waiter: &Thread, lock: LockKey, tid: u32) -> Owner<'a> {
-        let nobody = Vec::new();
-        let named = self.tables().by_inner.get(&tid).unwrap_or(&nobody);
+    /// is in the pid namespace of the thread that wrote it, not in the waiter's. And it was there when the
+    /// wait began, `began_ns` in CLOCK_BOOTTIME, if that is known: tids are given again, in small pid
+    /// namespaces soon.
+    pub fn owner(&self, waiter: &Thread, lock: LockKey, tid: u32, began_ns: u64) -> Owner<'a> {
+        let named = self.named(tid).iter().copied();
+        let named: Vec<&'a Thread> = named.filter(|other| other.id.start_ns <= began_ns).collect();
         let memory = &self.snapshot.memory;
         if let Some(Some(lock)) = memory.place(&lock) {
-            return self.owner_of_shared(named, tid, lock);
+            return self.owner_of_shared(waiter, &named, tid, lock);
         }
         let own =
             |other: &&&Thread| other.space == waiter.space && other.pid_namespace == waiter.pid_namespace;
@@ -184,18 +186,33 @@ impl<'a> ThreadIndex<'a> {
         }
     }
 
-    fn owner_of_shared(&self, named: &[&'a Thread], tid: u32, lock: LockId) -> Owner<'a> {
+    /// Who has the tid and maps the memory. A thread that does not map it may have unmapped it, by
+    /// `munmap()` or `exec()`, with the lock held: only if nobody at all has the tid, its owner has ended.
+    ///
+    /// The waiter itself cannot be told from one of an earlier pid namespace that ended with the lock held: a
+    /// restarted container has the same small tids.
+    fn owner_of_shared(&self, waiter: &Thread, named: &[&'a Thread], tid: u32, lock: LockId) -> Owner<'a> {
         let memory = &self.snapshot.memory;
         let maps = |thread: &&Thread| memory.maps(thread.pid, lock);
+        if named.is_empty() {
+            return Owner::Exited(Some(tid));
+        }
         if named.iter().any(|thread| maps(thread).is_none()) {
             return Owner::Ambiguous;
         }
         let mut able = named.iter().filter(|thread| maps(thread) == Some(true));
+        let nested = !waiter.ns_tids.is_empty();
         match (able.next(), able.next()) {
-            (None, _) => Owner::Exited(Some(tid)),
-            (Some(owner), None) => Owner::Live(owner),
-            (Some(_), Some(_)) => Owner::Ambiguous,
+            (Some(owner), None) if !(nested && owner.id == waiter.id) => Owner::Live(owner),
+            _ => Owner::Ambiguous,
         }
+    }
+
+    /// When an open wait began, at the latest: CLOCK_BOOTTIME, which does not stand still while a machine
+    /// sleeps, as the age does. If that makes no sense, at any time.
+    fn began_ns(&self, open: &OpenWait) -> u64 {
+        let began = self.snapshot.boottime_ns.checked_sub(open.age_ns);
+        began.unwrap_or(u64::MAX)
     }
 }
 

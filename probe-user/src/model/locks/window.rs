@@ -1,13 +1,13 @@
 //! What was waited between two moments.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::classification::classify_all;
 use super::deadlock::{self, Deadlock};
 use super::delta::Baseline;
 use super::evidence::gather;
 use super::parallelism;
-use super::report::{Lock, Report};
+use super::report::{Edge, Lock, Report};
 use super::report_builder::{ReportBuilder, sharers};
 use super::thread_index::{NameCache, ThreadIndex};
 use super::{Kind, LockId, Look, Tables, stall};
@@ -111,12 +111,21 @@ impl LockWindow {
             sharers: sharers(look.tables),
         };
         report.edges = builder.edges(look, gained, &contended);
+        // Both by lock, once: there may be as many locks as threads.
+        let open_before = self.baseline.open_by_lock(gained);
+        let mut edges: HashMap<LockId, Vec<&Edge>> = HashMap::new();
+        for edge in &report.edges {
+            edges.entry(edge.lock).or_default().push(edge);
+        }
         for (id, evidence) in &part {
-            let mut lock = builder.lock(evidence, classes[id], &report.edges);
+            let own = edges.get(id).map_or(&[][..], Vec::as_slice);
+            let mut lock = builder.lock(evidence, classes[id], own);
             if proven.contains(id) && matches!(lock.kind, Kind::Unknown | Kind::Parker) {
                 lock.kind = Kind::Mutex;
             }
-            lock.wait_ns = lock.wait_ns.saturating_sub(self.baseline.open_at(gained, *id));
+            lock.wait_ns = lock
+                .wait_ns
+                .saturating_sub(open_before.get(id).copied().unwrap_or(0));
             if contended.contains(id) {
                 report.locks.push(lock);
             } else {

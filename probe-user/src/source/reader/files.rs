@@ -17,8 +17,9 @@ pub const CMDLINE: u64 = 4096;
 pub const LINE: u64 = 4096;
 /// Of `status`, with up to 65,536 groups in it.
 pub const STATUS: u64 = 1 << 20;
-/// Of `maps`. 65,530 mappings with paths of ordinary length are some 7 MB.
-pub const MAPS: u64 = 8 << 20;
+/// Of `maps`: some 10,000 mappings with paths of ordinary length. A process may have 65,530, and each takes
+/// 250 bytes of each thread that reads them.
+pub const MAPS: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Clone, Debug)]

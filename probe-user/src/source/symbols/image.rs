@@ -66,10 +66,11 @@ impl Image {
         })
     }
 
-    /// The mapping an address is in.
+    /// The mapping an address is in; they are in order.
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
-        let mut mappings = self.mappings.iter();
-        mappings.find(|mapping| (mapping.start..mapping.end).contains(&address))
+        let behind = self.mappings.partition_point(|mapping| mapping.end <= address);
+        let found = self.mappings.get(behind);
+        found.filter(|mapping| mapping.start <= address)
     }
 
     /// The file whose image an address is in: the last one that begins at or below it. Variables that start

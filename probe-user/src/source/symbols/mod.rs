@@ -106,6 +106,39 @@ pub fn name(report: &mut Report, snapshot: &Snapshot) -> u64 {
     lost
 }
 
+/// How long the names of locks for metrics may take at a look: they are asked for once each.
+const IN_PASSING: Duration = Duration::from_millis(100);
+
+/// Which variables locks are in, `None` of those in none; those that could not be asked about now are left
+/// out. Locks are given with a process and their address there.
+pub fn variables(
+    locks: impl Iterator<Item = (LockId, u32, u64)>,
+    snapshot: &Snapshot,
+) -> Vec<(LockId, Option<String>)> {
+    let locks: Vec<_> = locks.collect();
+    let pids: HashSet<u32> = locks.iter().map(|&(_, pid, _)| pid).collect();
+    let processes = subjects(snapshot, |pid| pids.contains(&pid));
+    let asked = locks
+        .into_iter()
+        .filter_map(|(lock, pid, address)| Some((*processes.get(&pid)?, (lock, address))));
+    let mut asked: Vec<_> = asked.collect();
+    asked.sort_by_key(|(process, _)| suspects::is_suspect(user_of(process)));
+    let mut budget = Budget::new(IN_PASSING);
+    let answers = reader::shared().ask(
+        &mut budget,
+        asked,
+        |_, images: &mut Images, process, (lock, address)| {
+            let (symbol, lost) = images.ask(process, |image| statics::variable(image, address));
+            if lost > 0 {
+                Vec::new()
+            } else {
+                vec![(lock, symbol)]
+            }
+        },
+    );
+    answers.answers
+}
+
 /// The locks that are to be named, those of users whose files cost time last.
 fn wanted(report: &Report, snapshot: &Snapshot) -> Vec<(Subject, Wanted)> {
     let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();

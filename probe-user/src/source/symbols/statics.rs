@@ -35,15 +35,17 @@ mod tests {
     #[test]
     fn statics_of_this_program_have_their_names() {
         let image = Image::read(Path::new("/proc"), std::process::id()).unwrap();
+        // While compilers rename files, no file may be found at once.
+        let variable = |address| (0..100).find_map(|_| variable(&image, address));
         let address = (&raw const GUARDED_BY_NOBODY).expose_provenance() as u64;
-        let name = variable(&image, address).unwrap();
+        let name = variable(address).unwrap();
         assert!(name.ends_with("GUARDED_BY_NOBODY"), "{name}");
-        let inside = variable(&image, address + 8).unwrap();
+        let inside = variable(address + 8).unwrap();
         assert!(inside.ends_with("GUARDED_BY_NOBODY+0x8"), "{inside}");
         let number = (&raw const A_NUMBER).expose_provenance() as u64;
-        assert!(variable(&image, number).unwrap().ends_with("A_NUMBER"));
+        assert!(variable(number).unwrap().ends_with("A_NUMBER"));
         let on_stack = 0;
         let address = (&raw const on_stack).expose_provenance() as u64;
-        assert_eq!(variable(&image, address), None);
+        assert_eq!(variable(address), None);
     }
 }

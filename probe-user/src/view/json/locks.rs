@@ -99,6 +99,8 @@ pub(super) struct DeadlockJson {
     pub(super) dead_owner: Option<u32>,
     /// The thread of the parent process that held the lock when this process was forked.
     pub(super) forked_from: Option<PartyJson>,
+    /// One of them gives up some time: it waits with a timeout.
+    pub(super) until_timeout: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -282,6 +284,7 @@ fn deadlock(deadlock: &Deadlock, codes: &BTreeMap<u32, Code>) -> DeadlockJson {
         threads: deadlock.members.iter().map(member).collect(),
         dead_owner: deadlock.dead_owner,
         forked_from: deadlock.forked_from.as_ref().map(party),
+        until_timeout: deadlock.until_timeout,
     }
 }
 

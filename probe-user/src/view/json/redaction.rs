@@ -323,6 +323,7 @@ fn withhold_deadlock(deadlock: &mut DeadlockJson, names: &mut LockNames) {
         threads,
         dead_owner: _,
         forked_from: _,
+        until_timeout: _,
     } = deadlock;
     for MemberJson {
         pid: _,
