@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`web`] | certificates, users, headers |
+//! | [`metrics`] | what is exported, and of whom |
 //! | [`client`] | the same for who asks |
 //! | [`file`] | reads nothing that could block |
 //! | [`complaint`] | says on one line what is wrong with a file |
@@ -13,6 +14,7 @@ mod duration;
 pub mod file;
 #[cfg(test)]
 mod hostile;
+pub mod metrics;
 #[cfg(test)]
 mod tests;
 pub mod web;
@@ -24,10 +26,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use crate::model::groups::GroupBy;
+use crate::model::groups::Grouping;
 use crate::model::label_map::LabelMap;
 use complaint::{Complaint, unknown_field};
 pub use duration::parse as parse_duration;
+pub use metrics::Metrics;
 
 /// Read if no other is named, and if it is there.
 pub const DEFAULT_PATH: &str = "/etc/procprobe/procprobe.toml";
@@ -69,14 +72,6 @@ pub struct Config {
     pub label_map: LabelMap,
     /// What is exported.
     pub metrics: Metrics,
-}
-
-/// What is exported.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Metrics {
-    /// What makes a group.
-    pub group_by: GroupBy,
 }
 
 /// What clients may take of the agent's time and memory.
@@ -169,6 +164,17 @@ impl Config {
                 None => Complaint::at(path, line, error.message()),
             }
         })
+    }
+
+    /// What makes a group of metrics, and which have series of their own.
+    pub fn grouping(&self) -> Grouping {
+        Grouping {
+            max_groups: self.max_groups as usize,
+            by: self.metrics.group_by,
+            durations: self.metrics.durations,
+            max_units: self.metrics.units.max as usize,
+            units: self.metrics.units.filter(),
+        }
     }
 
     /// The options that differ and that only a restart changes.

@@ -41,6 +41,15 @@ fn the_shipped_file_has_every_option() {
             "metrics.{option} is not in the file"
         );
     }
+    for table in ["families", "units"] {
+        for option in known(&format!("[metrics.{table}]\nnonsense = 1")) {
+            let options = everything["metrics"][table].as_table().unwrap();
+            assert!(
+                options.contains_key(&option),
+                "metrics.{table}.{option} is not in the file"
+            );
+        }
+    }
     for option in known("[http]\nnonsense = 1") {
         let http = everything["http"].as_table().unwrap();
         assert!(http.contains_key(&option), "http.{option} is not in the file");
@@ -72,6 +81,23 @@ fn what_is_wrong_is_told_with_its_line() {
         "[[label_map]]\nunit = 'a'",
         "p.toml line 1: a rule of label_map needs either rename = \"…\" or drop = true",
     );
+    told(
+        "[metrics]\ndurations = \"units\"",
+        "p.toml line 2: unknown variant `units`, expected one of `host`, `unit`, `group`",
+    );
+    told(
+        "[metrics.families]\ndisable = [\"procprobe_zombie\"]",
+        "p.toml line 2: there is no metric procprobe_zombie (did you mean procprobe_zombies?)",
+    );
+    told(
+        "[metrics.units]\nmax = 0",
+        "p.toml line 2: max is a number from 1 to 10000",
+    );
+    assert!(
+        parse("[metrics.units]\ninclude = ['a(']")
+            .unwrap_err()
+            .starts_with("p.toml line 2: \"a(\" is no regular expression: ")
+    );
     assert!(parse("listen = 9982").unwrap_err().starts_with("p.toml line 1: "));
     assert!(
         parse("a = 1\nlisten =\n")
@@ -102,4 +128,24 @@ fn only_some_options_need_a_restart() {
     other.max_groups = 1;
     other.http.max_scrapes = 1;
     assert_eq!(other.needs_restart(&running), ["max_groups", "http"]);
+}
+
+#[test]
+fn families_are_switched_by_name_and_the_build_is_always_told() {
+    let families = |text: &str| {
+        parse(&format!("[metrics.families]\n{text}"))
+            .unwrap()
+            .metrics
+            .families
+    };
+    let all = families("");
+    assert!(all.shows("procprobe_zombies") && all.shows("process_open_fds"));
+    let without = families("disable = [\"procprobe_zombies\", \"procprobe_build_info\"]");
+    assert!(!without.shows("procprobe_zombies") && without.shows("procprobe_threads"));
+    assert!(without.shows("procprobe_build_info"));
+    let few = families(
+        "enable = [\"procprobe_zombies\", \"procprobe_threads\"]\ndisable = [\"procprobe_threads\"]",
+    );
+    assert!(few.shows("procprobe_zombies") && few.shows("procprobe_build_info"));
+    assert!(!few.shows("procprobe_threads") && !few.shows("process_open_fds"));
 }

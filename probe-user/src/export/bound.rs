@@ -1,11 +1,11 @@
 //! How many series there can be: the buckets of the histograms, and the bound that `--max-groups` sets.
 
-use probe_ebpf::state::STATES;
+use probe_ebpf::state::{STATES, State};
 
 use super::catalog::{
-    ALL, DEADLOCKED_THREADS, DEADLOCKS, EXITS, GROUP, Kind, LOCK_WAIT, Metric, PROCESS, REAP_BUCKETS,
-    REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION, STALLED_THREADS, STATE_DURATION, STATE_SECONDS,
-    SWITCHES, ZOMBIE_AGE, ZOMBIES, duration_bounds,
+    ALL, DEADLOCKED_THREADS, DEADLOCKS, ENDED_STAYS, EXITS, GROUP, Grain, LOCK_WAIT, Metric, PROCESS,
+    REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION, STALLED_THREADS, STATE_DURATION,
+    STATE_SECONDS, SWITCHES, ZOMBIE_AGE, ZOMBIES,
 };
 use crate::model::event::Reason;
 use crate::model::groups::{AFFLICTED, KERNEL, LINGER, LOST, OTHER};
@@ -24,14 +24,17 @@ pub(super) fn buckets() -> String {
     format!(
         "\n## Buckets\n\nAll chosen in one place, the catalogue; in seconds.\n\n\
          | metric | upper bounds | why these |\n|---|---|---|\n\
-         | `{}` | {} | every second power of two of a nanosecond count, which the kernel side's log2 buckets fall into without remainder |\n\
-         | `{}` | the same | the same |\n\
+         | `{}` of `runnable` and `uninterruptible`; `{}` of `mutex`, `pi_mutex` and `rwlock` | {} | waits, whose quantiles are read: \
+         powers of two of a nanosecond count, which the kernel side's log2 buckets fall into without remainder |\n\
+         | the same of other states and kinds | {} | every second one of those: half the series, and sums over states and kinds are \
+         right at these bounds |\n\
          | `{}` | {} | nothing below what it is read late by |\n\
          | `{}` | {} | from a host with few threads to one with 100,000 |\n\n\
-         A state that no stay of the group has ended in has no `{}`.\n",
+         A state that no stay has ended in has no `{}`.\n",
         STATE_DURATION.name,
-        list(&mut duration_bounds().map(|(_, seconds)| seconds)),
         LOCK_WAIT.name,
+        list(&mut Grain::Fine.bounds().map(|(_, seconds)| seconds)),
+        list(&mut Grain::Coarse.bounds().map(|(_, seconds)| seconds)),
         REAP_DELAY.name,
         list(&mut REAP_BUCKETS.into_iter()),
         SNAPSHOT_DURATION.name,
@@ -42,19 +45,26 @@ pub(super) fn buckets() -> String {
 
 /// The part about how many series there are.
 pub(super) fn series() -> String {
-    let (host, group) = (max_series(0), max_series(1) - max_series(0));
+    let host = max_series(0, 0);
+    let (group, unit) = (max_series(1, 0) - host, max_series(0, 1) - host);
     format!(
-        "\n## How many series\n\nAt most {host} for the host and {group} for each group; groups are at most `--max-groups` (200), `{OTHER}`, \
-         `{KERNEL}` and `{LOST}`. That is {} with the defaults, if every group has been in every state; a quarter of it is usual.\n\n\
+        "\n## How many series\n\nAt most {host} for the host, {group} for each group and {unit} for each unit with durations of its own; \
+         groups are at most `--max-groups` (200), `{OTHER}`, `{KERNEL}` and `{LOST}`, units at most `[metrics.units] max` (64) and the \
+         same three. That is {} with the defaults, if every group has been in every state; a tenth of it is usual: docs/sizing.md has \
+         what was measured. With `[metrics] durations = \"group\"` each group has the series of a unit as well, with `\"host\"` there \
+         is one such set.\n\n\
+         What never happened has no series, but for what a rate has to see the first of: the time in the four common states, and \
+         exits other than `success`, of groups of processes; those begin at 0.\n\n\
          The places go to the groups that run, wait for a CPU, are stuck or wait at locks most. In a full table a living \
          group takes the place of a dead one at the next look, and that of a living one that has weighed less than half as \
          much for a minute. Without need of its place, a group whose processes are all gone is shown for {} minutes. \
          Kernel threads are grouped by kind (`kworker`, `ksoftirqd`) and have a fifth of the places, at most 19; the rest of \
-         them is in `{KERNEL}`. Zombies, deadlocks and stalls have their own names whether or not their group has a place \
-         ({AFFLICTED} groups at most, those that have been stuck for longest).\n\n\
+         them is in `{KERNEL}`, as all their durations by unit are. Zombies, deadlocks and stalls have their own names whether or not \
+         their group has a place ({AFFLICTED} groups at most, those that have been stuck for longest).\n\n\
          The counters of a group that leaves are not moved into `{OTHER}`, where they would look like a burst; they continue \
-         from where they were if the group returns. `procprobe_process_exits_total` and the other counts without labels have everything.\n",
-        host + (200 + COLLECTIVE) * group,
+         from where they were if the group returns. `procprobe_process_exits_total` and the other counts without labels have everything. \
+         Units get and lose their places for durations in the same way.\n",
+        host + (200 + COLLECTIVE) * group + (64 + COLLECTIVE) * unit,
         LINGER.as_secs() / 60,
     )
 }
@@ -62,19 +72,17 @@ pub(super) fn series() -> String {
 /// Groups that add up others: `(other)`, `(kernel)` and `(lost)`.
 pub const COLLECTIVE: usize = 3;
 
-/// The most series there can be with that many groups, those that add up others among them.
-pub fn max_series(groups: usize) -> usize {
+/// The most series there can be with that many groups, and with that many units (or groups, or one host) with durations;
+/// those that add up others among both.
+pub fn max_series(groups: usize, with_durations: usize) -> usize {
     let of_metric = |metric: &Metric| {
-        let buckets = match metric.name {
-            name if name == REAP_DELAY.name => REAP_BUCKETS.len(),
-            name if name == SNAPSHOT_DURATION.name => SNAPSHOT_BUCKETS.len(),
-            _ => duration_bounds().count(),
-        };
-        // The bucket without end, the sum and the count.
-        let points = if metric.kind == Kind::Histogram {
-            buckets + 3
-        } else {
-            1
+        if let Some(points) = points_of_durations(metric) {
+            return points * with_durations;
+        }
+        let points = match metric.name {
+            name if name == REAP_DELAY.name => REAP_BUCKETS.len() + BESIDE_BUCKETS,
+            name if name == SNAPSHOT_DURATION.name => SNAPSHOT_BUCKETS.len() + BESIDE_BUCKETS,
+            _ => 1,
         };
         let values: usize = metric.labels.iter().map(|label| values(metric, label)).product();
         let groups = match metric.name {
@@ -86,6 +94,23 @@ pub fn max_series(groups: usize) -> usize {
         points * values * groups
     };
     ALL.iter().map(of_metric).sum::<usize>() + PROCESS.len()
+}
+
+/// The bucket without end, the sum and the count.
+const BESIDE_BUCKETS: usize = 3;
+
+/// The series of a unit in all states or of all kinds, if it is a metric of durations.
+fn points_of_durations(metric: &Metric) -> Option<usize> {
+    let points = |grain: Grain| grain.bounds().count() + BESIDE_BUCKETS;
+    match metric.name {
+        name if name == STATE_DURATION.name => {
+            Some(State::ALL.into_iter().map(Grain::of_state).map(points).sum())
+        }
+        name if name == LOCK_WAIT.name => {
+            Some(locks::Kind::ALL.into_iter().map(Grain::of_kind).map(points).sum())
+        }
+        _ => None,
+    }
 }
 
 /// What groups without a place have as well.
@@ -100,7 +125,8 @@ const APART: [&str; 5] = [
 /// How many values a label has, beside `unit` and `comm`.
 fn values(metric: &Metric, label: &str) -> usize {
     match label {
-        "state" if [STATE_SECONDS.name, STATE_DURATION.name].contains(&metric.name) => STATES,
+        "state" if metric.name == ENDED_STAYS.name => 1,
+        "state" if metric.name == STATE_SECONDS.name => STATES,
         "state" => Condition::ALL.len(),
         "kind" if metric.name == SWITCHES.name => 2,
         "kind" => locks::Kind::ALL.len(),

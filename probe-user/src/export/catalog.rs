@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use probe_ebpf::histogram::{BUCKETS, upper_bound_ns};
+use probe_ebpf::state::State;
 use prometheus::proto::MetricType;
 
 use super::bound;
@@ -94,13 +95,15 @@ catalog! {
     STATE_SECONDS = "state_seconds_total" Counter GROUP_STATE,
         "Time the threads of a group spent in each state, the state they are in now included.";
     STATE_DURATION = "state_duration_seconds" Histogram GROUP_STATE,
-        "Length of the stays in a state that ended.";
+        "Length of the stays in a state that ended; of units, without `comm`, unless `[metrics] durations` says otherwise.";
+    ENDED_STAYS = "ended_stays_seconds_total" Counter GROUP_STATE,
+        "Time of the stays in uninterruptible sleep that ended: what lacks to `procprobe_state_seconds_total` are the stays under way.";
     SWITCHES = "context_switches_total" Counter &["unit", "comm", "kind"],
         "Context switches of the threads of a group: voluntary (it waited) and involuntary (it was preempted).";
     BLOCKED_SECONDS = "blocked_seconds_total" Counter &["unit", "comm", "on"],
         "Time the threads of a group were sleeping or in uninterruptible sleep, by what they waited in; `on` is listed below.";
     LOCK_WAIT = "lock_wait_seconds" Histogram &["unit", "comm", "kind"],
-        "Length of the futex waits that ended, by what was waited at; only `mutex`, `pi_mutex` and `rwlock` are locks for certain.";
+        "Length of the futex waits that ended, by what was waited at; only `mutex`, `pi_mutex` and `rwlock` are locks for certain. Of units, as above.";
     LOCK_WAITERS = "lock_waiters" Gauge &["unit", "comm", "kind"],
         "Threads that wait at a futex now, by what they wait at.";
     LOCK_EDGES = "lock_edge_wait_seconds_total" Counter &["unit", "comm", "waiter", "holder", "lock", "kind", "evidence"],
@@ -108,7 +111,7 @@ catalog! {
     DEADLOCKS = "deadlocks" Gauge GROUP,
         "Deadlocks there are now: circles of waits that the locks' memory proves, confirmed by a second look.";
     DEADLOCK_AGE = "deadlock_oldest_age_seconds" Gauge GROUP,
-        "Time since the oldest of these deadlocks closed; 0 if there is none.";
+        "Time since the oldest of these deadlocks closed.";
     DEADLOCKED_THREADS = "deadlocked_threads" Gauge GROUP,
         "Threads in these deadlocks.";
     STALLED_THREADS = "stalled_threads" Gauge GROUP,
@@ -147,6 +150,8 @@ catalog! {
         "The smaller of the sysctls `kernel.pid_max` and `kernel.threads-max`.";
     GROUPS_FOLDED = "groups_folded" Gauge &[],
         "Groups beyond --max-groups, which are added up in comm=\"(other)\".";
+    UNITS_FOLDED = "units_folded" Gauge &[],
+        "Units beyond `[metrics.units] max`, whose durations are added up in comm=\"(other)\".";
     EVENTS_LOST = "events_lost_total" Counter &["reason"],
         "Records that were lost, by reason; what each means is listed below.";
     RESYNCED = "ledger_resyncs_total" Counter &[],
@@ -229,8 +234,8 @@ pub fn reference() -> String {
     );
     let _ = writeln!(
         out,
-        "`comm=\"{OTHER}\"` adds up the groups beyond `--max-groups`, so sums over all groups stay exact; \
-         `comm=\"{LOST}\"` has the times of threads whose exit event was lost.\n\n`reason` of lost events:\n\n| reason | meaning |\n|---|---|"
+        "`comm=\"{OTHER}\"` adds up the groups beyond `--max-groups` and those of units that `[metrics.units]` leaves out, so sums over \
+         all groups stay exact; `comm=\"{LOST}\"` has the times of threads whose exit event was lost.\n\n`reason` of lost events:\n\n| reason | meaning |\n|---|---|"
     );
     for (reason, meaning) in Losses::REASONS {
         let _ = writeln!(out, "| `{reason}` | {meaning} |");
@@ -238,12 +243,45 @@ pub fn reference() -> String {
     out + &bound::buckets() + &bound::series()
 }
 
-/// The buckets of `procprobe_state_duration_seconds`: how many of the kernel side's buckets lie below each bound, and the
-/// bound in seconds. Every second one: half the series, and still a factor of four between bounds.
-pub fn duration_bounds() -> impl Iterator<Item = (usize, f64)> {
-    (0..BUCKETS)
-        .step_by(2)
-        .filter_map(|bucket| Some((bucket + 1, upper_bound_ns(bucket)? as f64 / 1e9)))
+/// The names of all metrics that there can be.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|metric| metric.name).chain(PROCESS)
+}
+
+/// How close the bounds of a histogram of durations are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// A factor of two: for waits, whose quantiles are read (half of the waits of 30 ms are then below 25 ms, not 42).
+    Fine,
+    /// A factor of four: for what is looked at as a whole. Its bounds are among the fine ones.
+    Coarse,
+}
+
+impl Grain {
+    /// Of the stays in a state: nobody wants to wait for a CPU or in uninterruptible sleep.
+    pub const fn of_state(state: State) -> Self {
+        match state {
+            State::Runnable | State::Uninterruptible => Self::Fine,
+            _ => Self::Coarse,
+        }
+    }
+
+    /// Of waits at futexes: who waits at anything but a lock mostly waits for work.
+    pub const fn of_kind(kind: locks::Kind) -> Self {
+        if kind.is_lock() { Self::Fine } else { Self::Coarse }
+    }
+
+    /// How many of the kernel side's buckets lie below each bound, and the bound in seconds. From 4 microseconds, below
+    /// which a wait is none, to a minute.
+    pub fn bounds(self) -> impl Iterator<Item = (usize, f64)> {
+        let step = match self {
+            Self::Fine => 1,
+            Self::Coarse => 2,
+        };
+        (2..BUCKETS)
+            .step_by(step)
+            .filter_map(|bucket| Some((bucket + 1, upper_bound_ns(bucket)? as f64 / 1e9)))
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +299,21 @@ mod tests {
         assert!(
             written == reference(),
             "dashboards/METRICS.md is stale: UPDATE_DOCS=1 cargo test -p probe-user --lib"
+        );
+    }
+
+    /// What is added up over states has the same bounds wherever it has any, and nothing is lost beyond the last one.
+    #[test]
+    fn coarse_bounds_are_among_the_fine_ones() {
+        let fine: Vec<_> = Grain::Fine.bounds().collect();
+        let coarse: Vec<_> = Grain::Coarse.bounds().collect();
+        assert!(coarse.iter().all(|bound| fine.contains(bound)));
+        assert_eq!((fine.len(), coarse.len()), (25, 13));
+        assert_eq!((fine[0].1, fine[24].1), (4.096e-6, 68.719_476_736));
+        assert_eq!(fine.last(), coarse.last());
+        assert!(
+            fine.windows(2)
+                .all(|pair| (pair[1].1 / pair[0].1 - 2.0).abs() < 1e-9)
         );
     }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Point, MetricFamily};
 
-use super::catalog::{self, Kind, Metric};
+use super::catalog::{self, Grain, Kind, Metric};
 use super::engine::View;
 use crate::model::event::Reason;
-use crate::model::groups::{AFFLICTED, Afflictions, GroupKey, OTHER, parents};
+use crate::model::groups::{AFFLICTED, GroupTotals, OTHER, parents};
 use crate::model::life::AdopterKind;
 use crate::model::thread::{Condition, state_name};
 use crate::model::zombies;
@@ -35,6 +35,7 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     )];
     families.extend(host(view));
     families.extend(groups(view));
+    families.extend(durations(view));
     families.extend(waits(view));
     families.extend(blame(view));
     families.extend(graphs(view));
@@ -110,7 +111,7 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
     let mut processes = Vec::default();
     let mut threads = Vec::default();
     let mut seconds = Vec::default();
-    let mut durations = Vec::default();
+    let mut ended = Vec::default();
     let mut switches = Vec::default();
     for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
@@ -119,30 +120,26 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
         }
         for (condition, &count) in Condition::ALL.iter().zip(&group.threads) {
             if count > 0 {
-                threads.push(point(
-                    catalog::GROUP_THREADS,
-                    &with(labels, condition.name()),
-                    count as f64,
-                ));
+                let labels = with(labels, condition.name());
+                threads.push(point(catalog::GROUP_THREADS, &labels, count as f64));
             }
         }
         for state in State::ALL {
             let labels = with(labels, state_name(state));
             let time_ns = group.usage.time_ns[state.index()];
-            if time_ns > 0 || COMMON.contains(&state) {
+            if time_ns > 0 || !group.kernel && COMMON.contains(&state) {
                 seconds.push(point(catalog::STATE_SECONDS, &labels, time_ns as f64 / 1e9));
             }
-            if group.usage.count(state) > 0 {
-                let cells = group.usage.histogram(state);
-                let sum_ns = group.usage.closed_ns[state.index()];
-                durations.push(histogram(catalog::STATE_DURATION, &labels, cells, sum_ns));
+            // From the first stay on, so that its end is seen: the rule subtracts one from the other.
+            if time_ns > 0 && state == State::Uninterruptible {
+                let closed_ns = group.usage.closed_ns[state.index()];
+                ended.push(point(catalog::ENDED_STAYS, &labels, closed_ns as f64 / 1e9));
             }
         }
-        let counts = [
+        for (kind, count) in [
             ("voluntary", group.switches.voluntary),
             ("involuntary", group.switches.involuntary),
-        ];
-        for (kind, count) in counts {
+        ] {
             switches.push(point(catalog::SWITCHES, &with(labels, kind), count as f64));
         }
     }
@@ -150,22 +147,46 @@ fn groups(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::GROUP_PROCESSES, processes),
         family(catalog::GROUP_THREADS, threads),
         family(catalog::STATE_SECONDS, seconds),
-        family(catalog::STATE_DURATION, durations),
+        family(catalog::ENDED_STAYS, ended),
         family(catalog::SWITCHES, switches),
+    ]
+}
+
+/// The histograms: of units, of groups or of the host.
+fn durations(view: &View<'_>) -> Vec<MetricFamily> {
+    let mut stays = Vec::new();
+    let mut waits = Vec::new();
+    for (key, group) in view.groups.durations() {
+        let labels: [&str; 2] = [&key.unit, &key.comm];
+        for state in State::ALL {
+            if group.usage.count(state) > 0 {
+                let labels = with(labels, state_name(state));
+                let cells = group.usage.histogram(state);
+                let sum_ns = group.usage.closed_ns[state.index()];
+                let shape = (catalog::STATE_DURATION, Grain::of_state(state));
+                stays.push(histogram(shape, &labels, cells, sum_ns));
+            }
+        }
+        for (&kind, at) in &group.waits.kinds {
+            let labels = with(labels, kind.name());
+            let shape = (catalog::LOCK_WAIT, Grain::of_kind(kind));
+            waits.push(histogram(shape, &labels, &at.histogram, at.wait_ns));
+        }
+    }
+    vec![
+        family(catalog::STATE_DURATION, stays),
+        family(catalog::LOCK_WAIT, waits),
     ]
 }
 
 /// What groups waited in, and at which locks.
 fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     let mut blocked = Vec::new();
-    let mut durations = Vec::new();
     let mut waiters = Vec::new();
     let mut deadlocks = Vec::new();
     let mut ages = Vec::new();
     let mut deadlocked = Vec::new();
     let mut stalled = Vec::new();
-    let mut afflicted: BTreeMap<&GroupKey, Afflictions> = BTreeMap::new();
-    afflicted.extend(view.groups.afflicted().map(|(key, group)| (key, *group)));
     for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         for (on, ns) in group.waits.on() {
@@ -177,15 +198,11 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
         }
         for (kind, at) in &group.waits.kinds {
             let labels = with(labels, kind.name());
-            durations.push(histogram(catalog::LOCK_WAIT, &labels, &at.histogram, at.wait_ns));
             waiters.push(point(catalog::LOCK_WAITERS, &labels, at.waiters as f64));
         }
-        // Export 0 once a group has waited on any futex; the others cannot be deadlocked.
-        if !group.waits.kinds.is_empty() {
-            afflicted.entry(key).or_default();
-        }
     }
-    for (key, group) in afflicted {
+    // Gauges that an alert holds against 0: what is not there is none, as of zombies.
+    for (key, group) in view.groups.afflicted() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
         deadlocks.push(point(catalog::DEADLOCKS, &labels, group.deadlocks as f64));
         ages.push(point(
@@ -200,7 +217,6 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     }
     vec![
         family(catalog::BLOCKED_SECONDS, blocked),
-        family(catalog::LOCK_WAIT, durations),
         family(catalog::LOCK_WAITERS, waiters),
         family(catalog::DEADLOCKS, deadlocks),
         family(catalog::DEADLOCK_AGE, ages),
@@ -208,8 +224,9 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::STALLED_THREADS, stalled),
     ]
 }
-/// States whose time every group shows from the start, 0 included, so that a rate has something to begin with. The others
-/// begin when a thread first enters them: most groups never do.
+
+/// States whose time every group of processes shows from the start, 0 included, so that a rate has something to begin with.
+/// The others begin when a thread first enters them: most groups never do. Kernel threads sleep in a state of their own.
 const COMMON: [State; 4] = [
     State::Running,
     State::Runnable,
@@ -291,14 +308,19 @@ fn ends(view: &View<'_>) -> Vec<MetricFamily> {
     let mut seconds = Vec::new();
     for (key, group) in view.groups.groups() {
         let labels: [&str; 2] = [&key.unit, &key.comm];
-        // All of them from 0 on: the first death of a kind is the one that matters.
-        for (reason, &count) in Reason::ALL.iter().zip(&group.exits) {
-            exits.push(point(catalog::EXITS, &with(labels, reason.name()), count as f64));
+        for (&reason, &count) in Reason::ALL.iter().zip(&group.exits) {
+            if count > 0 || is_shown_from_zero(reason, group) {
+                exits.push(point(catalog::EXITS, &with(labels, reason.name()), count as f64));
+            }
         }
-        forks.push(point(catalog::GROUP_FORKS, &labels, group.forks as f64));
-        short.push(point(catalog::SHORT_LIVED, &labels, group.short_lived as f64));
-        let running_ns = group.short_lived_running_ns as f64;
-        seconds.push(point(catalog::SHORT_LIVED_SECONDS, &labels, running_ns / 1e9));
+        if group.forks > 0 {
+            forks.push(point(catalog::GROUP_FORKS, &labels, group.forks as f64));
+        }
+        if group.short_lived > 0 {
+            short.push(point(catalog::SHORT_LIVED, &labels, group.short_lived as f64));
+            let running_ns = group.short_lived_running_ns as f64;
+            seconds.push(point(catalog::SHORT_LIVED_SECONDS, &labels, running_ns / 1e9));
+        }
     }
     vec![
         family(catalog::EXITS, exits),
@@ -306,6 +328,12 @@ fn ends(view: &View<'_>) -> Vec<MetricFamily> {
         family(catalog::SHORT_LIVED, short),
         family(catalog::SHORT_LIVED_SECONDS, seconds),
     ]
+}
+
+/// Whether the deaths of a kind are there before the first one. A counter that appears as 1 has no growth for `rate`, and the
+/// first bad death of a service may be the only one; nobody forks or ends well just once, and nobody kills kernel threads.
+fn is_shown_from_zero(reason: Reason, group: &GroupTotals) -> bool {
+    !group.kernel && reason != Reason::Success
 }
 
 fn own(view: &View<'_>) -> Vec<MetricFamily> {
@@ -324,6 +352,7 @@ fn own(view: &View<'_>) -> Vec<MetricFamily> {
     let single = |metric: Metric, value: f64| family(metric, vec![point(metric, &[], value)]);
     vec![
         single(catalog::GROUPS_FOLDED, view.groups.folded() as f64),
+        single(catalog::UNITS_FOLDED, view.groups.units_folded() as f64),
         single(catalog::HIDDEN, view.snapshot.hidden as f64),
         single(catalog::RESYNCED, view.totals.resynced as f64),
         family(catalog::EVENTS_LOST, lost.collect()),
@@ -361,7 +390,10 @@ fn family(metric: Metric, points: Vec<Point>) -> MetricFamily {
 fn labelled(metric: Metric, values: &[&str]) -> Point {
     debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
     let mut point = Point::default();
-    let labels = metric.labels.iter().zip(values).map(|(name, value)| {
+    // A group of no process name in particular has none: to Prometheus an empty label is no label.
+    let said = metric.labels.iter().zip(values);
+    let said = said.filter(|(name, value)| **name != "comm" || !value.is_empty());
+    let labels = said.map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
         pair.set_value((*value).to_owned());
@@ -385,9 +417,14 @@ fn point(metric: Metric, labels: &[&str], value: f64) -> Point {
     point
 }
 
-fn histogram(metric: Metric, labels: &[&str], cells: &[u64; BUCKETS], sum_ns: u64) -> Point {
+fn histogram(
+    (metric, grain): (Metric, Grain),
+    labels: &[&str],
+    cells: &[u64; BUCKETS],
+    sum_ns: u64,
+) -> Point {
     let mut histogram = Histogram::default();
-    let buckets = catalog::duration_bounds().map(|(below, bound)| {
+    let buckets = grain.bounds().map(|(below, bound)| {
         let mut bucket = Bucket::default();
         bucket.set_cumulative_count(cells[..below].iter().sum());
         bucket.set_upper_bound(bound);

@@ -14,7 +14,7 @@ use crate::kernel::cost::ProgramCost;
 use crate::kernel::events::Events;
 use crate::kernel::snapshot::{Detail, Futexes, SnapshotError};
 use crate::model::event::Event;
-use crate::model::groups::{GroupAggregator, GroupBy};
+use crate::model::groups::{GroupAggregator, Grouping};
 use crate::model::label_map::LabelMap;
 use crate::model::life::Happening;
 use crate::model::lives::{Lives, Retention};
@@ -66,10 +66,8 @@ struct OpenWindow {
 
 /// How to keep the picture.
 pub struct Settings {
-    /// Groups with series of their own.
-    pub max_groups: usize,
-    /// What makes a group.
-    pub group_by: GroupBy,
+    /// What makes a group, and which have series of their own.
+    pub grouping: Grouping,
     /// How much of the dead is remembered.
     pub retention: Retention,
     /// Where to note how long snapshots take.
@@ -109,8 +107,7 @@ impl Engine {
     /// [`SnapshotError`] with what was refused.
     pub fn start(mut source: BpfSource, events: Events, settings: Settings) -> Result<Self, SnapshotError> {
         let Settings {
-            max_groups,
-            group_by,
+            grouping,
             retention,
             durations,
             reap_delays,
@@ -119,7 +116,7 @@ impl Engine {
         let (births, deaths) = born_and_dead(&source.probe.totals()?);
         let first = source.snapshot(DETAIL)?;
         durations.observe(first.took.as_secs_f64());
-        let mut groups = GroupAggregator::new(max_groups, group_by);
+        let mut groups = GroupAggregator::new(grouping);
         groups.begin(&first, &mut source.cgroups);
         groups.begin_transitions(&first, births, deaths);
         Ok(Self {

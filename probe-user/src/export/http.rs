@@ -18,13 +18,15 @@ use prometheus::Registry;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::compression::Coding;
 use super::engine::Engine;
 use super::engine_thread::EngineThread;
 use super::format::Format as MetricsFormat;
 use super::scrapes::Scrapes;
 use super::workers::Workers;
-use super::{catalog, collector, gzip};
+use super::{catalog, collector};
 use crate::config::complaint;
+use crate::config::metrics::Families;
 use crate::kernel::snapshot::SnapshotError;
 use crate::model::ancestry::with_ancestry;
 use crate::model::snapshot::{Losses, Snapshot};
@@ -47,11 +49,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Of an engine, the threads that draw answers, and the registry of what `prometheus` keeps itself.
-    pub fn new(engine: EngineThread, workers: Workers, registry: Registry) -> Self {
+    /// Of an engine, the threads that draw answers, the registry of what `prometheus` keeps itself, and the metrics to show.
+    pub fn new(engine: EngineThread, workers: Workers, registry: Registry, shown: Families) -> Self {
         let asked = engine.clone();
         Self {
-            scrapes: Scrapes::new(workers.clone(), move || gather(&asked, &registry)),
+            scrapes: Scrapes::new(workers.clone(), move || gather(&asked, &registry, &shown)),
             engine,
             workers,
         }
@@ -62,6 +64,7 @@ impl Shared {
 fn gather(
     engine: &EngineThread,
     registry: &Registry,
+    shown: &Families,
 ) -> anyhow::Result<Vec<prometheus::proto::MetricFamily>> {
     let looked = engine.ask_first(|engine| Ok::<_, SnapshotError>(collector::families(&engine.view()?)))?;
     let mut families = looked?;
@@ -69,7 +72,7 @@ fn gather(
     let kept = registry.gather().into_iter();
     families.extend(kept.filter(|family| family.name() != catalog::CPU.name));
     families.extend(cpu);
-    families.retain(|family| !family.get_metric().is_empty());
+    families.retain(|family| !family.get_metric().is_empty() && shown.shows(family.name()));
     families.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(families)
 }
@@ -143,7 +146,7 @@ struct Nothing {}
 /// How an answer leaves.
 struct Leaving {
     told: Disclosure,
-    compressed: bool,
+    coding: Option<Coding>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Leaving {
@@ -157,7 +160,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Leaving {
                 details: false,
                 cmdline: false,
             }),
-            compressed: gzip::accepted(&parts.headers),
+            coding: Coding::preferred(&parts.headers),
         })
     }
 }
@@ -170,21 +173,22 @@ impl Leaving {
     }
 
     fn body(&self, kind: &'static str, bytes: Vec<u8>) -> Response {
-        let packed = self.compressed.then(|| gzip::compressed(&bytes)).flatten();
-        let is_packed = packed.is_some();
-        respond(kind, is_packed, packed.unwrap_or(bytes))
+        match self.coding.and_then(|coding| coding.compressed(&bytes)) {
+            Some(packed) => respond(kind, self.coding, packed),
+            None => respond(kind, None, bytes),
+        }
     }
 }
 
-fn respond(kind: &'static str, is_packed: bool, body: impl IntoResponse) -> Response {
+fn respond(kind: &'static str, coding: Option<Coding>, body: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
         (header::VARY, "accept, accept-encoding"),
     ];
-    if is_packed {
-        return (headers, [(header::CONTENT_ENCODING, "gzip")], body).into_response();
+    match coding {
+        Some(coding) => (headers, [(header::CONTENT_ENCODING, coding.name())], body).into_response(),
+        None => (headers, body).into_response(),
     }
-    (headers, body).into_response()
 }
 
 fn failed(error: &anyhow::Error) -> Response {
@@ -205,8 +209,8 @@ async fn drawn(
 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let format = MetricsFormat::preferred(&headers);
-    match shared.scrapes.scrape((format, gzip::accepted(&headers))).await {
-        Ok((body, is_packed)) => respond(format.content_type(), is_packed, body),
+    match shared.scrapes.scrape((format, Coding::preferred(&headers))).await {
+        Ok((body, coding)) => respond(format.content_type(), coding, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
@@ -512,7 +516,12 @@ mod tests {
     async fn an_engine_that_is_stuck_is_unhealthy_and_one_that_is_busy_is_not() {
         let after = async |seconds| {
             let engine = EngineThread::stuck_for(Duration::from_secs(seconds));
-            let shared = Shared::new(engine, Workers::start(1).unwrap(), Registry::new());
+            let shared = Shared::new(
+                engine,
+                Workers::start(1).unwrap(),
+                Registry::new(),
+                Families::default(),
+            );
             health(State(shared)).await
         };
         assert_eq!(after(55).await.status(), StatusCode::OK);

@@ -18,20 +18,20 @@
 //! | [`peer`], [`accounts`] | who is at the other end |
 //! | [`connections`] | who has a connection, and who has to go |
 //! | [`serve`] | serves them |
-//! | [`gzip`] | compresses answers |
+//! | [`compression`] | compresses answers |
 
 pub mod accounts;
 pub mod auth;
 pub mod bound;
 pub mod catalog;
 pub mod collector;
+pub mod compression;
 pub mod connections;
 pub mod doors;
 pub mod engine;
 pub mod engine_thread;
 pub mod format;
 pub mod guard;
-pub mod gzip;
 pub mod host;
 pub mod http;
 pub mod locks;

@@ -10,14 +10,14 @@ use axum::body::Bytes;
 use prometheus::proto::MetricFamily;
 use tokio::sync::oneshot;
 
+use super::compression::Coding;
 use super::format::Format;
-use super::gzip;
 use super::workers::Workers;
 
-/// How a scraper wants its answer: the format, and whether compressed.
-pub type Shape = (Format, bool);
-/// The answer, and whether it is compressed.
-pub type Body = Result<(Bytes, bool), String>;
+/// How a scraper wants its answer: the format, and how compressed.
+pub type Shape = (Format, Option<Coding>);
+/// The answer, and how it is compressed.
+pub type Body = Result<(Bytes, Option<Coding>), String>;
 type Gather = dyn Fn() -> anyhow::Result<Vec<MetricFamily>> + Send + Sync;
 
 /// Those who wait.
@@ -102,13 +102,13 @@ fn answer(scrapers: Vec<(Shape, oneshot::Sender<Body>)>, gather: &Gather) {
     }
 }
 
-fn encode(families: Result<&[MetricFamily], &String>, (format, may_compress): Shape) -> Body {
+fn encode(families: Result<&[MetricFamily], &String>, (format, coding): Shape) -> Body {
     let bytes = format
         .encode(families.map_err(String::clone)?)
         .map_err(|error| error.to_string())?;
-    match may_compress.then(|| gzip::compressed(&bytes)).flatten() {
-        Some(packed) => Ok((packed.into(), true)),
-        None => Ok((bytes.into(), false)),
+    match coding.and_then(|coding| coding.compressed(&bytes)) {
+        Some(packed) => Ok((packed.into(), coding)),
+        None => Ok((bytes.into(), None)),
     }
 }
 
@@ -131,15 +131,15 @@ mod tests {
         let all: Vec<_> = (0..100)
             .map(|_| {
                 let scrapes = scrapes.clone();
-                tokio::spawn(async move { scrapes.scrape((Format::Text, false)).await })
+                tokio::spawn(async move { scrapes.scrape((Format::Text, None)).await })
             })
             .collect();
         for one in all {
-            assert_eq!(one.await.unwrap(), Ok((Bytes::new(), false)));
+            assert_eq!(one.await.unwrap(), Ok((Bytes::new(), None)));
         }
         assert!(looks.load(Ordering::SeqCst) <= 2, "{looks:?}");
         let before = looks.load(Ordering::SeqCst);
-        scrapes.scrape((Format::Text, false)).await.unwrap();
+        scrapes.scrape((Format::Text, None)).await.unwrap();
         assert_eq!(looks.load(Ordering::SeqCst), before + 1);
     }
 
@@ -150,7 +150,7 @@ mod tests {
             assert!(first.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
             Ok(Vec::new())
         });
-        assert!(scrapes.scrape((Format::Text, false)).await.is_err());
-        assert!(scrapes.scrape((Format::Text, false)).await.is_ok());
+        assert!(scrapes.scrape((Format::Text, None)).await.is_err());
+        assert!(scrapes.scrape((Format::Text, None)).await.is_ok());
     }
 }

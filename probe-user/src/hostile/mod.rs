@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::export::collector;
 use crate::export::engine::View;
 use crate::model::event::Event;
-use crate::model::groups::{GroupAggregator, GroupBy};
+use crate::model::groups::{GroupAggregator, Grouping};
 use crate::model::lives::{Lives, Retention};
 use crate::model::locks::window::LockWindow;
 use crate::model::locks::{Look, Tables};
@@ -94,7 +94,10 @@ fn check_strings(value: &serde_json::Value) {
 fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event], last: &Snapshot) {
     let mut cgroups = Cgroups::new(proc_root);
     let mut lives = Lives::new(Retention::default());
-    let mut groups = GroupAggregator::new(3, GroupBy::Comm);
+    let mut groups = GroupAggregator::new(Grouping {
+        max_groups: 3,
+        ..Grouping::default()
+    });
     let mut windows =
         [By::Thread, By::Process, By::Comm, By::Unit].map(|by| (by, Window::begin(first, by, None)));
     groups.begin(first, &mut cgroups);

@@ -165,17 +165,22 @@ impl Usage {
 
     /// Adds another usage.
     pub fn add(&mut self, other: &Self) {
+        self.add_times(other);
+        if let Some(others) = &other.histograms {
+            let ours = self.histograms.get_or_insert_default();
+            let cells = ours.as_flattened_mut().iter_mut().zip(others.as_flattened());
+            cells.for_each(|(sum, count)| *sum += count);
+        }
+    }
+
+    /// The same without the durations, which somebody else counts.
+    pub fn add_times(&mut self, other: &Self) {
         for index in 0..STATES {
             self.time_ns[index] += other.time_ns[index];
             self.closed_ns[index] += other.closed_ns[index];
         }
         for index in 0..CLASSES {
             self.blocked_ns[index] += other.blocked_ns[index];
-        }
-        if let Some(others) = &other.histograms {
-            let ours = self.histograms.get_or_insert_default();
-            let cells = ours.as_flattened_mut().iter_mut().zip(others.as_flattened());
-            cells.for_each(|(sum, count)| *sum += count);
         }
     }
 

@@ -45,16 +45,18 @@ impl<'de> Deserialize<'de> for Rule {
                 ));
             }
         };
-        let unit = Regex::new(&format!("^(?:{})$", written.unit)).map_err(|error| {
-            let why = error.to_string();
-            let why = why.lines().last().unwrap_or_default();
-            D::Error::custom(format!(
-                "unit = {:?} is no regular expression: {why}",
-                written.unit
-            ))
-        })?;
+        let unit = whole(&written.unit).map_err(|why| D::Error::custom(format!("unit = {why}")))?;
         Ok(Self { unit, becomes })
     }
+}
+
+/// An expression that has to match the whole of a unit, or in one line what is wrong with it.
+pub(super) fn whole(written: &str) -> Result<Regex, String> {
+    Regex::new(&format!("^(?:{written})$")).map_err(|error| {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default();
+        format!("{written:?} is no regular expression: {why}")
+    })
 }
 
 /// All rules; the first that matches counts.

@@ -20,6 +20,7 @@
 //! | [`zombies`], [`orphans`] | the unreaped and the adopted, with who is at fault |
 //! | [`unit`] | which container or service a cgroup path belongs to |
 //! | [`label_map`] | rules that rename or drop units |
+//! | [`unit_filter`] | which units have series of their own |
 
 pub mod account;
 pub mod ancestry;
@@ -38,6 +39,7 @@ pub mod tracker;
 pub mod transitions;
 pub mod tree;
 pub mod unit;
+pub mod unit_filter;
 pub mod waits;
 pub mod window;
 pub mod zombies;

@@ -14,6 +14,8 @@ pub struct Known {
     pub metrics: BTreeMap<String, Labels>,
     /// Values of labels, where there is a list of them.
     pub values: BTreeMap<&'static str, BTreeSet<String>>,
+    /// Metrics that Prometheus may store as native histograms: under their own names, without buckets.
+    pub histograms: BTreeSet<String>,
 }
 
 impl Known {
@@ -107,13 +109,23 @@ impl Known {
         Ok(left)
     }
 
+    /// Whether it asks for a histogram by its own name.
+    fn is_native(&self, call: &Call) -> bool {
+        let asked = call.args.args.iter().map(ToString::to_string);
+        let asked = asked.collect::<String>();
+        let names = |name: &String| asked.contains(&format!("{name}{{"));
+        self.histograms.iter().any(names)
+    }
+
     fn call(&self, call: &Call) -> Result<Labels, String> {
         let mut labels = Labels::new();
         for argument in &call.args.args {
             labels.extend(self.labels(argument)?);
         }
-        if call.func.name == "histogram_quantile" && !labels.remove("le") {
-            return Err("a quantile of something without buckets".to_owned());
+        let of_histogram =
+            ["histogram_quantile", "histogram_sum", "histogram_count"].contains(&call.func.name);
+        if of_histogram && !labels.remove("le") && !self.is_native(call) {
+            return Err(format!("{} of something without buckets", call.func.name));
         }
         Ok(labels)
     }

@@ -33,7 +33,8 @@ fn series(metric: &Metric) -> Vec<(String, Labels)> {
     vec![
         (format!("{}_bucket", metric.name), buckets),
         (format!("{}_sum", metric.name), own.clone()),
-        (format!("{}_count", metric.name), own),
+        (format!("{}_count", metric.name), own.clone()),
+        (metric.name.to_owned(), own),
     ]
 }
 
@@ -46,8 +47,12 @@ fn catalogue() -> Known {
     let kinds = locks::Kind::ALL.iter().map(|kind| kind.name());
     let kinds = kinds.chain(["voluntary", "involuntary"]);
     let losses = Losses::REASONS.iter().map(|(reason, _)| *reason);
+    let histograms = catalog::ALL
+        .iter()
+        .filter(|metric| metric.kind == Kind::Histogram);
     Known {
         metrics,
+        histograms: histograms.map(|metric| metric.name.to_owned()).collect(),
         values: BTreeMap::from([
             (
                 "state",

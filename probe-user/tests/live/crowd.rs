@@ -41,7 +41,7 @@ fn uncounted(now: &Scrape, next: &Scrape) -> [f64; 2] {
 }
 
 fn assert_within_bound(it: &Scrape, groups: usize) {
-    let bound = max_series(groups + COLLECTIVE);
+    let bound = max_series(groups + COLLECTIVE, 64 + COLLECTIVE);
     let series = it.metrics.samples.len();
     assert!(series <= bound, "{series} series, at most {bound} are promised");
     note(&format!(

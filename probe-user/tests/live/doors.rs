@@ -266,6 +266,14 @@ fn answers_are_compressed_for_whom_that_suits() {
             .read_to_string(&mut out)
             .expect("gzip");
         assert!(out.contains("procprobe"), "{path}");
+        let asked = "host: localhost\r\naccept-encoding: gzip, zstd\r\n";
+        let (head, packed) = doors.ask(path, asked);
+        assert!(head.contains("content-encoding: zstd"), "{head}");
+        let out = zstd::decode_all(packed.as_slice()).expect("zstd");
+        assert!(
+            packed.len() < plain.len() / 3 && String::from_utf8_lossy(&out).contains("procprobe"),
+            "{path}"
+        );
     }
     doors.agent.stop();
 }

@@ -15,7 +15,7 @@ fn waits_for_locks_are_in_the_metrics() {
     let Some(live) = Live::begin("metrics of locks") else {
         return;
     };
-    let agent = Agent::start(&live, &["--max-groups", "100000"]);
+    let agent = Agent::with_config(&live, "max_groups = 100000\nmetrics.durations = \"group\"\n");
     let mut scene = Workload::start(&["rounds", "pthread"]);
     let truth = scene.tell("50", "done");
     let labels = [("comm", "pp-rounds"), ("kind", "mutex")];

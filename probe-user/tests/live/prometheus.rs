@@ -92,9 +92,14 @@ fn every_metric_is_in_the_reference_with_its_labels_and_passes_promtool() {
     let Some(live) = Live::begin("reference of metrics") else {
         return;
     };
-    let _scene = Workload::start(&["zombie"]);
+    // What is wrong with nobody has no series.
+    let scenes: [&[&str]; 3] = [&["zombie"], &["cycle", "3"], &["cycle-without-owners"]];
+    let _scenes = scenes.map(Workload::start);
     let mut family = Workload::start(&["family"]);
-    let agent = Agent::start(&live, &["--max-groups", "100000"]);
+    let mut spawner = Spawner::start();
+    let config = "max_groups = 100000\nmetrics.durations = \"group\"\n";
+    let agent = Agent::with_config(&live, config);
+    spawner.spawn(3);
     // Some metrics begin with the first death.
     family.tell("go", "done");
     let reference = reference();
@@ -102,7 +107,7 @@ fn every_metric_is_in_the_reference_with_its_labels_and_passes_promtool() {
     // The first sample of what the programs cost takes a second.
     let mut scrape = String::new();
     let mut missing: Vec<String> = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..300 {
         scrape = agent.get("/metrics");
         let found = Exposition::parse(&scrape).types;
         missing = reference

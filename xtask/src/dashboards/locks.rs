@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, heatmap, series, stat, table},
+    panel::{Panel, by_bucket, counts, heatmap, quantile, series, stat, sums, table},
 };
 
 pub fn board() -> Board {
@@ -79,21 +79,21 @@ fn waiting() -> Vec<Panel> {
         series(
             "Who waits for locks?",
             "short",
-            "Threads of each process name that wait for a lock, on average, counted when the wait ends. The number of threads that a \
+            "Threads of each process name that wait for a lock, on average, waits under way included. The number of threads that a \
              lock keeps from working.",
         )
         .query(
-            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_sum{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval])))"#,
+            r#"topk(10, sum by (unit, comm) (rate(procprobe_blocked_seconds_total{GROUP,on=~"futex_mutex|futex_pi_mutex|futex_rwlock"}[$__rate_interval])))"#,
             "{{comm}} {{unit}}",
         ),
         series(
             "What kind of locks?",
             "short",
-            "Threads that wait, on average, by what they wait at. Condition variables, joins and parkers are threads that wait \
-             for work, mostly; `unknown` is what nothing proves to be a lock.",
+            "Threads that wait, on average, counted when the wait ends, by what they wait at. Condition variables, joins and parkers \
+             are threads that wait for work, mostly; `unknown` is what nothing proves to be a lock.",
         )
         .query(
-            "sum by (kind) (rate(procprobe_lock_wait_seconds_sum{GROUP}[$__rate_interval]))",
+            &sums(WAITS, "UNIT", "kind"),
             "{{kind}}",
         )
         .stacked(),
@@ -124,36 +124,38 @@ fn queues() -> Vec<Panel> {
     ]
 }
 
-const LOCKS: &str = r#"sum by (le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval]))"#;
+const WAITS: &str = "procprobe_lock_wait_seconds";
+const AT_LOCKS: &str = r#"UNIT,kind=~"mutex|pi_mutex|rwlock""#;
 
 fn long() -> Vec<Panel> {
-    let quantile = |quantile: &str| format!("histogram_quantile({quantile}, {LOCKS})");
+    let of_all = |wanted: &str| quantile(wanted, WAITS, AT_LOCKS, "");
     vec![
-        heatmap("Waits for locks", "How long waits for a lock took that ended.").query(LOCKS, "{{le}}"),
+        heatmap("Waits for locks", "How long waits for a lock took that ended.")
+            .query(&by_bucket(WAITS, AT_LOCKS), "{{le}}"),
         series(
             "How long is the wait for a lock?",
             "s",
             "Half of all waits are shorter than p50, one in a hundred is longer than p99.",
         )
-        .query(&quantile("0.5"), "p50")
-        .query(&quantile("0.9"), "p90")
-        .query(&quantile("0.99"), "p99"),
+        .query(&of_all("0.5"), "p50")
+        .query(&of_all("0.9"), "p90")
+        .query(&of_all("0.99"), "p99"),
         series(
             "Who waits longest?",
             "s",
-            "The wait that one in a hundred exceeds, by process name.",
+            "The wait that one in a hundred exceeds, by unit; by process name too if the agent counts durations of groups.",
         )
         .query(
-            r#"topk(10, histogram_quantile(0.99, sum by (unit, comm, le) (rate(procprobe_lock_wait_seconds_bucket{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval]))))"#,
+            &format!("topk(10, {})", quantile("0.99", WAITS, AT_LOCKS, "unit, comm")),
             "{{comm}} {{unit}}",
         ),
         series(
             "How often do they wait?",
             "cps",
-            "Waits for a lock that ended, per second, by process name.",
+            "Waits for a lock that ended, per second, by unit; by process name too if the agent counts durations of groups.",
         )
         .query(
-            r#"topk(10, sum by (unit, comm) (rate(procprobe_lock_wait_seconds_count{GROUP,kind=~"mutex|pi_mutex|rwlock"}[$__rate_interval])))"#,
+            &format!("topk(10, {})", counts(WAITS, AT_LOCKS, "unit, comm")),
             "{{comm}} {{unit}}",
         ),
     ]

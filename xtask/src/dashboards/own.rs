@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, heatmap, series, stat, table},
+    panel::{Panel, by_bucket, heatmap, series, stat, table},
 };
 
 pub fn board() -> Board {
@@ -102,7 +102,7 @@ fn scrape() -> Vec<Panel> {
             "It is done for every scrape; about 1 ms for each 1,000 threads.",
         )
         .query(
-            "sum by (le) (rate(procprobe_snapshot_duration_seconds_bucket{HOST}[$__rate_interval]))",
+            &by_bucket("procprobe_snapshot_duration_seconds", "HOST"),
             "{{le}}",
         ),
         series(

@@ -89,7 +89,8 @@ impl Panel {
         }
     }
 
-    /// Adds a query. `HOST` and `GROUP` in it stand for the selectors that the dashboard's variables make.
+    /// Adds a query. `HOST`, `GROUP` and `UNIT` in it stand for the selectors that the dashboard's variables make: of a host, of
+    /// groups, and of what is counted of units or of groups, whichever the agent was told.
     pub fn query(mut self, expression: &str, legend: &'static str) -> Self {
         self.queries.push(Query {
             expression: selectors(expression),
@@ -153,7 +154,47 @@ impl Panel {
 fn selectors(expression: &str) -> String {
     expression
         .replace("GROUP", &Scope::Groups.selector())
+        // Durations of units have no process name; those of a group are of the one that was chosen.
+        .replace("UNIT", r#"instance=~"$instance",unit=~"$unit",comm=~"|$comm""#)
         .replace("HOST", &Scope::Host.selector())
+}
+
+/// The growth of a histogram's series, as two expressions: where Prometheus stores it as a native histogram
+/// (`convert_classic_histograms_to_nhcb`), the second one has data, else the first.
+fn growth(metric: &str, suffix: &str, selector: &str) -> (String, String) {
+    let of = |suffix: &str| format!("rate({metric}{suffix}{{{selector}}}[$__rate_interval])");
+    (of(suffix), of(""))
+}
+
+/// A histogram, added up by bucket.
+pub fn by_bucket(metric: &str, selector: &str) -> String {
+    let (classic, native) = growth(metric, "_bucket", selector);
+    format!("sum by (le) ({classic}) or sum({native})")
+}
+
+/// A quantile of a histogram, added up by the labels in `by`.
+pub fn quantile(quantile: &str, metric: &str, selector: &str, by: &str) -> String {
+    let (classic, native) = growth(metric, "_bucket", selector);
+    let le = ["le", by]
+        .map(str::trim)
+        .into_iter()
+        .filter(|labels| !labels.is_empty());
+    let le = le.collect::<Vec<_>>().join(", ");
+    let of =
+        |labels: &str, growth: &str| format!("histogram_quantile({quantile}, sum by ({labels}) ({growth}))");
+    format!("{} or {}", of(&le, &classic), of(by, &native))
+}
+
+/// How much of what a histogram measures comes in a second, by the labels in `by`.
+pub fn sums(metric: &str, selector: &str, by: &str) -> String {
+    let (classic, native) = growth(metric, "_sum", selector);
+    format!("sum by ({by}) ({classic}) or sum by ({by}) (histogram_sum({native}))")
+}
+
+/// How often in a second, by the labels in `by`.
+pub fn counts(metric: &str, selector: &str, by: &str) -> String {
+    let (classic, native) = growth(metric, "_count", selector);
+    format!("sum by ({by}) ({classic}) or sum by ({by}) (histogram_count({native}))")
 }
 
 impl Scope {

@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, heatmap, series, table},
+    panel::{Panel, by_bucket, heatmap, quantile, series, table},
 };
 
 pub fn board() -> Board {
@@ -10,7 +10,8 @@ pub fn board() -> Board {
         "states",
         "Processes and states",
         Scope::Groups,
-        "Where the time of units and process names goes. Narrow it with the variables on top.",
+        "Where the time of units and process names goes. Narrow it with the variables on top; lengths of waits and stays are those of the \
+         unit, unless the agent counts them by process name (`[metrics] durations`).",
     )
     .row("Where does the time go?", time())
     .more(switches())
@@ -68,33 +69,34 @@ fn switches() -> Vec<Panel> {
     ]
 }
 
-const RUNNABLE: &str = r#"sum by (le) (rate(procprobe_state_duration_seconds_bucket{GROUP,state="runnable"}[$__rate_interval]))"#;
+const STAYS: &str = "procprobe_state_duration_seconds";
+const RUNNABLE: &str = r#"UNIT,state="runnable""#;
 
 fn waits() -> Vec<Panel> {
-    let quantile = |quantile: &str| format!("histogram_quantile({quantile}, {RUNNABLE})");
+    let of_all = |wanted: &str| quantile(wanted, STAYS, RUNNABLE, "");
     vec![
         heatmap(
             "Run-queue waits",
             "How long threads wait for a CPU once they could run. Healthy is below a few milliseconds; a second band that \
              appears higher up is a busy neighbour or a CPU limit.",
         )
-        .query(RUNNABLE, "{{le}}"),
+        .query(&by_bucket(STAYS, RUNNABLE), "{{le}}"),
         series(
             "How long is the wait for a CPU?",
             "s",
             "Half of all waits are shorter than p50, one in a hundred is longer than p99. 100 ms and more is felt by users.",
         )
-        .query(&quantile("0.5"), "p50")
-        .query(&quantile("0.9"), "p90")
-        .query(&quantile("0.99"), "p99")
+        .query(&of_all("0.5"), "p50")
+        .query(&of_all("0.9"), "p90")
+        .query(&of_all("0.99"), "p99")
         .warn(0.1),
         series(
             "Who waits longest for a CPU?",
             "s",
-            "The wait that one in a hundred exceeds, by process name.",
+            "The wait that one in a hundred exceeds, by unit; by process name too if the agent counts durations of groups.",
         )
         .query(
-            r#"topk(10, histogram_quantile(0.99, sum by (unit, comm, le) (rate(procprobe_state_duration_seconds_bucket{GROUP,state="runnable"}[$__rate_interval]))))"#,
+            &format!("topk(10, {})", quantile("0.99", STAYS, RUNNABLE, "unit, comm")),
             "{{comm}} {{unit}}",
         )
         .warn(0.1),
@@ -112,9 +114,8 @@ fn waits() -> Vec<Panel> {
 
 fn stays() -> Vec<Panel> {
     let stay = |title, state: &str, description| {
-        let query = format!(
-            r#"sum by (le) (rate(procprobe_state_duration_seconds_bucket{{GROUP,state="{state}"}}[$__rate_interval]))"#
-        );
+        let of_state = format!(r#"UNIT,state="{state}""#);
+        let query = by_bucket(STAYS, &of_state);
         heatmap(title, description).query(&query, "{{le}}").wide(8)
     };
     vec![

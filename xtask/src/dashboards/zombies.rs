@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, heatmap, series, stat, table},
+    panel::{Panel, by_bucket, heatmap, quantile, series, stat, table},
 };
 
 pub fn board() -> Board {
@@ -99,20 +99,20 @@ fn fault() -> Vec<Panel> {
 }
 
 fn reaping() -> Vec<Panel> {
-    let buckets = "sum by (le) (rate(procprobe_reap_delay_seconds_bucket{HOST}[$__rate_interval]))";
+    let delays = "procprobe_reap_delay_seconds";
     vec![
         heatmap(
             "Time from death to reaping",
             "Of the processes that were reaped. The lowest band is normal; higher up, parents are busy or stopped.",
         )
-        .query(buckets, "{{le}}"),
+        .query(&by_bucket(delays, "HOST"), "{{le}}"),
         series(
             "How long do parents take to reap?",
             "s",
             "Half are reaped sooner than p50; one in a hundred takes longer than p99.",
         )
-        .query(&format!("histogram_quantile(0.5, {buckets})"), "p50")
-        .query(&format!("histogram_quantile(0.99, {buckets})"), "p99")
+        .query(&quantile("0.5", delays, "HOST", ""), "p50")
+        .query(&quantile("0.99", delays, "HOST", ""), "p99")
         .warn(10.0),
     ]
 }

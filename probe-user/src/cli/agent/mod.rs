@@ -97,7 +97,7 @@ async fn live(
     if let Some(lacking) = &doors.lacking {
         tracing::warn!("{lacking}");
     }
-    let shared = Shared::new(engine, workers, registry);
+    let shared = Shared::new(engine, workers, registry, config.metrics.families.clone());
     let mut hangups = signal(SignalKind::hangup())?;
     let changeable = Changeable {
         web: watch::Sender::new(Arc::clone(&setup.web)),
@@ -182,8 +182,7 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let settings = Settings {
-        max_groups: config.max_groups as usize,
-        group_by: config.metrics.group_by,
+        grouping: config.grouping(),
         retention: Retention {
             time: config.retention,
             ..Retention::default()

@@ -3,8 +3,12 @@
 //! A group is a unit and a process name ([`key`]). Its totals keep what its dead threads did. The number of
 //! groups is bounded ([`table`]): what has no place is added up in `comm="(other)"`, so sums over all groups
 //! stay exact and no counter ever falls.
+//!
+//! Durations are counted beside that, from the same growth, of units or of the host ([`Durations`]): what a
+//! group left in [`OTHER`] when it had no place has lost its unit, so they cannot be added up afterwards.
 
 mod batch;
+mod grouping;
 mod key;
 mod lock_edges;
 pub mod parents;
@@ -14,6 +18,7 @@ mod totals;
 mod weight;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -30,6 +35,8 @@ use super::transitions::{Transition, Transitions};
 use super::tree::headless;
 use super::waits::Files;
 use batch::GroupBatch;
+use grouping::Names;
+pub use grouping::{Durations, Grouping};
 pub use key::{GroupBy, GroupKey, KERNEL, LOST, OTHER};
 pub use lock_edges::{LockEdge, LockEdges, Nameless};
 pub use table::LINGER;
@@ -64,13 +71,22 @@ pub struct Afflictions {
     pub stalled_threads: u64,
 }
 
+/// Who lives, as of one look.
+#[derive(Default)]
+struct Census {
+    groups: HashMap<GroupKey, Living>,
+    durations: HashMap<GroupKey, Living>,
+}
+
 /// See the module.
 pub struct GroupAggregator {
-    by: GroupBy,
+    grouping: Grouping,
     tracker: Tracker,
     table: GroupTable,
-    /// A cache: the group each process belongs to by its name.
-    keys: HashMap<(u64, Comm, bool), GroupKey>,
+    /// Durations, unless the groups have them: of these totals, the durations alone are shown.
+    durations: Option<GroupTable>,
+    /// A cache: what each process is counted under, by its name.
+    keys: HashMap<(u64, Comm, bool), Arc<Names>>,
     host: HostCounts,
     began_ns: u64,
     looked_ns: u64,
@@ -83,12 +99,13 @@ pub struct GroupAggregator {
 }
 
 impl GroupAggregator {
-    /// No groups yet, and at most `max_groups` (and [`OTHER`], [`LOST`] and [`KERNEL`]).
-    pub fn new(max_groups: usize, by: GroupBy) -> Self {
+    /// No groups yet.
+    pub fn new(grouping: Grouping) -> Self {
         Self {
-            by,
             tracker: Tracker::default(),
-            table: GroupTable::new(max_groups),
+            table: GroupTable::new(grouping.max_groups),
+            durations: grouping.table_of_durations(),
+            grouping,
             keys: HashMap::default(),
             host: HostCounts::default(),
             began_ns: 0,
@@ -106,14 +123,27 @@ impl GroupAggregator {
         self.tracker.begin(snapshot);
         self.began_ns = snapshot.began_ns;
         self.looked_ns = snapshot.began_ns;
-        self.table.turn(snapshot.began_ns);
+        self.turn(snapshot.began_ns);
         self.recount(snapshot, Duration::ZERO, units);
         for thread in &snapshot.threads {
-            let name = self.tracker.name_of(thread);
-            let key = self.key_of(name, units);
-            self.table.weigh(&key, minute_of(thread, snapshot.boottime_ns));
+            let names = self.names_of(self.tracker.name_of(thread), units);
+            self.weigh(&names, minute_of(thread, snapshot.boottime_ns));
         }
-        self.table.turn(snapshot.began_ns);
+        self.turn(snapshot.began_ns);
+    }
+
+    fn turn(&mut self, now_ns: u64) {
+        self.table.turn(now_ns);
+        if let Some(durations) = &mut self.durations {
+            durations.turn(now_ns);
+        }
+    }
+
+    fn weigh(&mut self, names: &Names, seconds: f64) {
+        self.table.weigh(&names.shown, seconds);
+        if let Some(durations) = &mut self.durations {
+            durations.weigh(&names.durations, seconds);
+        }
     }
 
     /// Adds what every thread gained since the last snapshot, and recounts who is in which condition.
@@ -123,7 +153,7 @@ impl GroupAggregator {
         if self.keys.len() > MAX_KEYS.max(living.saturating_mul(2)) {
             self.keys.clear();
         }
-        self.table.turn(snapshot.began_ns);
+        self.turn(snapshot.began_ns);
         let mut tracker = std::mem::take(&mut self.tracker);
         let mut batch = GroupBatch::default();
         tracker.advance(snapshot, |thread, name, growth| {
@@ -146,7 +176,7 @@ impl GroupAggregator {
     /// group for all.
     fn recount(&mut self, snapshot: &Snapshot, time: Duration, units: &mut dyn Units) {
         self.host = HostCounts::default();
-        let mut living: HashMap<GroupKey, Living> = HashMap::default();
+        let mut living = Census::default();
         let mut batch: Option<(ProcessName, Living)> = None;
         let headless = headless(snapshot);
         let position_of = |wanted| Condition::ALL.iter().position(|&condition| condition == wanted);
@@ -174,21 +204,27 @@ impl GroupAggregator {
             self.count_living(&mut living, of, &counts, units);
         }
         self.tracker = tracker;
-        self.table.settle(&living, time);
+        self.table.settle(&living.groups, time);
+        if let Some(durations) = &mut self.durations {
+            durations.settle(&living.durations, time);
+        }
     }
 
     fn count_living(
         &mut self,
-        living: &mut HashMap<GroupKey, Living>,
+        living: &mut Census,
         name: ProcessName,
         counts: &Living,
         units: &mut dyn Units,
     ) {
-        let group = living.entry(self.key_of(name, units)).or_default();
+        let names = self.names_of(name, units);
+        let group = living.groups.entry(names.shown.clone()).or_default();
         group.kernel = name.kernel;
-        group.processes += counts.processes;
-        let sums = group.threads.iter_mut().zip(counts.threads);
-        sums.for_each(|(sum, count)| *sum += count);
+        group.add(counts);
+        if self.durations.is_some() {
+            let of_durations = living.durations.entry(names.durations.clone());
+            of_durations.or_default().add(counts);
+        }
     }
 
     /// Adds an event; an exit brings the last of what its thread did.
@@ -246,6 +282,8 @@ impl GroupAggregator {
         for (sum, (time, counted)) in group.usage.time_ns.iter_mut().zip(rest) {
             *sum = (*sum).max(time.saturating_sub(counted));
         }
+        // They are dead, so all of it has ended; else it would look like threads that are stuck.
+        group.usage.closed_ns = group.usage.time_ns;
         let rest = switches.since(counted.switches);
         group.switches.voluntary = group.switches.voluntary.max(rest.voluntary);
         group.switches.involuntary = group.switches.involuntary.max(rest.involuntary);
@@ -256,16 +294,27 @@ impl GroupAggregator {
         self.table.iter()
     }
 
+    /// Those whose durations are counted, with their totals, of which the durations alone are meant.
+    pub fn durations(&self) -> impl Iterator<Item = (&GroupKey, &GroupTotals)> {
+        self.durations.as_ref().unwrap_or(&self.table).iter()
+    }
+
     /// The group that a thread's process belongs to by its name, whether or not that has a place in the
     /// table; `None` if the last snapshot did not have it.
     pub fn own_group(&self, thread: &Thread) -> Option<&GroupKey> {
+        self.names_of_thread(thread).map(|names| &names.own)
+    }
+
+    fn names_of_thread(&self, thread: &Thread) -> Option<&Names> {
         let name = self.tracker.name_of(thread);
-        self.keys.get(&(name.cgroup_id, name.comm, name.kernel))
+        let names = self.keys.get(&(name.cgroup_id, name.comm, name.kernel));
+        names.map(|names| &**names)
     }
 
     /// The name under which a thread's process is shown; `None` if the last snapshot did not have it.
     pub fn shown_group(&self, thread: &Thread) -> Option<GroupKey> {
-        Some(self.table.face(self.own_group(thread)?, thread.kernel))
+        let names = self.names_of_thread(thread)?;
+        Some(self.table.face(&names.shown, thread.kernel))
     }
 
     /// How often threads went from state to state.
@@ -300,29 +349,46 @@ impl GroupAggregator {
         self.table.folded()
     }
 
+    /// How many units were added up in [`OTHER`] between the last two snapshots, durations alone.
+    pub fn units_folded(&self) -> usize {
+        let units = self
+            .durations
+            .as_ref()
+            .filter(|_| self.grouping.durations == Durations::Unit);
+        units.map_or(0, GroupTable::folded)
+    }
+
     /// Adds what happened at locks since the last look at them.
     pub fn locks(&mut self, news: &LockDelta, units: &mut dyn Units) {
-        for (_, group) in self.table.iter_mut() {
+        let tables = [Some(&mut self.table), self.durations.as_mut()];
+        for (_, group) in tables.into_iter().flatten().flat_map(GroupTable::iter_mut) {
             group.waits.begin_look();
         }
         let mut lately: HashMap<GroupKey, BTreeMap<Kind, u64>> = HashMap::default();
         for (&(pid, kind), waited) in &news.waited {
-            let (key, kernel) = self.key_of_pid(pid, units);
+            let (names, kernel) = self.names_of_pid(pid, units);
             if kind.is_lock() {
-                let seconds = Duration::from_nanos(waited.lately_ns).as_secs_f64();
-                self.table.weigh(&key, seconds);
+                self.weigh(&names, Duration::from_nanos(waited.lately_ns).as_secs_f64());
             }
-            let shown = self.table.shown(&key, kernel).clone();
+            let shown = self.table.shown(&names.shown, kernel).clone();
             *lately.entry(shown).or_default().entry(kind).or_default() += waited.lately_ns;
-            self.table.totals(&key, kernel).waits.add_kind(kind, waited);
+            let group = self.table.totals(&names.shown, kernel);
+            group.waits.add_kind(kind, waited);
+            if let Some(durations) = &mut self.durations {
+                durations
+                    .totals(&names.durations, false)
+                    .waits
+                    .add_kind(kind, waited);
+            }
         }
         for (key, group) in self.table.iter_mut() {
             group.waits.divide(lately.get(key).unwrap_or(&BTreeMap::new()));
         }
         self.lock_edges.turn(self.looked_ns);
         for edge in &news.edges {
-            let (key, kernel) = self.key_of_pid(edge.waiter.pid, units);
-            self.lock_edges.add(self.table.face(&key, kernel), edge);
+            let (names, kernel) = self.names_of_pid(edge.waiter.pid, units);
+            let shown = self.table.face(&names.shown, kernel);
+            self.lock_edges.add(shown, edge);
         }
         self.lock_edges.settle();
         self.afflict(news, units);
@@ -344,13 +410,13 @@ impl GroupAggregator {
         let mut now: BTreeMap<GroupKey, Afflictions> = BTreeMap::new();
         for deadlock in &news.deadlocks {
             let pid = deadlock.members.first().map_or(0, |member| member.party.pid);
-            let group = now.entry(self.key_of_pid(pid, units).0).or_default();
+            let group = now.entry(self.own_key_of_pid(pid, units)).or_default();
             group.deadlocks += 1;
             group.deadlocked_threads += deadlock.members.len() as u64;
             group.oldest_ns = group.oldest_ns.max(deadlock.age_ns);
         }
         for stall in &news.stalls {
-            let group = now.entry(self.key_of_pid(stall.pid, units).0).or_default();
+            let group = now.entry(self.own_key_of_pid(stall.pid, units)).or_default();
             group.stalled_threads += stall.waits.len() as u64;
         }
         // Whoever had a name keeps it, so that no alert changes its labels while it lasts.
@@ -370,24 +436,36 @@ impl GroupAggregator {
         }
     }
 
-    fn key_of_pid(&mut self, pid: u32, units: &mut dyn Units) -> (GroupKey, bool) {
+    fn names_of_pid(&mut self, pid: u32, units: &mut dyn Units) -> (Arc<Names>, bool) {
         let name = self.tracker.process(pid);
         match name.or_else(|| self.departed.get(&pid).copied()) {
-            Some(name) => (self.key_of(name, units), name.kernel),
-            None => (GroupKey::named(LOST), false),
+            Some(name) => (self.names_of(name, units), name.kernel),
+            None => (Arc::new(Names::collective(LOST)), false),
         }
+    }
+
+    fn own_key_of_pid(&mut self, pid: u32, units: &mut dyn Units) -> GroupKey {
+        self.names_of_pid(pid, units).0.own.clone()
     }
 
     fn add(&mut self, batch: &GroupBatch, units: &mut dyn Units) {
         let Some(name) = batch.name else { return };
         let growth = &batch.growth;
         self.transitions.add(&growth.usage);
-        let key = self.key_of(name, units);
-        self.table.weigh(&key, weight::of_growth(growth));
-        let group = self.table.totals(&key, name.kernel);
+        let names = self.names_of(name, units);
+        self.weigh(&names, weight::of_growth(growth));
+        let group = self.table.totals(&names.shown, name.kernel);
         group.waits.add(&growth.usage.blocked_ns, batch.descriptor);
-        group.usage.add(&growth.usage);
         group.switches.add(growth.switches);
+        let Some(durations) = &mut self.durations else {
+            group.usage.add(&growth.usage);
+            return;
+        };
+        group.usage.add_times(&growth.usage);
+        let unit = durations.totals(&names.durations, false);
+        unit.usage.add(&growth.usage);
+        // What tells the table that it is still at work.
+        unit.switches.add(growth.switches);
     }
 
     /// Asks again for the unit of every cgroup: they are called otherwise from here on. What was counted
@@ -397,14 +475,14 @@ impl GroupAggregator {
     }
 
     fn totals_of(&mut self, name: ProcessName, units: &mut dyn Units) -> &mut GroupTotals {
-        let key = self.key_of(name, units);
-        self.table.totals(&key, name.kernel)
+        let names = self.names_of(name, units);
+        self.table.totals(&names.shown, name.kernel)
     }
 
-    fn key_of(&mut self, name: ProcessName, units: &mut dyn Units) -> GroupKey {
-        let by = self.by;
-        let key = self.keys.entry((name.cgroup_id, name.comm, name.kernel));
-        key.or_insert_with(|| GroupKey::of(name, by, units)).clone()
+    fn names_of(&mut self, name: ProcessName, units: &mut dyn Units) -> Arc<Names> {
+        let grouping = &self.grouping;
+        let names = self.keys.entry((name.cgroup_id, name.comm, name.kernel));
+        Arc::clone(names.or_insert_with(|| Arc::new(Names::of(name, grouping, units))))
     }
 }
 
@@ -417,5 +495,7 @@ fn minute_of(thread: &Thread, boottime_ns: u64) -> f64 {
         + weight::of_threads(1, Duration::from_secs(60))
 }
 
+#[cfg(test)]
+mod durations_tests;
 #[cfg(test)]
 mod tests;

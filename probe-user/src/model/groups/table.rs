@@ -66,6 +66,15 @@ impl Place {
     }
 }
 
+impl Living {
+    /// Adds processes, and threads by condition.
+    pub fn add(&mut self, counts: &Self) {
+        self.processes += counts.processes;
+        let sums = self.threads.iter_mut().zip(counts.threads);
+        sums.for_each(|(sum, count)| *sum += count);
+    }
+}
+
 /// A living group without a place.
 struct Candidate {
     weight: Weight,
@@ -93,8 +102,17 @@ impl GroupTable {
     /// An empty table for that many groups, beside [`OTHER`], [`LOST`] and [`KERNEL`].
     pub fn new(max_groups: usize) -> Self {
         let kernel = KERNEL_GROUPS.min(max_groups / KERNEL_PART);
+        Self::with_places(max_groups - kernel, kernel)
+    }
+
+    /// One whose places are all for services: of units, none of which has a kernel thread.
+    pub fn of_units(max_units: usize) -> Self {
+        Self::with_places(max_units, 0)
+    }
+
+    fn with_places(services: usize, kernel: usize) -> Self {
         Self {
-            services: max_groups - kernel,
+            services,
             kernel,
             places: HashMap::default(),
             collective: BTreeMap::new(),
@@ -332,7 +350,8 @@ impl GroupTable {
 
     fn admit(&mut self, key: &GroupKey, kernel: bool) {
         let candidate = self.candidates.remove(key);
-        let totals = self.retired.restore(key);
+        let mut totals = self.retired.restore(key);
+        totals.kernel = kernel;
         let place = Place {
             activity: totals.activity(),
             totals,
@@ -368,5 +387,9 @@ impl GroupTable {
 }
 
 fn fresh(comm: &'static str) -> (GroupKey, GroupTotals) {
-    (GroupKey::named(comm), GroupTotals::default())
+    let totals = GroupTotals {
+        kernel: comm == KERNEL,
+        ..GroupTotals::default()
+    };
+    (GroupKey::named(comm), totals)
 }

@@ -10,11 +10,11 @@ use crate::model::locks::{Kind, LockId, Party};
 use crate::model::tracker::tests::{NoUnits, account, exit, snapshot, thread};
 use crate::model::waits::NoFiles;
 
-const RUNNING: usize = State::Running as usize;
-const SECOND: u64 = 1_000_000_000;
+pub(super) const RUNNING: usize = State::Running as usize;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// Time on a CPU by group.
-fn running(groups: &GroupAggregator) -> BTreeMap<String, u64> {
+pub(super) fn running(groups: &GroupAggregator) -> BTreeMap<String, u64> {
     let group =
         |(key, totals): (&GroupKey, &GroupTotals)| (key.comm.to_string(), totals.usage.time_ns[RUNNING]);
     groups.groups().map(group).collect()
@@ -29,8 +29,11 @@ fn look(groups: &mut GroupAggregator, at_ns: u64, processes: &[(u32, &str, u64)]
     groups.snapshot(&snapshot, &mut NoUnits, &mut NoFiles);
 }
 
-fn groups(max_groups: usize) -> GroupAggregator {
-    GroupAggregator::new(max_groups, GroupBy::Comm)
+pub(super) fn groups(max_groups: usize) -> GroupAggregator {
+    GroupAggregator::new(Grouping {
+        max_groups,
+        ..Grouping::default()
+    })
 }
 
 /// Whether a group has a place.
@@ -158,7 +161,7 @@ fn kernel_threads_take_no_place_of_a_service() {
 }
 
 /// A stall of a thread of a process.
-fn stall(pid: u32) -> Stall {
+pub(super) fn stall(pid: u32) -> Stall {
     let party = Party {
         pid,
         tid: pid,

@@ -28,6 +28,8 @@ pub struct GroupTotals {
     pub processes: u64,
     /// What its threads waited in.
     pub waits: Waits,
+    /// Threads of the kernel's own, which nobody forks, kills or waits for.
+    pub kernel: bool,
 }
 
 impl GroupTotals {

@@ -34,6 +34,17 @@ impl Agent {
         Self::begin(command)
     }
 
+    /// The same with a configuration.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn with_config(live: &Live, text: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = directory.path().join("p.toml");
+        std::fs::write(&config, text).expect("writing a configuration");
+        Self::start(live, &["--config", config.to_str().expect("UTF-8")])
+    }
+
     /// The same with a command of the caller's.
     ///
     /// # Panics
