@@ -100,6 +100,9 @@ impl MemoryPass {
 
     /// Reads a pass from its beginning, for as long as it may take.
     pub fn read(&mut self, stream: File) -> MemoryRead {
+        // What is there is of the last pass.
+        let nobody = PodRecord(bytemuck::Zeroable::zeroed());
+        let _ = self.current.set(0, nobody, 0);
         let (sender, receiver) = mpsc::channel();
         let (told, who) = mpsc::channel();
         let reader = std::thread::Builder::new().name("memory".to_owned());
@@ -123,7 +126,7 @@ impl MemoryPass {
             }
         }
         let thread = who.try_recv().ok().flatten();
-        read.hangs_in = self.hangs_in(thread.as_ref());
+        read.hangs_in = thread.and_then(|thread| self.hangs_in(&thread));
         if let Some(pid) = read.hangs_in {
             tracing::warn!(
                 pid,
@@ -138,15 +141,16 @@ impl MemoryPass {
     }
 
     /// The process that the pass does not get on with, as opposed to having much to do, or waiting for a CPU.
-    fn hangs_in(&self, pass: Option<&OwnThread>) -> Option<u32> {
+    /// Without a proof that it sleeps (it may not even have begun) nobody is accused.
+    fn hangs_in(&self, pass: &OwnThread) -> Option<u32> {
         let thread = || {
             let record = self.current.get(&0, 0).ok()?.0;
             Some((record.pid, record.tid, record.start_ns))
         };
-        let before = thread()?;
+        let before = thread().filter(|&(pid, ..)| pid != 0)?;
         for _ in 0..LOOKS {
             std::thread::sleep(STAYS / LOOKS);
-            if thread()? != before || pass.is_some_and(|pass| !pass.sleeps()) {
+            if thread()? != before || !pass.sleeps() {
                 return None;
             }
         }

@@ -330,13 +330,15 @@ fn python(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Option
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"python") || name.starts_with(b"libpython")
     };
+    // A file is asked about once, however often it is mapped.
+    let mut asked: HashSet<(u64, u64)> = HashSet::new();
     maps.iter()
         .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
         .find_map(|map| {
             let MMapPath::Path(path) = &map.pathname else {
                 return None;
             };
-            if !is_python(path) {
+            if !is_python(path) || !asked.insert(file_of(map)) {
                 return None;
             }
             let (start, end) = code.python(file_of(map), map.offset, &inside(directory, path))?;
