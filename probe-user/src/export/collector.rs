@@ -54,7 +54,7 @@ fn graphs(view: &View<'_>) -> Vec<MetricFamily> {
         let labels = [&*above.unit, &*above.comm, &*below.unit, &*below.comm];
         point(catalog::TREE_EDGES, &labels, count as f64)
     });
-    let (rows, other_ns) = view.groups.lock_edges().iter();
+    let (rows, other_ns) = view.groups.lock_edges().counters();
     let mut waits = vec![point(
         catalog::LOCK_EDGES,
         &["", OTHER, "", "", "", "", ""],

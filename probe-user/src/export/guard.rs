@@ -131,7 +131,7 @@ const FOR_BROWSERS: [(HeaderName, &str); 2] = [
 const RESERVED: usize = 2;
 /// KiB of answers of the API that clients have not read to their end, all together. What takes more than that
 /// waits for nobody: it is alone.
-const UNREAD: usize = 32 << 10;
+const UNREAD: u32 = 32 << 10;
 
 /// Puts the gate before the routes. Each door has one of its own, so that a crowd at one is none at the
 /// other.
@@ -139,7 +139,7 @@ pub fn guarded(router: Router, limits: &Limits, rules: Rules) -> Router {
     let gate = Gate {
         rules,
         queries: Arc::new(Semaphore::new((limits.max_connections / RESERVED).max(1))),
-        unread: Arc::new(Semaphore::new(UNREAD)),
+        unread: Arc::new(Semaphore::new(UNREAD as usize)),
         turns: Arc::new(Semaphore::new(limits.max_scrapes)),
         windows: Arc::new(Semaphore::new(MAX_WINDOWS)),
         timeout: limits.request_timeout,
@@ -254,7 +254,7 @@ async fn take_turn(State(gate): State<Gate>, request: Request, next: Next) -> Re
 /// read would otherwise have the agent hold as many answers as there are connections.
 fn until_read(response: Response, query: OwnedSemaphorePermit, unread: &Arc<Semaphore>) -> Response {
     let size = response.body().size_hint().lower() >> 10;
-    let size = u32::try_from(size).unwrap_or(u32::MAX).min(UNREAD as u32);
+    let size = u32::try_from(size).unwrap_or(u32::MAX).min(UNREAD);
     let Ok(room) = Arc::clone(unread).try_acquire_many_owned(size) else {
         return busy("too many answers are being read");
     };

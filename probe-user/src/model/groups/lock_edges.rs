@@ -173,7 +173,7 @@ impl LockEdges {
     }
 
     /// The edges with their nanoseconds, in the order of their names, and those of all others.
-    pub fn iter(&self) -> (impl Iterator<Item = (&LockEdge, u64)>, u64) {
+    pub fn counters(&self) -> (impl Iterator<Item = (&LockEdge, u64)>, u64) {
         let order: BTreeSet<&LockEdge> = self.rows.keys().collect();
         let rows = order.into_iter().map(|edge| (edge, self.rows[edge].ns));
         (rows, self.other_ns)
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn shown(edges: &LockEdges) -> (HashMap<String, u64>, u64) {
-        let (rows, other) = edges.iter();
+        let (rows, other) = edges.counters();
         (
             rows.map(|(edge, ns)| (edge.waiter.to_string(), ns)).collect(),
             other,
@@ -243,7 +243,7 @@ mod tests {
         edges.add(group(), &edge("a", 0x10, 1));
         edges.add(group(), &edge("a", 0x20, 2));
         assert!(edges.nameless().is_empty());
-        let (rows, other) = edges.iter();
+        let (rows, other) = edges.counters();
         let rows: Vec<_> = rows.map(|(edge, ns)| (edge.lock.as_deref(), ns)).collect();
         assert_eq!((rows, other), (vec![(None, 1), (Some("pool"), 2)], 12));
     }
