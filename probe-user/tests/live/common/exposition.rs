@@ -43,7 +43,7 @@ impl Exposition {
         Self { samples, types }
     }
 
-    /// Samples with a name and at least these labels.
+    /// Samples with a name and at least these labels; one that is missing is empty, as to Prometheus.
     pub fn select<'a>(
         &'a self,
         name: &'a str,
@@ -52,7 +52,7 @@ impl Exposition {
         let has = |sample: &Sample| {
             labels
                 .iter()
-                .all(|(key, value)| sample.labels.get(*key).is_some_and(|found| found == value))
+                .all(|(key, value)| sample.labels.get(*key).map_or("", String::as_str) == *value)
         };
         self.samples
             .iter()
