@@ -3,17 +3,18 @@
 use probe_ebpf::state::{STATES, State};
 
 use super::catalog::{
-    ALL, DEADLOCKED_THREADS, DEADLOCKS, ENDED_STAYS, EXITS, GROUP, Grain, LOCK_WAIT, Metric, PROCESS,
-    REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION, STALLED_THREADS, STATE_DURATION,
-    STATE_SECONDS, SWITCHES, ZOMBIE_AGE, ZOMBIES,
+    ALL, DEADLOCK_AGE, DEADLOCKED_THREADS, DEADLOCKS, ENDED_STAYS, EXITS, GROUP, Grain, LOCK_EDGES,
+    LOCK_WAIT, Metric, PRESSURE, PROCESS, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION,
+    STALLED_THREADS, STATE_DURATION, STATE_SECONDS, SWITCHES, TRANSITIONS, TREE_EDGES, ZOMBIE_AGE, ZOMBIES,
 };
 use crate::model::event::Reason;
-use crate::model::groups::{AFFLICTED, KERNEL, LINGER, LOST, OTHER};
+use crate::model::groups::{AFFLICTED, KERNEL, LINGER, LOCK_EDGES_SHOWN, LOST, OTHER, parents};
 use crate::model::life::AdopterKind;
 use crate::model::locks;
 use crate::model::snapshot::Losses;
 use crate::model::thread::Condition;
 use crate::model::waits;
+use crate::source::pressure;
 
 /// The part of the reference about buckets.
 pub(super) fn buckets() -> String {
@@ -48,7 +49,7 @@ pub(super) fn series() -> String {
     let host = max_series(0, 0);
     let (group, unit) = (max_series(1, 0) - host, max_series(0, 1) - host);
     format!(
-        "\n## How many series\n\nAt most {host} for the host, {group} for each group and {unit} for each unit with durations of its own; \
+        "\n## How many series\n\nAt most {host} for the host, {group} for each group and {unit} for each unit whose durations are shown; \
          groups are at most `--max-groups` (200), `{OTHER}`, `{KERNEL}` and `{LOST}`, units at most `[metrics.units] max` (64) and the \
          same three. That is {} with the defaults, if every group has been in every state; a tenth of it is usual: docs/sizing.md has \
          what was measured. With `[metrics] durations = \"group\"` each group has the series of a unit as well, with `\"host\"` there \
@@ -72,8 +73,8 @@ pub(super) fn series() -> String {
 /// Groups that add up others: `(other)`, `(kernel)` and `(lost)`.
 pub const COLLECTIVE: usize = 3;
 
-/// The most series there can be with that many groups, and with that many units (or groups, or one host) with durations;
-/// those that add up others among both.
+/// The most series there can be with that many groups, and with that many units (or groups, or one host) with
+/// durations; those that add up others among both.
 pub fn max_series(groups: usize, with_durations: usize) -> usize {
     let of_metric = |metric: &Metric| {
         if let Some(points) = points_of_durations(metric) {
@@ -84,6 +85,9 @@ pub fn max_series(groups: usize, with_durations: usize) -> usize {
             name if name == SNAPSHOT_DURATION.name => SNAPSHOT_BUCKETS.len() + BESIDE_BUCKETS,
             _ => 1,
         };
+        if let Some(series) = of_graphs(metric) {
+            return series;
+        }
         let values: usize = metric.labels.iter().map(|label| values(metric, label)).product();
         let groups = match metric.name {
             // Under their own names in a full table, too.
@@ -113,11 +117,26 @@ fn points_of_durations(metric: &Metric) -> Option<usize> {
     }
 }
 
+/// The series of a metric whose labels have a bound together, whatever groups there are.
+fn of_graphs(metric: &Metric) -> Option<usize> {
+    let blocked = State::ALL.into_iter().filter(|state| state.is_blocked()).count();
+    match metric.name {
+        // And that of the others.
+        name if name == LOCK_EDGES.name => Some(LOCK_EDGES_SHOWN + 1),
+        name if name == TREE_EDGES.name => Some(parents::MOST),
+        // There and back, and those of threads that are born, run, are preempted and die.
+        name if name == TRANSITIONS.name => Some(2 * blocked + 4),
+        name if name == PRESSURE.name => Some(pressure::RESOURCES.len() * pressure::KINDS.len()),
+        _ => None,
+    }
+}
+
 /// What groups without a place have as well.
-const APART: [&str; 5] = [
+const APART: [&str; 6] = [
     ZOMBIES.name,
     ZOMBIE_AGE.name,
     DEADLOCKS.name,
+    DEADLOCK_AGE.name,
     DEADLOCKED_THREADS.name,
     STALLED_THREADS.name,
 ];
@@ -141,3 +160,26 @@ fn values(metric: &Metric, label: &str) -> usize {
 
 /// More than there are programs in the eBPF object.
 const PROGRAMS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::catalog::BUILD_INFO;
+
+    /// A metric with labels that nobody counted would have one series, by this bound.
+    #[test]
+    fn labels_that_are_not_of_groups_are_counted() {
+        for metric in ALL {
+            let counted = of_graphs(metric).is_some() || points_of_durations(metric).is_some();
+            let rest = metric.labels.iter().filter(|label| !GROUP.contains(label));
+            let known = |label: &&&str| values(metric, label) > 1 || metric.name == ENDED_STAYS.name;
+            // One value each, always.
+            let is_info = metric.name == BUILD_INFO.name;
+            assert!(
+                counted || is_info || rest.into_iter().all(|label| known(&label)),
+                "{}",
+                metric.name
+            );
+        }
+    }
+}

@@ -251,7 +251,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// How close the bounds of a histogram of durations are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
-    /// A factor of two: for waits, whose quantiles are read (half of the waits of 30 ms are then below 25 ms, not 42).
+    /// A factor of two: for waits, whose quantiles are read (half of the waits of 30 ms are then below 25 ms,
+    /// not 42).
     Fine,
     /// A factor of four: for what is looked at as a whole. Its bounds are among the fine ones.
     Coarse,
@@ -271,8 +272,8 @@ impl Grain {
         if kind.is_lock() { Self::Fine } else { Self::Coarse }
     }
 
-    /// How many of the kernel side's buckets lie below each bound, and the bound in seconds. From 4 microseconds, below
-    /// which a wait is none, to a minute.
+    /// How many of the kernel side's buckets lie below each bound, and the bound in seconds. From 4
+    /// microseconds, below which a wait is none, to a minute.
     pub fn bounds(self) -> impl Iterator<Item = (usize, f64)> {
         let step = match self {
             Self::Fine => 1,
@@ -302,7 +303,8 @@ mod tests {
         );
     }
 
-    /// What is added up over states has the same bounds wherever it has any, and nothing is lost beyond the last one.
+    /// What is added up over states has the same bounds wherever it has any, and nothing is lost beyond the
+    /// last one.
     #[test]
     fn coarse_bounds_are_among_the_fine_ones() {
         let fine: Vec<_> = Grain::Fine.bounds().collect();

@@ -11,8 +11,9 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as 
 
 use super::catalog::{self, Grain, Kind, Metric};
 use super::engine::View;
+use super::graphs;
 use crate::model::event::Reason;
-use crate::model::groups::{AFFLICTED, GroupTotals, OTHER, parents};
+use crate::model::groups::{AFFLICTED, GroupTotals, OTHER};
 use crate::model::life::AdopterKind;
 use crate::model::thread::{Condition, state_name};
 use crate::model::zombies;
@@ -23,9 +24,6 @@ const REVISION: &str = match option_env!("PROCPROBE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
-
-/// A lock without a name of its own: one on the heap.
-const UNNAMED: &str = "(unnamed)";
 
 /// All families but the ones that `prometheus` keeps itself (`process_*`, snapshot durations).
 pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
@@ -38,46 +36,9 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     families.extend(durations(view));
     families.extend(waits(view));
     families.extend(blame(view));
-    families.extend(graphs(view));
+    families.extend(graphs::families(view));
     families.extend(own(view));
     families
-}
-
-/// The graphs of locks, of states and of processes, as their edges.
-fn graphs(view: &View<'_>) -> Vec<MetricFamily> {
-    let transitions = view.groups.transitions().map(|transition| {
-        let labels = [transition.from, transition.to];
-        point(catalog::TRANSITIONS, &labels, transition.count as f64)
-    });
-    let edges = parents::pairs(&view.snapshot, view.groups);
-    let edges = edges.iter().map(|((above, below), &count)| {
-        let labels = [&*above.unit, &*above.comm, &*below.unit, &*below.comm];
-        point(catalog::TREE_EDGES, &labels, count as f64)
-    });
-    let (rows, other_ns) = view.groups.lock_edges().counters();
-    let mut waits = vec![point(
-        catalog::LOCK_EDGES,
-        &["", OTHER, "", "", "", "", ""],
-        other_ns as f64 / 1e9,
-    )];
-    for (edge, ns) in rows {
-        let (waiter, holder) = (edge.waiter.to_string(), edge.holder.to_string());
-        let labels = [
-            &*edge.group.unit,
-            &*edge.group.comm,
-            &*waiter,
-            &*holder,
-            edge.lock.as_deref().unwrap_or(UNNAMED),
-            edge.kind.name(),
-            edge.grade.name(),
-        ];
-        waits.push(point(catalog::LOCK_EDGES, &labels, ns as f64 / 1e9));
-    }
-    vec![
-        family(catalog::LOCK_EDGES, waits),
-        family(catalog::TRANSITIONS, transitions.collect()),
-        family(catalog::TREE_EDGES, edges.collect()),
-    ]
 }
 
 fn host(view: &View<'_>) -> Vec<MetricFamily> {
@@ -225,8 +186,9 @@ fn waits(view: &View<'_>) -> Vec<MetricFamily> {
     ]
 }
 
-/// States whose time every group of processes shows from the start, 0 included, so that a rate has something to begin with.
-/// The others begin when a thread first enters them: most groups never do. Kernel threads sleep in a state of their own.
+/// States whose time every group of processes shows from the start, 0 included, so that a rate has something
+/// to begin with. The others begin when a thread first enters them: most groups never do. Kernel threads
+/// sleep in a state of their own.
 const COMMON: [State; 4] = [
     State::Running,
     State::Runnable,
@@ -330,8 +292,9 @@ fn ends(view: &View<'_>) -> Vec<MetricFamily> {
     ]
 }
 
-/// Whether the deaths of a kind are there before the first one. A counter that appears as 1 has no growth for `rate`, and the
-/// first bad death of a service may be the only one; nobody forks or ends well just once, and nobody kills kernel threads.
+/// Whether the deaths of a kind are there before the first one. A counter that appears as 1 has no growth for
+/// `rate`, and the first bad death of a service may be the only one; nobody forks or ends well just once, and
+/// nobody kills kernel threads.
 fn is_shown_from_zero(reason: Reason, group: &GroupTotals) -> bool {
     !group.kernel && reason != Reason::Success
 }
@@ -378,7 +341,7 @@ fn with<'a>([unit, comm]: [&'a str; 2], third: &'a str) -> [&'a str; 3] {
     [unit, comm, third]
 }
 
-fn family(metric: Metric, points: Vec<Point>) -> MetricFamily {
+pub(super) fn family(metric: Metric, points: Vec<Point>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(metric.name.to_owned());
     family.set_help(metric.help.to_owned());
@@ -403,7 +366,7 @@ fn labelled(metric: Metric, values: &[&str]) -> Point {
     point
 }
 
-fn point(metric: Metric, labels: &[&str], value: f64) -> Point {
+pub(super) fn point(metric: Metric, labels: &[&str], value: f64) -> Point {
     let mut point = labelled(metric, labels);
     if metric.kind == Kind::Counter {
         let mut counter = Counter::default();

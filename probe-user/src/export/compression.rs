@@ -1,8 +1,8 @@
 //! Answers compressed for whom that suits: a tree of 10,000 threads is ten megabytes, and a tenth of that
 //! compressed.
 //!
-//! gzip is what Prometheus and everybody else asks for. zstd is for those who ask for it: a little less of both
-//! time and bytes.
+//! gzip is what Prometheus and everybody else asks for. zstd is for those who ask for it: a little less of
+//! both time and bytes.
 
 use std::io::Write;
 

@@ -127,10 +127,10 @@ const FOR_BROWSERS: [(HeaderName, &str); 2] = [
     ),
 ];
 
-/// Of the connections, requests of the API leave so many to scrapes and health checks: one in ...
-const RESERVED: usize = 2;
-/// KiB of answers of the API that clients have not read to their end, all together. What takes more than that
-/// waits for nobody: it is alone.
+/// Requests of the API have one in so many of the connections; the rest is for scrapes and health checks.
+const API_SHARE: usize = 2;
+/// KiB of answers of the API that clients have not read to their end, all together. A larger one goes out
+/// when there is no other.
 const UNREAD: u32 = 32 << 10;
 
 /// Puts the gate before the routes. Each door has one of its own, so that a crowd at one is none at the
@@ -138,7 +138,7 @@ const UNREAD: u32 = 32 << 10;
 pub fn guarded(router: Router, limits: &Limits, rules: Rules) -> Router {
     let gate = Gate {
         rules,
-        queries: Arc::new(Semaphore::new((limits.max_connections / RESERVED).max(1))),
+        queries: Arc::new(Semaphore::new((limits.max_connections / API_SHARE).max(1))),
         unread: Arc::new(Semaphore::new(UNREAD as usize)),
         turns: Arc::new(Semaphore::new(limits.max_scrapes)),
         windows: Arc::new(Semaphore::new(MAX_WINDOWS)),
@@ -303,4 +303,37 @@ async fn in_time(limit: Duration, answered: impl Future<Output = Option<Response
 fn busy(why: &str) -> Response {
     let later = [(header::RETRY_AFTER, "5")];
     (StatusCode::SERVICE_UNAVAILABLE, later, format!("busy: {why}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kib: usize) -> Response {
+        vec![0_u8; kib << 10].into_response()
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_its_place_until_it_is_read() {
+        let (queries, unread) = (
+            Arc::new(Semaphore::new(9)),
+            Arc::new(Semaphore::new(UNREAD as usize)),
+        );
+        let query = || Arc::clone(&queries).try_acquire_owned().unwrap();
+        let most = UNREAD as usize;
+        let first = until_read(answer(most - 1), query(), &unread);
+        let refused = until_read(answer(2), query(), &unread);
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let small = until_read(answer(1), query(), &unread);
+        assert_eq!((small.status(), queries.available_permits()), (StatusCode::OK, 7));
+        let read = axum::body::to_bytes(first.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(read.len(), (most - 1) << 10);
+        drop(small);
+        assert_eq!(
+            (queries.available_permits(), unread.available_permits()),
+            (9, most)
+        );
+        let largest = until_read(answer(most + 7), query(), &unread);
+        assert_eq!(largest.status(), StatusCode::OK, "there is no other");
+    }
 }

@@ -49,7 +49,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Of an engine, the threads that draw answers, the registry of what `prometheus` keeps itself, and the metrics to show.
+    /// Of an engine, the threads that draw answers, the registry of what `prometheus` keeps itself, and the
+    /// metrics to show.
     pub fn new(engine: EngineThread, workers: Workers, registry: Registry, shown: Families) -> Self {
         let asked = engine.clone();
         Self {

@@ -8,6 +8,7 @@
 //! | [`workers`] | the threads that draw answers |
 //! | [`scrapes`] | scrapes at the same time share one look |
 //! | [`collector`] | one look at the engine as metric families; no series outlives its group |
+//! | `graphs` | the graphs of locks, states and processes: an edge is a series |
 //! | [`bound`] | how many series there can be |
 //! | [`format`] | in which format a scraper gets them |
 //! | [`http`] | /metrics, /healthz, /readyz, /api/v1 |
@@ -31,6 +32,7 @@ pub mod doors;
 pub mod engine;
 pub mod engine_thread;
 pub mod format;
+mod graphs;
 pub mod guard;
 pub mod host;
 pub mod http;

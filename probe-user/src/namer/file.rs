@@ -26,8 +26,8 @@ pub type FileId = (u64, u64);
 const DELETED: &str = " (deleted)";
 /// What the kernel calls a process's root, in the process's directory.
 const ROOT: &str = "root";
-/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while compilers run, three
-/// were too few, and now and then 20 in a row.
+/// A lookup is repeated when something was renamed meanwhile, anywhere on the host: while compilers run,
+/// three were too few, and now and then 20 in a row.
 const ATTEMPTS: u32 = 20;
 /// From this attempt on it rests in between.
 const IMPATIENT: u32 = 10;

@@ -95,8 +95,8 @@ fn answer(question: &Question, files: &mut Files<'_, '_>) -> Answer {
     }
 }
 
-/// Whether half of the CPU time it may use is used: time for another one. Of this thread, which is all there is of
-/// a namer, and not of a unit test that has it as one of many.
+/// Whether half of the CPU time it may use is used: time for another one. Of this thread, which is all there
+/// is of a namer, and not of a unit test that has it as one of many.
 fn is_spent() -> bool {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: there is room for one.

@@ -1,12 +1,15 @@
-//! Pressure stall information: how long work stood still for want of CPU, memory or disk, as the kernel counts
-//! it for the whole host (Documentation/accounting/psi.rst, from 4.20 on, with `CONFIG_PSI`).
+//! Pressure stall information: how long work stood still for want of CPU, memory or disk, as the kernel
+//! counts it for the whole host (Documentation/accounting/psi.rst, from 4.20 on, with `CONFIG_PSI`).
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 /// What there may be too little of, as the kernel names the files. `irq` has no `some` line.
-const RESOURCES: [&str; 4] = ["cpu", "memory", "io", "irq"];
+pub const RESOURCES: [&str; 4] = ["cpu", "memory", "io", "irq"];
+
+/// How the kernel names the lines of such a file.
+pub const KINDS: [&str; 2] = ["some", "full"];
 
 /// How long threads stood still for want of one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ fn parse(resource: &'static str, text: &str) -> Vec<Pressure> {
     let line = |line: &str| {
         let mut words = line.split(' ');
         let kind = words.next()?;
-        let kind = ["some", "full"].into_iter().find(|&known| known == kind)?;
+        let kind = KINDS.into_iter().find(|&known| known == kind)?;
         let total = words.find_map(|word| word.strip_prefix("total="))?;
         Some(Pressure {
             resource,

@@ -1,6 +1,6 @@
-//! The graphs in `/metrics`: states with the changes between them, the process tree by name, who waited for whom at locks.
-//! Held against what `states` and `locks` say of a window between two scrapes, and against a tree of which it is known who hangs
-//! where.
+//! The graphs in `/metrics`: states with the changes between them, the process tree by name, who waited for
+//! whom at locks. Held against what `states` and `locks` say of a window between two scrapes, and against a
+//! tree of which it is known who hangs where.
 
 use serde_json::Value;
 

@@ -89,8 +89,9 @@ impl Panel {
         }
     }
 
-    /// Adds a query. `HOST`, `GROUP` and `UNIT` in it stand for the selectors that the dashboard's variables make: of a host, of
-    /// groups, and of what is counted of units or of groups, whichever the agent was told.
+    /// Adds a query. `HOST`, `GROUP` and `UNIT` in it stand for the selectors that the dashboard's variables
+    /// make: of a host, of groups, and of what is counted of units or of groups, whichever the agent was
+    /// told.
     pub fn query(mut self, expression: &str, legend: &'static str) -> Self {
         self.queries.push(Query {
             expression: selectors(expression),

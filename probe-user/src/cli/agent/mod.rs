@@ -210,11 +210,11 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
 }
 
 /// Gives up what only attaching took. Before any other thread exists: uids, capabilities and filters belong
-/// to threads, and new ones inherit them. Returns what to warn of, once the log has a thread of its own:
+/// to threads, and new ones inherit them. Returns what to warn of, once the log has another thread:
 /// before, somebody who does not read it could keep the agent from serving.
 fn confine(source: &mut BpfSource) -> anyhow::Result<Vec<String>> {
     let aide = aide::start();
-    // Nothing that takes a thread of its own, which would keep what this one gives up.
+    // Nothing that starts a thread, which would keep what this one gives up.
     let confined = confine::agent(|| source.sees_threads())?;
     tracing::info!(
         "attached; from here on: {}; capabilities kept: {}",

@@ -168,8 +168,8 @@ fn what_was_lost_does_not_look_stuck() {
 }
 
 proptest! {
-    /// Whatever comes, goes, comes back or moves to another unit, durations of units, of groups and of the host have the
-    /// same sum, and none falls.
+    /// Whatever comes, goes, comes back or moves to another unit, durations of units, of groups and of the
+    /// host have the same sum, and none falls.
     #[test]
     fn durations_add_up_however_they_are_counted(
         steps in proptest::collection::vec((1..10_u32, 0..6_u64, 1..50_u32, any::<bool>()), 1..50),

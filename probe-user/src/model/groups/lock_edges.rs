@@ -1,7 +1,7 @@
 //! The graph of lock contention as counters: which threads waited for which, at which lock, by name.
 //!
-//! Names are without number and series are not: [`MOST`] edges have counters of their own, the heaviest of
-//! late; all others are added up in one. Nothing is moved from one counter to another, so sums of rates stay
+//! Names are without number and series are not: [`MOST`] edges are told apart, the heaviest of late; all
+//! others are added up in one counter. Nothing is moved from one counter to another, so sums of rates stay
 //! exact and none falls: an edge that leaves goes on in the other one, and where it stood if it returns. What
 //! a lock is called has to be asked for, once; until then its waits count as the others'.
 
@@ -15,8 +15,8 @@ use crate::model::locks::aggregator::EdgeDelta;
 use crate::model::locks::{Grade, Kind, LockId};
 use crate::model::thread::Comm;
 
-/// Edges with counters of their own.
-const MOST: usize = 50;
+/// Edges that are told apart.
+pub const MOST: usize = 50;
 /// Edges without one that are weighed, those that have left, and locks whose names are remembered.
 const REMEMBERED: usize = 5_000;
 /// An edge that takes another's place has to weigh this many times as much.

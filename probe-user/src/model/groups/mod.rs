@@ -7,6 +7,7 @@
 //! Durations are counted beside that, from the same growth, of units or of the host ([`Durations`]): what a
 //! group left in [`OTHER`] when it had no place has lost its unit, so they cannot be added up afterwards.
 
+mod afflicted;
 mod batch;
 mod grouping;
 mod key;
@@ -34,20 +35,19 @@ use super::tracker::{ProcessName, Tracker, Units};
 use super::transitions::{Transition, Transitions};
 use super::tree::headless;
 use super::waits::Files;
+use afflicted::Afflicted;
+pub use afflicted::{AFFLICTED, Afflictions};
 use batch::GroupBatch;
 use grouping::Names;
 pub use grouping::{Durations, Grouping};
 pub use key::{GroupBy, GroupKey, KERNEL, LOST, OTHER};
-pub use lock_edges::{LockEdge, LockEdges, Nameless};
+pub use lock_edges::{LockEdge, LockEdges, MOST as LOCK_EDGES_SHOWN, Nameless};
 pub use table::LINGER;
 use table::{GroupTable, Living};
 pub use totals::{GroupTotals, SHORT_LIVED_NS};
 
 /// Cgroups and process names that are remembered with their group.
 const MAX_KEYS: usize = 10_000;
-/// So many groups with zombies, deadlocks or stalls have series of these under their own names, whether or
-/// not they have a place in the table: an alert has to name its cause from beginning to end.
-pub const AFFLICTED: usize = 50;
 
 /// Processes and threads by condition, of the whole host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,19 +56,6 @@ pub struct HostCounts {
     pub processes: [u64; 10],
     /// Threads.
     pub threads: [u64; 10],
-}
-
-/// What is wrong with a group now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Afflictions {
-    /// Deadlocks.
-    pub deadlocks: u64,
-    /// Threads in them.
-    pub deadlocked_threads: u64,
-    /// For how long the oldest of them has stood, nanoseconds.
-    pub oldest_ns: u64,
-    /// Threads in stalls.
-    pub stalled_threads: u64,
 }
 
 /// Who lives, as of one look.
@@ -93,7 +80,7 @@ pub struct GroupAggregator {
     /// Processes that ended since the last look at locks: what they waited there is still to come.
     departed: HashMap<u32, ProcessName>,
     /// Deadlocks and stalls by the group's own name.
-    afflicted: BTreeMap<GroupKey, Afflictions>,
+    afflicted: Afflicted,
     transitions: Transitions,
     lock_edges: LockEdges,
 }
@@ -111,7 +98,7 @@ impl GroupAggregator {
             began_ns: 0,
             looked_ns: 0,
             departed: HashMap::default(),
-            afflicted: BTreeMap::new(),
+            afflicted: Afflicted::default(),
             transitions: Transitions::default(),
             lock_edges: LockEdges::default(),
         }
@@ -406,34 +393,22 @@ impl GroupAggregator {
     }
 
     fn afflict(&mut self, news: &LockDelta, units: &mut dyn Units) {
-        let before = std::mem::take(&mut self.afflicted);
         let mut now: BTreeMap<GroupKey, Afflictions> = BTreeMap::new();
         for deadlock in &news.deadlocks {
             let pid = deadlock.members.first().map_or(0, |member| member.party.pid);
             let group = now.entry(self.own_key_of_pid(pid, units)).or_default();
-            group.deadlocks += 1;
-            group.deadlocked_threads += deadlock.members.len() as u64;
-            group.oldest_ns = group.oldest_ns.max(deadlock.age_ns);
+            group.add(Afflictions {
+                deadlocks: 1,
+                deadlocked_threads: deadlock.members.len() as u64,
+                oldest_ns: deadlock.age_ns,
+                stalled_threads: 0,
+            });
         }
         for stall in &news.stalls {
             let group = now.entry(self.own_key_of_pid(stall.pid, units)).or_default();
             group.stalled_threads += stall.waits.len() as u64;
         }
-        // Whoever had a name keeps it, so that no alert changes its labels while it lasts.
-        let mut order: Vec<_> = now.into_iter().collect();
-        order.sort_by_key(|(key, _)| !before.contains_key(key));
-        for (position, (key, group)) in order.into_iter().enumerate() {
-            let key = if position < AFFLICTED {
-                key
-            } else {
-                GroupKey::named(OTHER)
-            };
-            let sum = self.afflicted.entry(key).or_default();
-            sum.deadlocks += group.deadlocks;
-            sum.deadlocked_threads += group.deadlocked_threads;
-            sum.oldest_ns = sum.oldest_ns.max(group.oldest_ns);
-            sum.stalled_threads += group.stalled_threads;
-        }
+        self.afflicted.replace(now);
     }
 
     fn names_of_pid(&mut self, pid: u32, units: &mut dyn Units) -> (Arc<Names>, bool) {

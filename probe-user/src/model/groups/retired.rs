@@ -1,7 +1,8 @@
 //! Groups that have no series any more, and what is kept of them.
 //!
-//! Their counters are not moved to another group: a sum of rates would then show all that a group ever did once
-//! more, in a single moment. They are parked instead, and a group that returns continues from where it was.
+//! Their counters are not moved to another group: a sum of rates would then show all that a group ever did
+//! once more, in a single moment. They are parked instead, and a group that returns continues from where it
+//! was.
 
 use foldhash::HashMap;
 

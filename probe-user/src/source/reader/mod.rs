@@ -1,10 +1,10 @@
 //! The one door to what /proc says of other processes: their files are read by a thread that may hang.
 //!
 //! `/proc/PID/maps`, `cmdline` and `mem` take the lock of the process's memory map, `mem` faults pages in as well,
-//! and opening them waits for whoever is in the middle of an exec there. Even `stat` holds on to the memory map
-//! for a moment: if the process ends meanwhile it is the reader that takes the map down, and waits for the
-//! servers of files in it (`mmput()` in `do_task_stat()`, `fuse_vma_close()`). What holds those can be made
-//! to last for ever. So:
+//! and opening them waits for whoever is in the middle of an exec there. Even `stat` holds on to the memory
+//! map for a moment: if the process ends meanwhile it is the reader that takes the map down, and waits for
+//! the servers of files in it (`mmput()` in `do_task_stat()`, `fuse_vma_close()`). What holds those can be
+//! made to last for ever. So:
 //! - a thread from a small pool reads, and is replaced when it hangs; a look goes on behind the process that
 //!   it hangs in, which is left alone for a minute ([`left_alone`]);
 //! - all questions of a look have one [`Budget`] of time, and every file a limit in bytes ([`files`]);
