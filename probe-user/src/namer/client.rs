@@ -1,7 +1,8 @@
 //! The agent's side: starts the namer, asks it, and goes on without it when it dies or is late.
 //!
 //! A file that it died of, or took too long over, is not given to it again for a while, longer each time:
-//! nobody keeps the others' names away by a file that takes a second.
+//! nobody keeps the others' names away by a file that takes a second. Too long is what it runs or sleeps: on a
+//! busy host, or under a quota, it may get no CPU for longer than that, and no file is to blame.
 
 use std::cell::Cell;
 use std::io;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::Timespec;
 
 use super::file::Checked;
-use super::process::Process;
+use super::process::{Activity, Process};
 use super::protocol::{Answer, FileKey, FromAgent, FromNamer, LARGEST, Question, receive, send};
 use super::spoilers::Spoilers;
 use crate::aide::client as aide;
@@ -21,6 +22,8 @@ use crate::confine::own;
 
 /// How long an answer may take, all files included.
 const DEADLINE: Duration = Duration::from_millis(900);
+/// How often it is given as long again, if it wants to run and mostly did not.
+const EXTENSIONS: u32 = 4;
 /// How long it may take to start: mostly reading its own binary.
 const START: Duration = Duration::from_secs(3);
 /// Before it is started again after it could not be.
@@ -109,6 +112,12 @@ impl Namer {
     /// Asks; `files` are those that the question speaks of, by number. `None` if there is no answer, which is
     /// counted.
     pub fn ask(&mut self, question: Question, files: &[Option<Checked>]) -> Option<Answer> {
+        let is_spoiled = |file: &Checked| self.spoilers.has(&file.key, Instant::now());
+        if !matches!(question, Question::Walk(_)) && files.iter().flatten().any(is_spoiled) {
+            // Without its file it would say that there is nothing.
+            count_loss();
+            return None;
+        }
         let mut held = None;
         match self.try_ask(question, files, &mut held) {
             Ok(answer) => Some(answer),
@@ -184,15 +193,16 @@ impl Namer {
     ) -> io::Result<Answer> {
         let question = FromAgent::Question(question);
         self.start().map_err(io::Error::other)?;
-        let deadline = Instant::now() + self.patience;
-        if self.say(&question, None, deadline).is_err() {
+        let mut term = self.term();
+        if self.say(&question, None, term.end).is_err() {
             // It ended just now, of boredom.
             self.end();
             self.start().map_err(io::Error::other)?;
-            self.say(&question, None, deadline)?;
+            term = self.term();
+            self.say(&question, None, term.end)?;
         }
         loop {
-            let number = match self.hear(deadline)? {
+            let number = match self.hear(&mut term)? {
                 FromNamer::Answer(answer) => return Ok(answer),
                 FromNamer::Needs(number) => number,
                 _ => return Err(io::Error::other("it does not follow the protocol")),
@@ -202,11 +212,11 @@ impl Namer {
                 if file.is_some() {
                     count_loss();
                 }
-                self.say(&FromAgent::NoFile, None, deadline)?;
+                self.say(&FromAgent::NoFile, None, term.end)?;
                 continue;
             };
             *held = Some(file.key);
-            self.say(&FromAgent::File(file.key), Some(&file.file), deadline)?;
+            self.say(&FromAgent::File(file.key), Some(&file.file), term.end)?;
         }
     }
 
@@ -216,11 +226,33 @@ impl Namer {
         send(running.socket.as_fd(), message, file, Some(left(deadline)))
     }
 
-    fn hear(&mut self, deadline: Instant) -> io::Result<FromNamer> {
-        let running = self.running.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let heard = receive(running.socket.as_fd(), &mut self.buffer, Some(left(deadline)))?;
-        let (message, _) = heard.ok_or_else(|| io::Error::other("it died"))?;
-        Ok(message)
+    fn hear(&mut self, term: &mut Term) -> io::Result<FromNamer> {
+        loop {
+            let running = self.running.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            let heard = receive(running.socket.as_fd(), &mut self.buffer, Some(left(term.end)));
+            return match heard {
+                Ok(Some((message, _))) => Ok(message),
+                Ok(None) => Err(io::Error::other("it died")),
+                Err(late) if late.kind() == io::ErrorKind::TimedOut => {
+                    let activity = running.process.as_ref().and_then(Process::activity);
+                    if term.is_extended(activity, self.patience) {
+                        continue;
+                    }
+                    Err(late)
+                }
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// For the answer to a question that is asked now.
+    fn term(&self) -> Term {
+        let process = self.running.as_ref().and_then(|running| running.process.as_ref());
+        Term {
+            end: Instant::now() + self.patience,
+            ran: process.and_then(Process::activity).map(|activity| activity.ran),
+            extensions: EXTENSIONS,
+        }
     }
 
     /// Ends it, whatever it does.
@@ -243,6 +275,30 @@ impl Namer {
         if process.is_some_and(Process::has_ended) {
             self.running = None;
         }
+    }
+}
+
+/// How long an answer may take.
+struct Term {
+    end: Instant,
+    /// What the namer had run when it began.
+    ran: Option<Duration>,
+    extensions: u32,
+}
+
+impl Term {
+    /// Whether it is given as long again: it wants to run, and did less than half of the time.
+    fn is_extended(&mut self, now: Option<Activity>, patience: Duration) -> bool {
+        let (Some(before), Some(now)) = (self.ran, now) else {
+            return false;
+        };
+        if self.extensions == 0 || !now.wants_to_run || now.ran.saturating_sub(before) * 2 > patience {
+            return false;
+        }
+        self.extensions -= 1;
+        self.ran = Some(now.ran);
+        self.end += patience;
+        true
     }
 }
 
@@ -282,4 +338,62 @@ fn timespec(duration: Duration) -> Timespec {
         tv_sec: 1,
         tv_nsec: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::open_mapped;
+    use super::*;
+
+    #[test]
+    fn of_a_file_that_is_kept_away_nothing_is_said() {
+        let mut namer = Namer::new(Program::Thread);
+        let checked = || {
+            let maps = procfs::process::Process::myself().unwrap().maps().unwrap();
+            let mut maps = maps.iter();
+            maps.find_map(|map| match &map.pathname {
+                procfs::process::MMapPath::Path(path) => (0..100)
+                    .find_map(|_| open_mapped(Path::new("/proc/self"), path, super::super::id_of(map)).ok()),
+                _ => None,
+            })
+            .unwrap()
+        };
+        let ask = |namer: &mut Namer| namer.ask(Question::Sites(vec![0]), &[Some(checked())]);
+        assert!(matches!(ask(&mut namer), Some(Answer::Sites(Some(_)))));
+        namer.spoilers.add(checked().key, Instant::now());
+        let before = lost_here();
+        assert!(ask(&mut namer).is_none(), "it would say that it is no code");
+        assert_eq!(lost_here() - before, 1);
+    }
+
+    #[test]
+    fn who_gets_no_cpu_has_longer() {
+        let patience = Duration::from_millis(900);
+        let began = Instant::now();
+        let term = |extensions| Term {
+            end: began + patience,
+            ran: Some(Duration::from_millis(300)),
+            extensions,
+        };
+        let now = |wants_to_run, ran| {
+            Some(Activity {
+                wants_to_run,
+                ran: Duration::from_millis(ran),
+            })
+        };
+        assert!(!term(4).is_extended(now(true, 1_000), patience), "it ran");
+        assert!(
+            !term(4).is_extended(now(false, 310), patience),
+            "it sleeps: in a file"
+        );
+        assert!(!term(4).is_extended(None, patience), "it has ended");
+        assert!(!term(0).is_extended(now(true, 310), patience), "not for ever");
+        let mut starved = term(2);
+        assert!(starved.is_extended(now(true, 700), patience));
+        assert_eq!(starved.end, began + 2 * patience);
+        assert!(
+            !starved.is_extended(now(true, 1_200), patience),
+            "half of the second term"
+        );
+    }
 }

@@ -23,6 +23,15 @@ enum Kind {
     },
 }
 
+/// What a namer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// Whether it runs, or would if it had a CPU.
+    pub wants_to_run: bool,
+    /// CPU time so far.
+    pub ran: Duration,
+}
+
 impl Process {
     /// Starts one as a child of this process.
     ///
@@ -45,6 +54,18 @@ impl Process {
             Kind::Child(child) => child.id(),
             Kind::OfAide { pid, .. } => *pid,
         }
+    }
+
+    /// What it does; `None` if it has ended.
+    pub fn activity(&self) -> Option<Activity> {
+        let pid = self.id().cast_signed();
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+        let stat = stat.ok()?;
+        let ticks = u32::try_from(stat.utime + stat.stime).ok()?;
+        Some(Activity {
+            wants_to_run: stat.state == 'R',
+            ran: Duration::from_secs(1) * ticks / u32::try_from(procfs::ticks_per_second()).ok()?,
+        })
     }
 
     /// Kills it, if it has not ended.

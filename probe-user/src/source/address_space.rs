@@ -12,7 +12,7 @@ use probe_ebpf::lock::{LockKey, TID_MASK, is_tid};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::caller::callers;
-use super::code::CodeCache;
+use super::code::{CodeCache, NotNow};
 use super::reader::files::{Directory, STATUS};
 use super::reader::{self, Budget, Subject};
 use crate::model::locks::LockId;
@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const REMEMBERED: usize = 65_536;
 /// After this a lock's caller is looked for again: the memory may belong to another lock by now.
 const CALLER_IS_OLD: Duration = Duration::from_secs(10);
+/// How long nothing more is asked about code that could not be read twice …
+const FIRST_REST: Duration = Duration::from_secs(1);
+/// … and at most.
+const LONGEST_REST: Duration = Duration::from_secs(600);
 /// `PTHREAD_MUTEX_PRIO_INHERIT_NP` in the kind of a mutex of glibc.
 const PI_MUTEX: u32 = 0x20;
 /// Bytes of a stack that are searched for the mutex that `pthread_mutex_lock()` was called with.
@@ -78,6 +82,10 @@ pub enum Answer {
     Python(u64, Range<u64>),
     /// Which function of the program waits at its semaphores.
     Semaphores(u64, Caller),
+    /// Everything that was asked about the code of this address space was told …
+    Whole(u64),
+    /// … or something could not be told now.
+    NotNow(u64),
 }
 
 /// See the module.
@@ -103,6 +111,15 @@ pub struct AddressSpaces {
     semaphores: HashMap<u64, Caller>,
     /// By address space.
     pub runtimes: HashMap<u64, Option<Runtime>>,
+    /// Address spaces of which something could not be told when it was asked: it is asked for again.
+    unfinished: HashMap<u64, Unfinished>,
+}
+
+/// Something was not told: how often in a row, and when it is asked for again.
+#[derive(Clone, Copy)]
+struct Unfinished {
+    times: u32,
+    again: Instant,
 }
 
 impl AddressSpaces {
@@ -120,6 +137,7 @@ impl AddressSpaces {
             pythons: HashMap::new(),
             semaphores: HashMap::new(),
             runtimes: HashMap::new(),
+            unfinished: HashMap::new(),
         }
     }
 
@@ -135,6 +153,7 @@ impl AddressSpaces {
             self.runtimes.clear();
             self.pythons.clear();
             self.semaphores.clear();
+            self.unfinished.clear();
         }
         if self.callers.len() > REMEMBERED {
             self.callers.clear();
@@ -151,7 +170,12 @@ impl AddressSpaces {
         self.lost += asked.lost;
         self.gaps.extend(asked.gaps);
         let answers = asked.answers;
-        for answer in &answers {
+        self.remember(&answers);
+        answers
+    }
+
+    fn remember(&mut self, answers: &[Answer]) {
+        for answer in answers {
             match answer {
                 Answer::Site(key, site) => {
                     self.sites.insert(*key, Arc::clone(site));
@@ -168,10 +192,37 @@ impl AddressSpaces {
                 Answer::Runtime(space, runtime) => {
                     self.runtimes.insert(*space, *runtime);
                 }
+                Answer::Whole(space) => {
+                    self.unfinished.remove(space);
+                }
+                Answer::NotNow(space) => {
+                    self.put_off(*space);
+                    self.lost += 1;
+                }
                 _ => {}
             }
         }
-        answers
+    }
+
+    /// Whether it is to be asked for whose code is at an instruction of an address space.
+    pub fn asks_for_site(&self, key: &(u64, u64)) -> bool {
+        match self.unfinished.get(&key.0) {
+            Some(unfinished) => unfinished.again <= Instant::now(),
+            None => !self.sites.contains_key(key),
+        }
+    }
+
+    /// The next look may ask again, for a host may have been busy; the ones behind it ever less often: some
+    /// files can never be read, as those of a root that was left.
+    fn put_off(&mut self, space: u64) {
+        let now = Instant::now();
+        let unfinished = self.unfinished.entry(space);
+        let unfinished = unfinished.or_insert(Unfinished { times: 0, again: now });
+        let rest = FIRST_REST * 2_u32.pow(unfinished.times.saturating_sub(1));
+        if unfinished.times > 0 {
+            unfinished.again = now + rest.min(LONGEST_REST);
+        }
+        unfinished.times = (unfinished.times + 1).min(16);
     }
 
     /// Whether it is worth asking (again) for the caller of a thread that waits at a lock.
@@ -216,21 +267,8 @@ fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Ans
     let Some(maps) = directory.maps() else {
         return answers;
     };
-    for &(space, ip) in &request.sites {
-        let site = site(&directory, code, &maps, ip);
-        answers.push(Answer::Site((space, ip), site));
-    }
-    if let Some((space, _)) = request.sites.iter().next() {
-        let go = request
-            .sites
-            .iter()
-            .any(|(_, ip)| site(&directory, code, &maps, *ip).library == Library::Go);
-        answers.push(Answer::Runtime(
-            *space,
-            go.then_some(Runtime::Go).or_else(|| runtime(&maps)),
-        ));
-        answers.extend(semaphores(&directory, code, &maps).map(|caller| Answer::Semaphores(*space, caller)));
-        answers.extend(python(&directory, code, &maps).map(|range| Answer::Python(*space, range)));
+    if let Some(&(space, _)) = request.sites.iter().next() {
+        answers.extend(code_of(&directory, code, &maps, space, request));
     }
     answers.extend(callers(&directory, code, &maps, &request.callers));
     let places = request.places.iter();
@@ -252,6 +290,44 @@ fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Ans
     answers
 }
 
+/// Whose code waits in an address space, and what is known of its program.
+fn code_of(
+    directory: &Directory,
+    code: &CodeCache,
+    maps: &[MemoryMap],
+    space: u64,
+    request: &Request,
+) -> Vec<Answer> {
+    let sites = request.sites.iter();
+    let sites: Vec<_> = sites
+        .map(|&(_, ip)| (ip, site(directory, code, maps, ip)))
+        .collect();
+    let is_go = |(_, site): &(u64, Result<Arc<Site>, NotNow>)| {
+        site.as_ref().is_ok_and(|site| site.library == Library::Go)
+    };
+    let go = sites.iter().any(is_go).then_some(Runtime::Go);
+    let semaphores = semaphores(directory, code, maps);
+    let python = python(directory, code, maps);
+    let is_whole = semaphores.is_ok() && python.is_ok() && sites.iter().all(|(_, site)| site.is_ok());
+    let sites = sites.into_iter();
+    let told = sites.filter_map(|(ip, site)| Some(Answer::Site((space, ip), site.ok()?)));
+    let mut answers: Vec<_> = told.collect();
+    answers.push(Answer::Runtime(space, go.or_else(|| runtime(maps))));
+    answers.extend(
+        semaphores
+            .ok()
+            .flatten()
+            .map(|caller| Answer::Semaphores(space, caller)),
+    );
+    answers.extend(python.ok().flatten().map(|range| Answer::Python(space, range)));
+    answers.push(if is_whole {
+        Answer::Whole(space)
+    } else {
+        Answer::NotNow(space)
+    });
+    answers
+}
+
 /// The mapping an address is in; they are in order.
 pub(super) fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
     let behind = maps.partition_point(|map| map.address.1 <= address);
@@ -259,17 +335,25 @@ pub(super) fn mapping(maps: &[MemoryMap], address: u64) -> Option<&MemoryMap> {
 }
 
 /// Whose code is at an instruction pointer, which stands behind the system call.
-pub(super) fn site(directory: &Directory, code: &CodeCache, maps: &[MemoryMap], ip: u64) -> Arc<Site> {
+///
+/// # Errors
+/// [`NotNow`].
+pub(super) fn site(
+    directory: &Directory,
+    code: &CodeCache,
+    maps: &[MemoryMap],
+    ip: u64,
+) -> Result<Arc<Site>, NotNow> {
     let other = |library| {
-        Arc::new(Site {
+        Ok(Arc::new(Site {
             library,
             function: None,
             caller: None,
-        })
+        }))
     };
     let at = ip.saturating_sub(1);
     let Some(map) = mapping(maps, at) else {
-        return Arc::new(Site::UNREAD);
+        return Ok(Arc::new(Site::UNREAD));
     };
     let path = match &map.pathname {
         MMapPath::Path(path) => inside(directory, path),
@@ -277,7 +361,7 @@ pub(super) fn site(directory: &Directory, code: &CodeCache, maps: &[MemoryMap], 
         _ => return other(Library::Other),
     };
     let offset = at - map.address.0 + map.offset;
-    Arc::new(code.site(file_of(map), offset, &path))
+    Ok(Arc::new(code.site(file_of(map), offset, &path)?))
 }
 
 /// A path as the process itself sees it.
@@ -314,37 +398,42 @@ fn runtime(maps: &[MemoryMap]) -> Option<Runtime> {
 }
 
 /// Which function of the program itself waits at semaphores, if it is a program that is known.
-fn semaphores(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Option<Caller> {
+fn semaphores(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Result<Option<Caller>, NotNow> {
     let known = |path: &Path| path.file_name().is_some_and(|name| name == "postgres");
     let program = maps.iter().find_map(|map| match &map.pathname {
         MMapPath::Path(path) if known(path) => Some((map, path)),
         _ => None,
     });
-    let (map, path) = program?;
+    let Some((map, path)) = program else {
+        return Ok(None);
+    };
     code.semaphores(file_of(map), map.offset, &inside(directory, path))
 }
 
 /// Where `CPython` keeps its state: in the program, or in its shared library.
-fn python(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Option<Range<u64>> {
+fn python(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Result<Option<Range<u64>>, NotNow> {
     let is_python = |path: &Path| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"python") || name.starts_with(b"libpython")
     };
     // A file is asked about once, however often it is mapped.
     let mut asked: HashSet<(u64, u64)> = HashSet::new();
-    maps.iter()
+    for map in maps
+        .iter()
         .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
-        .find_map(|map| {
-            let MMapPath::Path(path) = &map.pathname else {
-                return None;
-            };
-            if !is_python(path) || !asked.insert(file_of(map)) {
-                return None;
-            }
-            let (start, end) = code.python(file_of(map), map.offset, &inside(directory, path))?;
+    {
+        let MMapPath::Path(path) = &map.pathname else {
+            continue;
+        };
+        if !is_python(path) || !asked.insert(file_of(map)) {
+            continue;
+        }
+        if let Some((start, end)) = code.python(file_of(map), map.offset, &inside(directory, path))? {
             let at = |behind| map.address.0.wrapping_add(behind);
-            Some(at(start)..at(end))
-        })
+            return Ok(Some(at(start)..at(end)));
+        }
+    }
+    Ok(None)
 }
 
 /// The file and byte behind an address; `None` if it is memory of the process's own.
@@ -459,6 +548,24 @@ pub(super) mod tests {
                 .any(|answer| matches!(answer, Answer::Place(at, None) if *at == key))
         );
         assert_eq!(spaces.sites[&(7, ip)].library, Library::Glibc);
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_asked_for_again() {
+        let mut spaces = AddressSpaces::new(Path::new("/proc"));
+        assert!(spaces.asks_for_site(&(7, 1)));
+        let site = || Answer::Site((7, 1), Arc::new(Site::UNREAD));
+        spaces.remember(&[site(), Answer::NotNow(7)]);
+        assert!(spaces.asks_for_site(&(7, 1)) && !spaces.sites.is_empty());
+        assert_eq!(spaces.lost, 1);
+        for _ in 0..40 {
+            spaces.remember(&[Answer::NotNow(7)]);
+        }
+        assert!(!spaces.asks_for_site(&(7, 2)), "not at every look");
+        let again = spaces.unfinished[&7].again;
+        assert!(again <= Instant::now() + LONGEST_REST);
+        spaces.remember(&[site(), Answer::Whole(7)]);
+        assert!(!spaces.asks_for_site(&(7, 1)) && spaces.asks_for_site(&(7, 2)));
     }
 
     #[test]

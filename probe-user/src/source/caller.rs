@@ -11,7 +11,7 @@ use probe_ebpf::lock::LockKey;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::address_space::{Answer, Frame, inside, mapping, site};
-use super::code::CodeCache;
+use super::code::{CodeCache, NotNow};
 use super::reader::files::{Directory, Memory};
 use crate::model::locks::site::{Caller, Library, Site};
 use crate::namer::id_of as file_of;
@@ -59,11 +59,11 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn site(&self, frame: Frame) -> Option<Site> {
-        let innermost = site(self.directory, self.code, self.maps, frame.ip);
+        let innermost = site(self.directory, self.code, self.maps, frame.ip).ok()?;
         match innermost.library {
             Library::Vdso => self.above_vdso(frame.sp),
             Library::Syscall => {
-                let caller = self.caller(self.return_address(frame.sp)?);
+                let caller = self.caller(self.return_address(frame.sp)?).ok()?;
                 Some(Site {
                     caller,
                     ..(*innermost).clone()
@@ -78,10 +78,11 @@ impl Place<'_> {
         let stack: [u32; WORDS] = self.words(sp, u32::from_le_bytes)?;
         let at = |word: usize| stack.get(word).map(|&address| u64::from(address));
         let real = at(PUSHED_BY_VDSO).filter(|&address| self.is_behind_call(address))?;
-        let found = site(self.directory, self.code, self.maps, real);
+        let found = site(self.directory, self.code, self.maps, real).ok()?;
         let caller = at(PUSHED_BY_VDSO + PUSHED_BY_SYSCALL)
             .filter(|&address| found.library == Library::Syscall && self.is_behind_call(address))
-            .and_then(|address| self.caller(address));
+            .map(|address| self.caller(address));
+        let caller = caller.transpose().ok()?.flatten();
         Some(Site {
             caller,
             ..(*found).clone()
@@ -136,11 +137,13 @@ impl Place<'_> {
             || indirect(register, operand)
     }
 
-    fn caller(&self, address: u64) -> Option<Caller> {
+    fn caller(&self, address: u64) -> Result<Option<Caller>, NotNow> {
         let at = address.wrapping_sub(1);
-        let map = mapping(self.maps, at)?;
+        let Some(map) = mapping(self.maps, at) else {
+            return Ok(None);
+        };
         let MMapPath::Path(path) = &map.pathname else {
-            return None;
+            return Ok(None);
         };
         let path = inside(self.directory, path);
         let offset = at - map.address.0 + map.offset;

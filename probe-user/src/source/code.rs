@@ -11,7 +11,7 @@ use super::reader::elsewhere;
 use crate::model::escape;
 use crate::model::locks::site::{Caller, Library, Site};
 use crate::namer;
-use crate::namer::file::{FileId, open_below};
+use crate::namer::file::{FileId, Refusal, open_below};
 use crate::namer::protocol::{Answer, FileKey, Question, SiteAnswer, shortened};
 
 /// Places that are remembered; beyond that all are forgotten and asked for again.
@@ -23,6 +23,10 @@ pub struct CodeCache {
     /// `None` where the file cannot be read.
     known: Mutex<HashMap<(FileKey, u64), Option<Place>>>,
 }
+
+/// The file could not be read now, which says nothing of it: another look asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotNow;
 
 /// One place in a file.
 #[derive(Clone)]
@@ -36,42 +40,59 @@ struct Place {
 impl CodeCache {
     /// The site at a byte of a file; `path` is where it can be opened: through the `root` of a process's
     /// directory in /proc.
-    pub fn site(&self, id: FileId, offset: u64, path: &Path) -> Site {
-        self.place(id, offset, path)
-            .map_or(Site::UNREAD, |place| place.site)
+    ///
+    /// # Errors
+    /// [`NotNow`], as all of these.
+    pub fn site(&self, id: FileId, offset: u64, path: &Path) -> Result<Site, NotNow> {
+        let place = self.place(id, offset, path)?;
+        Ok(place.map_or(Site::UNREAD, |place| place.site))
     }
 
     /// How far behind a byte of a file the state of `CPython` begins in memory and where it ends, modulo
     /// 2^64.
-    pub fn python(&self, id: FileId, offset: u64, path: &Path) -> Option<(u64, u64)> {
-        self.place(id, offset, path)?.python
+    ///
+    /// # Errors
+    /// [`NotNow`].
+    pub fn python(&self, id: FileId, offset: u64, path: &Path) -> Result<Option<(u64, u64)>, NotNow> {
+        Ok(self.place(id, offset, path)?.and_then(|place| place.python))
     }
 
     /// The function that waits at the semaphores of a program, if it has one that is known; the byte is any
     /// of it.
-    pub fn semaphores(&self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
+    ///
+    /// # Errors
+    /// [`NotNow`].
+    pub fn semaphores(&self, id: FileId, offset: u64, path: &Path) -> Result<Option<Caller>, NotNow> {
         let place = self.place(id, offset, path)?;
-        Some(Caller {
-            function: Some(place.semaphores?),
-            ..place.caller
-        })
+        Ok(place.and_then(|place| {
+            Some(Caller {
+                function: Some(place.semaphores?),
+                ..place.caller
+            })
+        }))
     }
 
     /// The function at a byte of a file, if it is one of those that wait by `syscall()`; as [`Self::site`].
-    pub fn caller(&self, id: FileId, offset: u64, path: &Path) -> Option<Caller> {
-        self.place(id, offset, path).map(|place| place.caller)
+    ///
+    /// # Errors
+    /// [`NotNow`].
+    pub fn caller(&self, id: FileId, offset: u64, path: &Path) -> Result<Option<Caller>, NotNow> {
+        Ok(self.place(id, offset, path)?.map(|place| place.caller))
     }
 
-    fn place(&self, id: FileId, offset: u64, path: &Path) -> Option<Place> {
-        let file = open_below(path, id).ok()?;
+    fn place(&self, id: FileId, offset: u64, path: &Path) -> Result<Option<Place>, NotNow> {
+        let file = match open_below(path, id) {
+            Ok(file) => file,
+            Err(Refusal::NotInMemory) => return Err(NotNow),
+            Err(_) => return Ok(None),
+        };
         let key = (file.key, offset);
         if let Some(known) = self.known().get(&key) {
-            return known.clone();
+            return Ok(known.clone());
         }
         let answer = elsewhere(|| namer::shared().ask(Question::Sites(vec![offset]), &[Some(file)]));
-        // Late or dead: another look asks again.
         let Some(Answer::Sites(sites)) = answer else {
-            return None;
+            return Err(NotNow);
         };
         let place = sites.and_then(|sites| sites.into_iter().next()).map(place);
         let mut known = self.known();
@@ -79,7 +100,7 @@ impl CodeCache {
             known.clear();
         }
         known.insert(key, place.clone());
-        place
+        Ok(place)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<(FileKey, u64), Option<Place>>> {
@@ -123,7 +144,7 @@ mod tests {
     }
 
     fn site_of(address: u64) -> Site {
-        of(address, |code, id, offset, path| code.site(id, offset, path))
+        of(address, |code, id, offset, path| code.site(id, offset, path)).unwrap()
     }
 
     /// This test's own C library, found as the agent finds it.
@@ -142,7 +163,9 @@ mod tests {
     fn the_state_of_python_is_found_from_any_place_in_the_file() {
         let state = (&raw const STATE).expose_provenance() as u64;
         let here = (site_of as *const ()).expose_provenance() as u64;
-        let (start, end) = of(here, |code, id, offset, path| code.python(id, offset, path)).unwrap();
+        let (start, end) = of(here, |code, id, offset, path| code.python(id, offset, path))
+            .unwrap()
+            .unwrap();
         assert_eq!(here.wrapping_add(start), state);
         assert_eq!(here.wrapping_add(end), state + 48);
     }
@@ -156,18 +179,24 @@ mod tests {
             function: None,
             has_symbols: true,
         };
-        assert_eq!(caller, Some(expected));
+        assert_eq!(caller, Ok(Some(expected)));
     }
 
     #[test]
     fn what_cannot_be_read_proves_nothing() {
         let (_, _, id) = mapping_of(libc::syscall as *const () as u64);
-        for path in ["nothing", "dev/zero", "proc/self/status", "etc/passwd"] {
+        let path = Path::new("/proc/self/root/nothing");
+        assert_eq!(
+            CodeCache::default().site(id, 0, path),
+            Err(NotNow),
+            "or not in memory"
+        );
+        for path in ["dev/zero", "proc/self/status", "etc/passwd"] {
             let path = Path::new("/proc/self/root").join(path);
             let code = CodeCache::default();
-            assert_eq!(code.site(id, 0, &path), Site::UNREAD);
-            assert_eq!(code.caller(id, 0, &path), None);
-            assert_eq!(code.python(id, 0, &path), None);
+            assert_eq!(code.site(id, 0, &path), Ok(Site::UNREAD));
+            assert_eq!(code.caller(id, 0, &path), Ok(None));
+            assert_eq!(code.python(id, 0, &path), Ok(None));
         }
     }
 }

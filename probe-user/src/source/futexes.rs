@@ -27,7 +27,7 @@ pub fn complete(snapshot: &mut Snapshot, spaces: &mut AddressSpaces) {
     for thread in &snapshot.threads {
         let Some(open) = &thread.futex else { continue };
         let key = (thread.space, open.wait.ip);
-        if !spaces.sites.contains_key(&key) {
+        if spaces.asks_for_site(&key) {
             let sites = &mut requests.entry(thread.pid).or_default().sites;
             if sites.len() < SITES {
                 sites.insert(key);
@@ -85,7 +85,9 @@ fn apply(memory: &mut SharedMemory, answers: Vec<Answer>) {
             | Answer::Caller(..)
             | Answer::Runtime(..)
             | Answer::Python(..)
-            | Answer::Semaphores(..) => {}
+            | Answer::Semaphores(..)
+            | Answer::Whole(..)
+            | Answer::NotNow(..) => {}
         }
     }
 }

@@ -156,7 +156,7 @@ impl BpfSource {
             if is_shared(wait) && !known {
                 requests.entry(*pid).or_default().places.insert(*key);
             }
-            if !self.spaces.sites.contains_key(&site) {
+            if self.spaces.asks_for_site(&site) {
                 requests.entry(*pid).or_default().sites.insert(site);
             }
         }

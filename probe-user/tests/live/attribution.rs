@@ -126,8 +126,9 @@ impl Truth {
         note(&format!("{right} of {waits} put down right, {wrong} wrong"));
         assert!(
             right * 100 >= waits * 99,
-            "{right} of {waits} right, {wrong} wrong: {:?}",
-            answer["edges"]
+            "{right} of {waits} right, {wrong} wrong: {:?}, {lock}, lost: {}",
+            answer["edges"],
+            answer["lost"]
         );
         assert!(
             wrong * 100 <= waits,
