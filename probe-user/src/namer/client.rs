@@ -21,7 +21,7 @@ use crate::aide::client as aide;
 use crate::confine::own;
 
 /// How long an answer may take, all files included.
-const DEADLINE: Duration = Duration::from_millis(900);
+const DEADLINE: Duration = Duration::from_millis(600);
 /// How often it is given as long again, if it wants to run and mostly did not.
 const EXTENSIONS: u32 = 4;
 /// How long it may take to start: mostly reading its own binary.

@@ -8,29 +8,33 @@
 //! - a thread from a small pool reads, and is replaced when it hangs; a look goes on behind the process that
 //!   it hangs in, which is left alone for a minute ([`left_alone`]);
 //! - all questions of a look have one [`Budget`] of time, and every file a limit in bytes ([`files`]);
+//! - who costs much time waits longest ([`fair`]);
 //! - what was not answered is counted, and the process named that it is for.
 //!
 //! | module | does |
 //! |---|---|
 //! | [`budget`] | how long a look may wait |
+//! | [`fair`] | whose turn it is |
 //! | [`files`] | a process's directory: what is read of it, and how much |
 //! | [`left_alone`] | who is not asked, and why |
 //! | [`pool`] | the threads, and seeing that one hangs |
 //! | [`subject`] | whom a question is about |
 
 pub mod budget;
+mod fair;
 pub mod files;
 mod left_alone;
 mod pool;
 pub mod subject;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::locks::memory::MemoryGap;
 pub use budget::Budget;
+use fair::{Accounts, Queue, user_of};
 use left_alone::LeftAlone;
 pub use pool::{Desk, elsewhere};
 use pool::{Pool, Progress, Worker};
@@ -46,12 +50,13 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub struct Reader {
     pool: Arc<Pool>,
     left_alone: Mutex<LeftAlone>,
+    accounts: Mutex<Accounts>,
 }
 
 /// What came of some questions.
 #[derive(Debug)]
 pub struct Asked<A> {
-    /// The answers, in the order of the questions as far as there are any.
+    /// The answers, as far as there are any.
     pub answers: Vec<A>,
     /// Questions that have none: not asked, or not answered in time.
     pub lost: u64,
@@ -95,7 +100,8 @@ impl Reader {
             asked.lost += open.len() as u64;
             return asked;
         }
-        let job = Arc::new(Job::new(open));
+        let queue = Queue::new(open, &locked(&self.accounts), Instant::now());
+        let job = Arc::new(Job::new(queue));
         let work = {
             let job = Arc::clone(&job);
             Arc::new(move |desk: &Desk| job.run(desk, &read))
@@ -106,7 +112,9 @@ impl Reader {
             Box::new(move |desk: &Desk| work(desk))
         });
         budget.spend(began.elapsed());
-        job.end(&mut asked);
+        for (user, time) in job.end(&mut asked) {
+            locked(&self.accounts).charge(user, time, Instant::now());
+        }
         asked
     }
 
@@ -125,7 +133,7 @@ impl Reader {
         &self,
         questions: impl IntoIterator<Item = (Subject, Q)>,
         asked: &mut Asked<A>,
-    ) -> VecDeque<(Subject, Q)> {
+    ) -> Vec<(Subject, Q)> {
         let mut left_alone = self.left_alone();
         left_alone.sweep(Instant::now());
         let questions = questions.into_iter();
@@ -216,19 +224,30 @@ struct Job<Q, A> {
 }
 
 struct JobState<Q, A> {
-    questions: VecDeque<(Subject, Q)>,
-    /// Questions that a thread has taken and not answered.
-    in_hand: u64,
+    queue: Queue<Q>,
+    /// Questions that a thread has taken and not answered: about which user, and since when.
+    in_hand: Vec<(u32, Instant)>,
     answers: Vec<A>,
     is_done: bool,
 }
 
+impl<Q, A> JobState<Q, A> {
+    /// Takes the answer to a question about a user's process.
+    fn put(&mut self, user: u32, answers: Vec<A>) {
+        if let Some(at) = self.in_hand.iter().position(|(of, _)| *of == user) {
+            let (_, since) = self.in_hand.swap_remove(at);
+            self.queue.charge(user, since.elapsed());
+        }
+        self.answers.extend(answers);
+    }
+}
+
 impl<Q, A> Job<Q, A> {
-    fn new(questions: VecDeque<(Subject, Q)>) -> Self {
+    const fn new(queue: Queue<Q>) -> Self {
         Self {
             state: Mutex::new(JobState {
-                questions,
-                in_hand: 0,
+                queue,
+                in_hand: Vec::new(),
                 answers: Vec::new(),
                 is_done: false,
             }),
@@ -253,9 +272,7 @@ impl<Q, A> Job<Q, A> {
             if !desk.leave() {
                 return;
             }
-            let mut state = locked(&self.state);
-            state.in_hand -= 1;
-            state.answers.extend(answers);
+            locked(&self.state).put(user_of(&subject), answers);
         }
         locked(&self.state).is_done = true;
         self.done.notify_all();
@@ -263,8 +280,8 @@ impl<Q, A> Job<Q, A> {
 
     fn take(&self) -> Option<(Subject, Q)> {
         let mut state = locked(&self.state);
-        let taken = state.questions.pop_front()?;
-        state.in_hand += 1;
+        let taken = state.queue.take()?;
+        state.in_hand.push((user_of(&taken.0), Instant::now()));
         Some(taken)
     }
 
@@ -274,13 +291,16 @@ impl<Q, A> Job<Q, A> {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_done
     }
 
-    /// Takes what there is; the rest is lost.
-    fn end(&self, asked: &mut Asked<A>) {
+    /// Takes what there is; the rest is lost. What each user cost.
+    fn end(&self, asked: &mut Asked<A>) -> Vec<(u32, Duration)> {
         self.given_up.store(true, Ordering::Relaxed);
         let mut state = locked(&self.state);
         asked.answers = std::mem::take(&mut state.answers);
-        asked.lost += state.questions.len() as u64 + state.in_hand;
-        state.questions.clear();
+        asked.lost += (state.queue.len() + state.in_hand.len()) as u64;
+        for (user, since) in std::mem::take(&mut state.in_hand) {
+            state.queue.charge(user, since.elapsed());
+        }
+        state.queue.end().collect()
     }
 }
 

@@ -4,12 +4,10 @@
 //! |---|---|
 //! | [`statics`] | which variable an address is in |
 //! | [`stack`] | which functions a blocked thread came through |
-//! | [`suspects`] | whose files cost the others time |
 
 mod image;
 mod stack;
 mod statics;
-mod suspects;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -30,8 +28,8 @@ use image::Image;
 const NAMED: usize = 20;
 /// Threads of deadlocks and stalls whose code is told.
 const STANDSTILLS: usize = 100;
-/// How long that may take for all of them together.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// How long that may take for all of them together: with the look before it an answer is due within a second.
+const DEADLINE: Duration = Duration::from_millis(650);
 
 /// A lock to be named.
 struct Wanted {
@@ -64,16 +62,10 @@ impl Images {
         let answer = self.get(process.pid).and_then(question);
         let lost = lost_here() - before;
         if lost > 0 {
-            suspects::suspect(user_of(process));
             self.0.insert(process.pid, None);
         }
         (answer, lost)
     }
-}
-
-/// The user whose process it is; root's where that is not known.
-fn user_of(process: &Subject) -> u32 {
-    process.uid.unwrap_or(0)
 }
 
 /// What was found out.
@@ -121,8 +113,6 @@ pub fn variables(
     let asked = locks
         .into_iter()
         .filter_map(|(lock, pid, address)| Some((*processes.get(&pid)?, (lock, address))));
-    let mut asked: Vec<_> = asked.collect();
-    asked.sort_by_key(|(process, _)| suspects::is_suspect(user_of(process)));
     let mut budget = Budget::new(IN_PASSING);
     let answers = reader::shared().ask(
         &mut budget,
@@ -139,7 +129,7 @@ pub fn variables(
     answers.answers
 }
 
-/// The locks that are to be named, those of users whose files cost time last.
+/// The locks that are to be named.
 fn wanted(report: &Report, snapshot: &Snapshot) -> Vec<(Subject, Wanted)> {
     let deadly: HashSet<LockId> = report.at_a_standstill().map(|(_, lock)| lock).collect();
     let locks = report.locks.iter().enumerate();
@@ -164,9 +154,7 @@ fn wanted(report: &Report, snapshot: &Snapshot) -> Vec<(Subject, Wanted)> {
         };
         Some((*processes.get(&lock.pid)?, wanted))
     });
-    let mut wanted: Vec<_> = wanted.collect();
-    wanted.sort_by_key(|(process, _)| suspects::is_suspect(user_of(process)));
-    wanted
+    wanted.collect()
 }
 
 fn name_lock(desk: &Desk, images: &mut Images, process: &Subject, lock: &Wanted) -> Named {
@@ -189,8 +177,7 @@ fn name_lock(desk: &Desk, images: &mut Images, process: &Subject, lock: &Wanted)
 fn name_standstills(report: &mut Report, snapshot: &Snapshot, budget: &mut Budget) -> u64 {
     let tids = report.at_a_standstill().map(|(party, _)| party.tid);
     let wanted = waiters(snapshot, tids, STANDSTILLS).into_iter();
-    let mut wanted: Vec<_> = wanted.map(|waiter| (waiter.process, waiter)).collect();
-    wanted.sort_by_key(|(process, _)| suspects::is_suspect(user_of(process)));
+    let wanted = wanted.map(|waiter| (waiter.process, waiter));
     let asked = reader::shared().ask(budget, wanted, |_, images: &mut Images, process, waiter| {
         let (code, lost) = images.ask(process, |image| code(image, &waiter));
         vec![(waiter.tid, code, lost)]
