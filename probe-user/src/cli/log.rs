@@ -12,6 +12,8 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::model::escape;
+
 /// Lines that wait for somebody to read them, at most.
 const WAITING: usize = 4_096;
 
@@ -66,9 +68,9 @@ pub fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Says something on one line, whatever the log's level.
+/// Says something on one line, whatever the log's level, and whatever the names in it are made of.
 pub fn say(text: &str) {
-    let _ = writeln!(Stderr.make_writer(), "procprobe: {text}");
+    let _ = writeln!(Stderr.make_writer(), "procprobe: {}", escape(text.as_bytes()));
 }
 
 /// Has what was said written before this process ends, its reason above all; for at most a second.

@@ -31,15 +31,23 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         };
         return Err(io::Error::other(format!("it is {what}, not a regular file")));
     }
-    // The very file that was looked at, whatever goes by its name by now.
-    let by_number = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    // The very file that was looked at, whatever goes by its name by now. Some of the kernel's own files look
+    // regular and wait for news (/proc/kmsg): not for us.
+    let by_number = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(format!("/proc/self/fd/{}", handle.as_raw_fd()));
     let file = match by_number {
         // No /proc here, as in the root directory that a package is installed into.
         Err(error) if error.kind() == io::ErrorKind::NotFound => by_name(path, &handle)?,
         opened => opened?,
     };
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::other("reading it would wait for ever"),
+        _ => error,
+    })?;
     if bytes.len() as u64 > LONGEST {
         return Err(io::Error::other("it is longer than a megabyte"));
     }

@@ -38,6 +38,13 @@ impl Names {
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
         };
+        // What is said besides the host is a port: "[::1].evil.example" and "localhost@evil.example" have hosts
+        // that are ours, to a reader who leaves out the rest.
+        let rest = authority.as_str().strip_prefix(authority.host());
+        let is_port = |rest: &str| rest.is_empty() || rest.starts_with(':');
+        if !rest.is_some_and(is_port) {
+            return false;
+        }
         let host = normal(authority.host());
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         bare.parse::<IpAddr>().is_ok()
@@ -78,6 +85,9 @@ mod tests {
         }
         for foreign in [
             "evil.example",
+            "[::1].evil.example",
+            "user@localhost",
+            "localhost@evil.example",
             "evil.example:9982",
             "127.0.0.1.evil.example",
             "localhost.evil.example",
