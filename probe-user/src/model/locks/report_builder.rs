@@ -11,7 +11,7 @@ use super::protocol::python;
 use super::report::{Doing, Edge, Holder, Lock, Pattern, WaitsFor};
 use super::thread_index::{NameCache, Owner, ThreadIndex};
 use super::{Grade, LockId, Look, Party, Tables, is_shared, key_of};
-use crate::model::thread::{Comm, OpenWait, Thread};
+use crate::model::thread::{Comm, Condition, OpenWait, Thread};
 
 /// See the module.
 pub struct ReportBuilder<'a, 'p> {
@@ -131,7 +131,7 @@ impl ReportBuilder<'_, '_> {
             let Some(holder) = self.owner_of(thread, open) else {
                 continue;
             };
-            let key = (Party::of(thread), holder, lock, Grade::Owner);
+            let key = (Party::of(thread), holder.party, lock, Grade::Owner);
             let entry = all.entry(key).or_default();
             entry.0 += 1;
             entry.1 += open.counted_ns.min(self.window_ns);
@@ -170,16 +170,23 @@ impl ReportBuilder<'_, '_> {
     }
 
     /// The owner of the lock of an open wait, as memory names it now.
-    fn owner_of(&self, thread: &Thread, open: &OpenWait) -> Option<Party> {
+    fn owner_of(&self, thread: &Thread, open: &OpenWait) -> Option<Holder> {
         let target = self.index.target(thread, open)?;
         match target.owner {
-            Owner::Live(owner) if !target.joins => Some(Party::of(owner)),
-            Owner::Exited(tid) => tid.map(|tid| {
-                self.names.get(tid).unwrap_or(Party {
+            Owner::Live(owner) if !target.joins => Some(self.holding(Party::of(owner), Grade::Owner)),
+            Owner::Exited(tid) => tid.map(|tid| Holder {
+                party: self.names.get(tid).unwrap_or(Party {
                     pid: 0,
                     tid,
                     comm: Comm::default(),
-                })
+                }),
+                grade: Grade::Owner,
+                doing: Some(Doing {
+                    condition: Condition::Dead,
+                    ns: None,
+                    blocked_on: None,
+                    waits_for: None,
+                }),
             }),
             Owner::Live(_) | Owner::Parent(_) | Owner::Ambiguous => None,
         }
@@ -225,8 +232,8 @@ impl ReportBuilder<'_, '_> {
             .open
             .iter()
             .find_map(|(thread, open)| self.owner_of(thread, open));
-        if let Some(party) = owner {
-            return Some(self.holding(party, Grade::Owner));
+        if owner.is_some() {
+            return owner;
         }
         let waits_itself = |tid: u32| evidence.open.iter().any(|(thread, _)| thread.id.tid == tid);
         let acquirer = evidence.acquirer;

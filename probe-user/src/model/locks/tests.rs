@@ -251,10 +251,16 @@ fn who_was_born_during_the_wait_is_not_its_cause() {
     let mut world = World::default();
     world.waits(101, "a", "glibc", MU, 102);
     world.runs(102, "innocent").last().id.start_ns = 7 * SECOND;
-    let found = report(&world).deadlocks;
+    let found = report(&world);
+    let deadlock = &found.deadlocks[0];
     assert_eq!(
-        (found[0].shape, found[0].dead_owner),
+        (deadlock.shape, deadlock.dead_owner),
         (Shape::DeadOwner, Some(102))
+    );
+    let held = found.locks[0].holder.unwrap();
+    assert_eq!(
+        (held.party.tid, held.doing.unwrap().condition),
+        (102, Condition::Dead)
     );
     world.last().id.start_ns = 4 * SECOND;
     assert_eq!(report(&world).locks[0].holder.unwrap().party.tid, 102);

@@ -20,6 +20,8 @@ pub struct Mapping {
     pub executable: bool,
     /// The file, as the process sees it; `None` if it is not of a file.
     pub path: Option<PathBuf>,
+    /// Whether it is the kernel's own code, which every process has.
+    pub vdso: bool,
     /// Its device and inode.
     pub id: FileId,
 }
@@ -57,6 +59,7 @@ impl Image {
                 MMapPath::Path(path) => Some(path.clone()),
                 _ => None,
             },
+            vdso: map.pathname == MMapPath::Vdso,
             id: id_of(map),
         });
         Some(Self {
@@ -138,6 +141,7 @@ impl Image {
                     address - module.start
                 )
             }
+            None if mapping.vdso => format!("[vdso]+{:#x}", address - mapping.start),
             // No file: made while running, by a just-in-time compiler or a trampoline. Its maker knows what
             // it is called; a file that says so could be written by anybody.
             None if mapping.executable => format!("[jit]+{address:#x}"),
@@ -157,6 +161,7 @@ mod tests {
             end: start + 0x1000,
             executable: true,
             path: path.map(PathBuf::from),
+            vdso: false,
             id: (1, start),
         };
         let image = Image {
@@ -164,6 +169,10 @@ mod tests {
                 mapping(0x1000, Some("/usr/lib/libgone.so (deleted)")),
                 mapping(0x2000, None),
                 mapping(0x3000, Some("/memfd:code (deleted)")),
+                Mapping {
+                    vdso: true,
+                    ..mapping(0x4000, None)
+                },
             ],
             memory: None,
             directory: Directory::of(Path::new(""), 0),
@@ -171,6 +180,7 @@ mod tests {
         assert_eq!(image.place(0x1010), "libgone.so (deleted)+0x10");
         assert_eq!(image.place(0x2010), "[jit]+0x2010");
         assert_eq!(image.place(0x3010), "memfd:code (deleted)+0x10");
+        assert_eq!(image.place(0x4010), "[vdso]+0x10");
         assert_eq!(image.place(0x9000), "0x9000");
     }
 }
