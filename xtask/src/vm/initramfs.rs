@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::{
     Paths,
     archive::{Archive, gzip},
+    kernels::Kernel,
     live::Live,
     userland,
 };
@@ -54,6 +55,30 @@ pub fn with_live(base: &Path, live: &Live, paths: &Paths) -> Result<PathBuf> {
     bytes.extend_from_slice(&archive.finish()?);
     write(&paths.live, &bytes)?;
     Ok(paths.live.clone())
+}
+
+/// What tests need that older kernels of Debian have in modules; the guest loads them as they are.
+const MODULES: [&str; 1] = ["fuse.ko"];
+
+/// The same for one kernel, with its modules; as it is, if it has none of them, for newer ones have them built in.
+pub fn with_modules(base: &Path, kernel: &Kernel, paths: &Paths) -> Result<PathBuf> {
+    let found: Vec<(&str, PathBuf)> = MODULES
+        .iter()
+        .filter_map(|name| Some((*name, kernel.file(name)?)))
+        .collect();
+    if found.is_empty() {
+        return Ok(base.to_owned());
+    }
+    let mut archive = Archive::default();
+    for (name, module) in &found {
+        archive.file(&Path::new("modules").join(name), module)?;
+    }
+    let mut bytes = fs::read(base).with_context(|| format!("reading {}", base.display()))?;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend_from_slice(&archive.finish()?);
+    let to = paths.live.with_file_name(format!("initramfs-{}", kernel.release));
+    write(&to, &bytes)?;
+    Ok(to)
 }
 
 fn write(to: &Path, bytes: &[u8]) -> Result<()> {

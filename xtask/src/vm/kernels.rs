@@ -32,12 +32,19 @@ pub struct Kernel {
     pub release: String,
     /// The image to boot.
     pub image: PathBuf,
+    /// What its package holds.
+    files: PathBuf,
 }
 
 impl Kernel {
     /// Whether procprobe should run there, or say why not.
     pub fn supported(&self) -> bool {
         self.is_at_least(SUPPORTED)
+    }
+
+    /// A file of its package, by its name.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        find(&self.files, &|found| found == name)
     }
 
     /// Whether it is of that version or newer.
@@ -57,7 +64,12 @@ pub fn fetch(paths: &Paths, wanted: &[String]) -> Result<Vec<Kernel>> {
             .with_context(|| format!("no suite has a kernel {version} (there are {})", lines(&packages)))?;
         if kernels.iter().all(|kernel| kernel.release != release) {
             let image = apt.unpack(&packages, &release, &paths.kernels)?;
-            kernels.push(Kernel { release, image });
+            let files = paths.kernels.join(&release);
+            kernels.push(Kernel {
+                release,
+                image,
+                files,
+            });
         }
     }
     Ok(kernels)

@@ -33,6 +33,7 @@ const MEMORY: &str = "3G";
 const ATTEMPTS: u32 = 3;
 
 /// What every guest has in common.
+#[derive(Clone)]
 pub struct Machine {
     pub initramfs: PathBuf,
     pub accelerator: Accelerator,

@@ -245,11 +245,11 @@ impl World {
                 .memory
                 .signal_handlers
                 .insert(thread.pid, SignalHandlers::None);
-            let joined = snapshot
-                .threads
-                .iter_mut()
-                .find(|other| open.wait.flags & flag::PRIVATE == 0 && other.id.tid == open.wait.value);
-            if let Some(joined) = joined {
+            if open.wait.flags & flag::PRIVATE != 0 {
+                continue;
+            }
+            let mut others = snapshot.threads.iter_mut();
+            if let Some(joined) = others.find(|other| other.id.tid == open.wait.value) {
                 joined.clear_child_tid = open.wait.address;
             }
         }

@@ -735,3 +735,22 @@ proptest! {
         }
     }
 }
+
+/// A user may have 30,000 threads, each at a lock of its own. What is looked up for each of them by going
+/// through all of them took an agent more than half a minute.
+#[test]
+fn a_crowd_costs_each_of_its_threads_once() {
+    const THREADS: u32 = 30_000;
+    let mut world = World::default();
+    world.runs(102, "holder");
+    for number in 0..THREADS {
+        let address = MU + u64::from(number) * 64;
+        world.waits(1_000 + number, "crowd", "glibc", address, 102);
+        world.waited("glibc", address, 2, 1, Outcome::WokenOne);
+        world.edge(address, 1_000 + number, 102, true, 2, 1);
+    }
+    let began = std::time::Instant::now();
+    let report = report(&world);
+    assert_eq!(report.locks.len(), THREADS as usize);
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}

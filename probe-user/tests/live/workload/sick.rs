@@ -207,12 +207,18 @@ pub fn client(mode: &str, file: &str) {
     if mode == "page" {
         member(0, "pp-waiter", move || wait_at(far, 0, false));
         nap_until(|| sleeps(0));
-        // It sleeps by the page's place in the file now: the page itself can go.
-        // SAFETY: the process's own mapping.
-        unsafe {
-            libc::madvise(map, length, libc::MADV_DONTNEED);
-            libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
-        }
+        // It sleeps by the page's place in the file now: the page itself can go. It stays while the kernel has it
+        // in hand elsewhere, as on a CPU's list of pages that were used lately.
+        nap_until(|| {
+            let mut resident = [0; PAGES];
+            // SAFETY: the process's own mapping, and a byte for each of its pages.
+            unsafe {
+                libc::madvise(map, length, libc::MADV_DONTNEED);
+                libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+                assert_eq!(libc::mincore(map, length, resident.as_mut_ptr()), 0);
+            }
+            resident[PAGES - 1] & 1 == 0
+        });
         println!("mapped");
     } else {
         let word = (&raw const WORD).expose_provenance();

@@ -6,7 +6,7 @@ use std::{fs, io, mem, thread};
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use rustix::system::{RebootCommand, reboot, sethostname};
+use rustix::system::{RebootCommand, finit_module, reboot, sethostname};
 
 /// Where, what. tracefs is not mounted by itself on every kernel.
 const MOUNTS: [(&str, &str); 10] = [
@@ -39,10 +39,24 @@ pub fn prepare() -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("mounting {kind} on {target}")),
         }
     }
+    load_modules()?;
     // A directory, no file system of its own, for the same reason.
     fs::create_dir_all("/var/tmp").context("creating /var/tmp")?;
     like_a_service_manager().context("setting up what a service manager does")?;
     loopback_up().context("bringing lo up")
+}
+
+/// Loads what the host has put there for this kernel.
+fn load_modules() -> Result<()> {
+    let Ok(modules) = fs::read_dir("/modules") else {
+        return Ok(());
+    };
+    for module in modules {
+        let path = module.context("listing the modules")?.path();
+        let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        finit_module(file, c"", 0).with_context(|| format!("loading {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Controllers for the cgroups below the root, as many files as systemd allows, a name.
