@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::Live;
 use crate::common::agent::Agent;
 use crate::common::json::{entry, list, number, text};
 use crate::common::locks;
 use crate::common::workload::Workload;
+use crate::common::{Live, patience};
 
 /// More than an answer takes on a slow machine, and far less than for ever.
 const SOON: Duration = Duration::from_secs(8);
@@ -18,7 +18,7 @@ fn quickly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let answer = work();
     let took = began.elapsed();
-    assert!(took < SOON, "{what} took {took:?}");
+    assert!(took < patience(SOON), "{what} took {took:?}");
     answer
 }
 
