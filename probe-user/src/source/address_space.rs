@@ -165,7 +165,7 @@ impl AddressSpaces {
         let asked = reader::shared().ask(
             &mut self.budget,
             requests,
-            move |_, (): &mut (), subject, request| answer(&root, &code, subject.pid, &request),
+            move |_, (): &mut (), subject, request| answer(&root, &code, subject, &request),
         );
         self.lost += asked.lost;
         self.gaps.extend(asked.gaps);
@@ -258,8 +258,9 @@ impl AddressSpaces {
     }
 }
 
-fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Answer> {
-    let directory = Directory::of(root, pid);
+fn answer(root: &Path, code: &CodeCache, subject: &Subject, request: &Request) -> Vec<Answer> {
+    let pid = subject.pid;
+    let directory = Directory::of(root, subject.door);
     let mut answers = Vec::new();
     if request.signals {
         answers.extend(handles_signals(&directory).map(|handles| Answer::Signals(pid, handles)));

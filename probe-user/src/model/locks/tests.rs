@@ -293,6 +293,43 @@ fn a_child_waits_for_a_lock_that_was_held_when_it_was_forked() {
     );
 }
 
+/// The first thread of a process that was forked goes on where a thread of the parent was, whose tid stands in
+/// the locks that it had: whoever waits for one may well get it.
+#[test]
+fn a_copy_of_the_owner_may_release_the_lock() {
+    for parent_lives in [true, false] {
+        let mut world = World::default();
+        if parent_lives {
+            world.runs(52, "parent").last().space = 99;
+            world.last().pid = 50;
+        }
+        world.runs(PID, "copy").last().ppid = 50;
+        world.last().executed = false;
+        world.waits(101, "worker", "glibc", MU, 52);
+        world.last().ppid = 50;
+        world.last().executed = false;
+        let found = report(&world);
+        assert!(found.deadlocks.is_empty(), "{:?}", found.deadlocks);
+        assert_eq!(found.locks[0].holder, None);
+        world.last().executed = true;
+        assert_eq!(report(&world).deadlocks.len(), 1, "no copy: {parent_lives}");
+    }
+    let mut world = World::default();
+    world.waits(PID, "copy", "glibc", MU, 52).last().executed = false;
+    world.waits(101, "worker", "glibc", MU, 52).last().executed = false;
+    assert_eq!(report(&world).deadlocks.len(), 1, "it waits itself");
+}
+
+/// By a bare `clone(CLONE_VM)`; its C library has the tid of its maker for its own.
+#[test]
+fn in_memory_of_two_processes_a_tid_is_of_either() {
+    let mut world = World::default();
+    world.waits(101, "a", "glibc", MU, 101);
+    assert_eq!(report(&world).deadlocks[0].shape, Shape::Itself);
+    world.runs(200, "clone").last().pid = 200;
+    assert!(report(&world).deadlocks.is_empty());
+}
+
 #[test]
 fn threads_that_join_each_other_in_a_ring_are_a_deadlock() {
     let mut world = World::default();

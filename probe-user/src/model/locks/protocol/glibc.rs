@@ -115,8 +115,8 @@ fn common(wait: Wait<'_>) -> Protocol {
 /// Semaphores and condition variables that are variables of a function lie there as well, and somebody will
 /// wake those: the counts of their waiters tell, so without memory nothing is known.
 pub fn is_endless(wait: Wait<'_>) -> bool {
-    const FLAGS: u8 = flag::PRIVATE | flag::REALTIME;
-    let untimed = wait.call.flags & (FLAGS | flag::TIMED) == FLAGS;
+    // Of a mutex that processes share it is no private wait.
+    let untimed = wait.call.flags & (flag::REALTIME | flag::TIMED) == flag::REALTIME;
     let of_nobody = wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0;
     let nothing_else =
         wait.around(-6).is_some() && !is_condvar(wait) && !is_newer_condvar(wait) && !is_semaphore(wait);
