@@ -128,7 +128,8 @@ fn a_semaphore_whose_waiters_post_is_a_lock() {
     world
         .waited("semaphore", MU, 20, 1_000_000, Outcome::WokenOne)
         .edge(MU, 101, 110, false, 10, 10_000_000)
-        .edge(MU, 102, 110, false, 10, 10_000_000);
+        .edge(MU, 102, 110, false, 10, 10_000_000)
+        .waits(103, "c", "semaphore", MU, 0);
     assert_eq!(
         kind_of(&world),
         (Kind::Semaphore, false),
@@ -369,15 +370,29 @@ fn one_waiter_that_others_wake_is_a_parker() {
     assert_eq!(kind_of(&world), (Kind::Parker, false));
 }
 
+/// A semaphore counts its waiters behind its value; so do the groups of a condition variable their signals.
+/// Which of the two it is stands in memory, of those that somebody waits at.
 #[test]
-fn a_semaphore_counts_its_waiters() {
+fn without_memory_a_semaphore_may_be_a_condition_variable() {
     let mut world = World::default();
     world
         .waited("semaphore", MU, 20, 1_000_000, Outcome::WokenOne)
-        .last_stats()
-        .sample
-        .next = 3;
-    assert_eq!(kind_of(&world), (Kind::Semaphore, false));
+        .edge(MU, 101, 102, false, 10, 10_000_000)
+        .edge(MU, 102, 101, false, 10, 10_000_000);
+    assert_eq!(kind_of(&world), (Kind::Condvar, false));
+    // Not even an open wait whose memory was not read says more.
+    let mut unread = world.clone();
+    unread.waits(103, "c", "semaphore", MU, 0);
+    unread.last().futex.as_mut().unwrap().live = None;
+    assert_eq!(kind_of(&unread), (Kind::Condvar, false));
+    // One at the beginning of the window does.
+    let mut first = World::default();
+    first.waits(101, "a", "semaphore", MU, 0);
+    let empty = no_tables();
+    let window = LockWindow::begin(look(&first.snapshot(SECOND, 0), &empty), None);
+    let last = world.snapshot(11 * SECOND, 5);
+    let report = window.end(look(&last, &world.tables), &mut NoUnits);
+    assert_eq!(report.locks[0].kind, Kind::Semaphore);
 }
 
 #[test]
