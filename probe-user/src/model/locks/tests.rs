@@ -462,11 +462,8 @@ fn a_barrier_of_counts_is_no_lock() {
         kind_of(&world)
     };
     assert_eq!(rounds(Outcome::WokenMany), (Kind::Barrier, false));
-    assert_eq!(
-        rounds(Outcome::WokenOne),
-        (Kind::Mutex, true),
-        "one at a time: a lock"
-    );
+    // A pool that parks at a generation, and whose workers wake each other.
+    assert!(!rounds(Outcome::WokenOne).1, "ever new values");
 }
 
 #[test]
