@@ -66,7 +66,7 @@ pub fn classify(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u64) 
     }
     let contended = match protocol.role {
         Role::Lock => true,
-        Role::Idle => false,
+        Role::Idle | Role::MemoryWouldTell => false,
         Role::LikelyLock => is_one_value(evidence) || takes_turns(evidence, 1),
         Role::ByBehaviour => behaves_as_lock(evidence, recent, window_ns),
     };

@@ -6,7 +6,7 @@ use probe_ebpf::histogram::BUCKETS;
 use probe_ebpf::lock::{BY_OWNER, EXPECTED, Expected, FutexWait, LockStats, OUTCOMES, Outcome, SEVERAL};
 use probe_ebpf::waiting::flag;
 
-use super::protocol::{self, Protocol, Wait};
+use super::protocol::{self, Protocol, Role, Wait};
 use super::site::Site;
 use super::thread_index::{ThreadIndex, protocol_of};
 use super::{Kind, LockId, Look};
@@ -192,7 +192,7 @@ pub fn gather<'a>(
         entry.add_open(thread, open, index);
     }
     for entry in all.values_mut() {
-        if entry.protocol.is_either
+        if entry.protocol.role == Role::MemoryWouldTell
             && let Some(known) = before.get(&entry.id)
         {
             entry.protocol = *known;

@@ -305,19 +305,19 @@ fn a_copy_of_the_owner_may_release_the_lock() {
             world.last().pid = 50;
         }
         world.runs(PID, "copy").last().ppid = 50;
-        world.last().executed = false;
+        world.last().executed = Some(false);
         world.waits(101, "worker", "glibc", MU, 52);
         world.last().ppid = 50;
-        world.last().executed = false;
+        world.last().executed = Some(false);
         let found = report(&world);
         assert!(found.deadlocks.is_empty(), "{:?}", found.deadlocks);
         assert_eq!(found.locks[0].holder, None);
-        world.last().executed = true;
+        world.last().executed = Some(true);
         assert_eq!(report(&world).deadlocks.len(), 1, "no copy: {parent_lives}");
     }
     let mut world = World::default();
-    world.waits(PID, "copy", "glibc", MU, 52).last().executed = false;
-    world.waits(101, "worker", "glibc", MU, 52).last().executed = false;
+    world.waits(PID, "copy", "glibc", MU, 52).last().executed = Some(false);
+    world.waits(101, "worker", "glibc", MU, 52).last().executed = Some(false);
     assert_eq!(report(&world).deadlocks.len(), 1, "it waits itself");
 }
 

@@ -200,7 +200,7 @@ impl<'a> ThreadIndex<'a> {
             open.is_some_and(|open| key_of(thread, open) == lock)
         };
         let first = self.get(waiter.pid);
-        !waiter.executed && first.is_some_and(|first| !waits(first))
+        waiter.executed != Some(true) && first.is_some_and(|first| !waits(first))
     }
 
     /// Who has the tid and maps the memory. A thread that does not map it may have unmapped it, by

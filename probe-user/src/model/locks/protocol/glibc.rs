@@ -32,10 +32,11 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
 }
 
 /// What cannot be told without memory: most of these are condition variables, and those are no locks.
-const EITHER: Protocol = Protocol {
-    is_either: true,
-    ..unowned("condition variable or semaphore", Kind::Condvar, Role::Idle)
-};
+const EITHER: Protocol = unowned(
+    "condition variable or semaphore",
+    Kind::Condvar,
+    Role::MemoryWouldTell,
+);
 
 /// Waits of code of their own, by `FUTEX_WAIT`.
 fn plain(wait: Wait<'_>) -> Protocol {

@@ -38,6 +38,8 @@ pub enum Role {
     LikelyLock,
     /// Used either way (semaphores as locks, condition variables around a flag): who waits and wakes decides.
     ByBehaviour,
+    /// A lock or not, and memory, which was not read, would tell: nothing is contended here as far as that goes.
+    MemoryWouldTell,
 }
 
 /// What a futex turned out to be.
@@ -60,8 +62,6 @@ pub struct Protocol {
     /// Whether memory says that the owner has ended, though no longer who that was, and nobody can release
     /// it.
     pub abandoned: bool,
-    /// Whether it is one of two things, and memory, which was not read, would tell which.
-    pub is_either: bool,
 }
 
 /// A protocol without an owner.
@@ -74,7 +74,6 @@ const fn unowned(name: &'static str, kind: Kind, role: Role) -> Protocol {
         has_owner: false,
         can_own_itself: false,
         abandoned: false,
-        is_either: false,
     }
 }
 
@@ -88,7 +87,6 @@ const fn owned(name: &'static str, kind: Kind, owner: Option<u32>, can_own_itsel
         has_owner: true,
         can_own_itself,
         abandoned: false,
-        is_either: false,
     }
 }
 
