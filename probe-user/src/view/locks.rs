@@ -293,6 +293,7 @@ fn doing(doing: &Doing) -> String {
             None => format!("asleep{inside} for {time}"),
         },
         Condition::Alive(State::Uninterruptible) => format!("in uninterruptible sleep{inside} for {time}"),
+        Condition::Alive(State::Stopped) if doing.frozen => format!("frozen for {time}"),
         Condition::Alive(State::Stopped) => format!("stopped for {time}"),
         Condition::Alive(State::Traced) => format!("stopped by its tracer for {time}"),
         Condition::Alive(State::Idle | State::Parked) => format!("idle for {time}"),

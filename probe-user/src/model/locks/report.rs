@@ -107,6 +107,8 @@ pub struct Holder {
 pub struct Doing {
     /// State.
     pub condition: Condition,
+    /// Whether it is the freezer of its cgroup that stops it.
+    pub frozen: bool,
     /// For how long, nanoseconds.
     pub ns: Option<u64>,
     /// What it waits in.

@@ -183,6 +183,7 @@ impl ReportBuilder<'_, '_> {
                 grade: Grade::Owner,
                 doing: Some(Doing {
                     condition: Condition::Dead,
+                    frozen: false,
                     ns: None,
                     blocked_on: None,
                     waits_for: None,
@@ -267,6 +268,7 @@ impl ReportBuilder<'_, '_> {
             grade,
             doing: thread.map(|thread| Doing {
                 condition: thread.condition,
+                frozen: thread.frozen == Some(true),
                 ns: thread.condition_ns,
                 blocked_on: thread.blocked_on,
                 waits_for: thread.futex.as_ref().map(|open| self.waits_for(thread, open)),
