@@ -29,6 +29,28 @@ struct Named {
     directory: PathBuf,
     path: Arc<str>,
     unit: Arc<str>,
+    whole: WholeUnit,
+}
+
+/// The outermost cgroup of a unit, which what it may take is set for: those of its workers are below.
+#[derive(Clone, Debug)]
+struct WholeUnit {
+    id: u64,
+    /// Below the root of the hierarchy.
+    path: Arc<Path>,
+    /// As the path says, before `label_map`.
+    name: Arc<str>,
+}
+
+/// A unit, and the outermost cgroup of it that a cgroup is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitCgroup {
+    /// The unit's name.
+    pub unit: Arc<str>,
+    /// The cgroup's number.
+    pub id: u64,
+    /// Its path below the root of the hierarchy.
+    pub path: Arc<Path>,
 }
 
 /// The known cgroups.
@@ -64,6 +86,16 @@ impl Cgroups {
     /// The path of a cgroup below the root of the hierarchy; `None` if it is not known.
     pub fn path(&mut self, id: u64) -> Option<Arc<str>> {
         self.named(id).map(|named| named.path.clone())
+    }
+
+    /// The unit that a cgroup is part of. `None` if it is not known, or belongs to none.
+    pub fn unit_cgroup(&mut self, id: u64) -> Option<UnitCgroup> {
+        let named = self.named(id)?;
+        (!named.unit.is_empty()).then(|| UnitCgroup {
+            unit: Arc::clone(&named.unit),
+            id: named.whole.id,
+            path: Arc::clone(&named.whole.path),
+        })
     }
 
     /// Pids of a cgroup and how many it may have; of it and those above it, the one that is full soonest.
@@ -103,20 +135,32 @@ impl Cgroups {
         if self.known.len() > MAX_KNOWN {
             self.known.clear();
         }
-        let mut pending = vec![(root.clone(), 0)];
-        while let Some((directory, depth)) = pending.pop() {
+        let mut pending = vec![(root.clone(), 0, None::<WholeUnit>)];
+        while let Some((directory, depth, above)) = pending.pop() {
             let Ok(metadata) = fs::metadata(&directory) else {
                 continue;
             };
-            let path = directory.strip_prefix(&root).unwrap_or(&directory);
-            let path = format!("/{}", crate::model::escape(path.as_os_str().as_encoded_bytes()));
-            let unit = self.label_map.apply(unit_of(&path)).into();
+            let below_root = directory.strip_prefix(&root).unwrap_or(&directory);
+            let path = format!(
+                "/{}",
+                crate::model::escape(below_root.as_os_str().as_encoded_bytes())
+            );
+            let name = unit_of(&path);
+            let whole = above
+                .filter(|above| *above.name == *name)
+                .unwrap_or_else(|| WholeUnit {
+                    id: metadata.ino(),
+                    path: below_root.into(),
+                    name: name.as_str().into(),
+                });
+            let unit = self.label_map.apply(name).into();
             self.known.insert(
                 metadata.ino(),
                 Named {
                     directory: directory.clone(),
                     path: path.into(),
                     unit,
+                    whole: whole.clone(),
                 },
             );
             if depth < MAX_DEPTH
@@ -125,7 +169,7 @@ impl Cgroups {
                 let directories = entries
                     .flatten()
                     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                pending.extend(directories.map(|entry| (entry.path(), depth + 1)));
+                pending.extend(directories.map(|entry| (entry.path(), depth + 1, Some(whole.clone()))));
             }
         }
     }
@@ -162,7 +206,7 @@ mod tests {
     fn directories_are_found_by_inode() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = dir.path().join("cg/system.slice/a\nb.service");
-        fs::create_dir_all(&cgroup).unwrap();
+        fs::create_dir_all(cgroup.join("workers")).unwrap();
         fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().join("cg").display());
         fs::write(dir.path().join("proc/self/mounts"), mounts).unwrap();
@@ -170,6 +214,19 @@ mod tests {
         let id = fs::metadata(&cgroup).unwrap().ino();
         assert_eq!(cgroups.path(id).as_deref(), Some("/system.slice/a\\nb.service"));
         assert_eq!(&*cgroups.unit(id), "a\\nb.service");
+        let whole = |cgroups: &mut Cgroups, id| {
+            let found = cgroups.unit_cgroup(id).unwrap();
+            (
+                found.unit.to_string(),
+                found.id,
+                found.path.to_str().unwrap().to_owned(),
+            )
+        };
+        let name = "system.slice/a\nb.service";
+        let expected = ("a\\nb.service".to_owned(), id, name.to_owned());
+        assert_eq!(whole(&mut cgroups, id), expected);
+        let workers = fs::metadata(cgroup.join("workers")).unwrap().ino();
+        assert_eq!(whole(&mut cgroups, workers), expected, "part of the same");
         assert_eq!(cgroups.path(1), None);
         assert_eq!(cgroups.pids(id), None);
         for (directory, used, limit) in [
