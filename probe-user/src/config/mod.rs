@@ -180,7 +180,10 @@ impl Config {
 
     /// How many units may have their cgroups read: none if nothing that comes of it is exported.
     pub fn max_units(&self) -> usize {
-        if catalog::OF_UNITS.iter().any(|name| self.metrics.families.shows(name)) {
+        if catalog::OF_UNITS
+            .iter()
+            .any(|name| self.metrics.families.shows(name))
+        {
             self.max_groups as usize
         } else {
             0

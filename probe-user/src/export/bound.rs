@@ -3,10 +3,10 @@
 use probe_ebpf::state::{STATES, State};
 
 use super::catalog::{
-    OF_UNITS,
     ALL, DEADLOCK_AGE, DEADLOCKED_THREADS, DEADLOCKS, ENDED_STAYS, EXITS, GROUP, Grain, LOCK_EDGES,
-    LOCK_WAIT, Metric, PRESSURE, PROCESS, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION,
-    STALLED_THREADS, STATE_DURATION, STATE_SECONDS, SWITCHES, TRANSITIONS, TREE_EDGES, ZOMBIE_AGE, ZOMBIES,
+    LOCK_WAIT, Metric, OF_UNITS, PRESSURE, PROCESS, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS,
+    SNAPSHOT_DURATION, STALLED_THREADS, STATE_DURATION, STATE_SECONDS, SWITCHES, TRANSITIONS, TREE_EDGES,
+    ZOMBIE_AGE, ZOMBIES,
 };
 use crate::model::event::Reason;
 use crate::model::groups::{AFFLICTED, KERNEL, LINGER, LOCK_EDGES_SHOWN, LOST, OTHER, parents};
@@ -180,7 +180,9 @@ mod tests {
     #[test]
     fn labels_that_are_not_of_groups_are_counted() {
         for metric in ALL {
-            let counted = of_graphs(metric).is_some() || points_of_durations(metric).is_some();
+            let counted = of_graphs(metric).is_some()
+                || points_of_durations(metric).is_some()
+                || OF_UNITS.contains(&metric.name);
             let rest = metric.labels.iter().filter(|label| !GROUP.contains(label));
             let known = |label: &&&str| values(metric, label) > 1 || metric.name == ENDED_STAYS.name;
             // One value each, always.

@@ -159,6 +159,8 @@ catalog! {
         "Pids in the cgroup whose limit a unit reaches first: its own, or one above it that others are in too; without any limit, in its own.";
     UNIT_PIDS_LIMIT = "unit_pids_limit" Gauge UNIT,
         "How many pids that cgroup may have; no series without a limit.";
+    UNIT_INFO = "unit_info" Gauge &["unit", "namespace", "pod", "container", "runtime"],
+        "Always 1; what a unit is called in Kubernetes, by the kubelet's directories below `/var/log`. `container` is empty of what is the pod's alone.";
     UNITS_LEFT_OUT = "units_left_out" Gauge &[],
         "Units beyond `--max-groups`, or of more than 64 cgroups: they have no `procprobe_unit_*`.";
     GROUPS_FOLDED = "groups_folded" Gauge &[],
@@ -180,7 +182,8 @@ catalog! {
 }
 
 /// What comes of the files of units' cgroups: a series for each unit.
-pub const OF_UNITS: [&str; 5] = [
+pub const OF_UNITS: [&str; 6] = [
+    UNIT_INFO.name,
     UNIT_THROTTLED.name,
     UNIT_CPU_LIMIT.name,
     UNIT_OOM_KILLS.name,

@@ -32,6 +32,7 @@ use crate::source::happened;
 use crate::source::limits::{available_cpus, pid_limit};
 use crate::source::pressure::{self, Pressure};
 use crate::source::symbols;
+use crate::source::unit_files::NamedUnit;
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
@@ -104,6 +105,8 @@ pub struct View<'a> {
     pub orphaned: [u64; 3],
     /// What units may take.
     pub units: Vec<(Arc<str>, Shown)>,
+    /// What they are called in Kubernetes, where that is known.
+    pub named_units: Vec<NamedUnit>,
     /// Units of which that is not known, since there are too many.
     pub units_left_out: u64,
     /// Cost of our programs.
@@ -288,6 +291,7 @@ impl Engine {
             lives: self.watch.lives(),
             orphaned: self.orphaned,
             units: self.units.shown(),
+            named_units: self.units.named(),
             units_left_out: self.units.left_out(),
             costs: &self.costs.totals,
         })

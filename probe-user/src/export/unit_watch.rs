@@ -15,7 +15,7 @@ use crate::model::snapshot::Snapshot;
 use crate::model::unit_filter::UnitFilter;
 use crate::model::unit_resources::{Shown, UnitResources};
 use crate::source::cgroup::Cgroups;
-use crate::source::unit_files::{UnitFiles, Wanted};
+use crate::source::unit_files::{NamedUnit, UnitFiles, Wanted};
 
 /// Cgroups are read this often at most, however often somebody looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +34,7 @@ pub struct UnitWatch {
     /// Units that have processes and a place, by name.
     alive: Vec<Arc<str>>,
     wanted: Vec<Wanted>,
+    named: Vec<NamedUnit>,
     left_out: u64,
     unread: u64,
     began: Option<Instant>,
@@ -57,6 +58,7 @@ impl UnitWatch {
             max,
             alive: Vec::new(),
             wanted: Vec::new(),
+            named: Vec::new(),
             left_out: 0,
             unread: 0,
             began: None,
@@ -85,12 +87,15 @@ impl UnitWatch {
         if let Some(round) = self.files.finish(within) {
             self.unread += round.unread;
             self.resources.read(&round.readings, self.now_ns);
+            self.named = round.named;
         }
     }
 
     /// An event: of those, who was ended for want of memory counts.
     pub fn event(&mut self, event: &Event, cgroups: &mut Cgroups) {
-        let EventKind::Exit(exit) = &event.kind else { return };
+        let EventKind::Exit(exit) = &event.kind else {
+            return;
+        };
         if !exit.last || exit.reason() != Reason::Oom {
             return;
         }
@@ -132,7 +137,11 @@ impl UnitWatch {
         });
         units.truncate(self.max);
         // Nothing is left out where nothing is wanted.
-        self.left_out = if self.max == 0 { 0 } else { (all - units.len()) as u64 };
+        self.left_out = if self.max == 0 {
+            0
+        } else {
+            (all - units.len()) as u64
+        };
         self.alive.extend(units.iter().map(|(name, _)| Arc::clone(name)));
         self.alive.sort();
         let wanted = units.into_iter().map(|(unit, candidate)| Wanted {
@@ -147,6 +156,12 @@ impl UnitWatch {
     /// What is shown, by unit.
     pub fn shown(&self) -> Vec<(Arc<str>, Shown)> {
         self.resources.shown(&self.alive, AFFLICTED, self.now_ns)
+    }
+
+    /// What units are called in Kubernetes, of those that live.
+    pub fn named(&self) -> Vec<NamedUnit> {
+        let lives = |unit: &&NamedUnit| self.alive.binary_search(&unit.unit).is_ok();
+        self.named.iter().filter(lives).cloned().collect()
     }
 
     /// Units that have no place.

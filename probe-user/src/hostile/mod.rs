@@ -14,9 +14,9 @@ use crate::model::lives::{Lives, Retention};
 use crate::model::locks::window::LockWindow;
 use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::Snapshot;
-use crate::model::window::{By, Window};
 use crate::model::tracker::Units;
 use crate::model::unit_resources::Shown;
+use crate::model::window::{By, Window};
 use crate::model::{ancestry, orphans, tree, zombies};
 use crate::source::cgroup::Cgroups;
 use crate::source::describe::describe;
@@ -211,7 +211,10 @@ fn units(snapshot: &Snapshot, cgroups: &mut Cgroups) -> Vec<(std::sync::Arc<str>
         oom_kills: Some(1),
         ..Shown::default()
     };
-    let units = snapshot.threads.iter().map(|thread| cgroups.unit(thread.cgroup_id));
+    let units = snapshot
+        .threads
+        .iter()
+        .map(|thread| cgroups.unit(thread.cgroup_id));
     units.map(|unit| (unit, shown)).collect()
 }
 
@@ -227,6 +230,7 @@ fn check_metrics(groups: &GroupAggregator, lives: &Lives, last: &Snapshot, cgrou
         lives,
         orphaned: [0; 3],
         units: units(last, cgroups),
+        named_units: Vec::new(),
         units_left_out: 0,
         costs: &std::collections::BTreeMap::new(),
     };

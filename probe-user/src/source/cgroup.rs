@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::kernel::hierarchy::Hierarchy;
 use crate::model::label_map::LabelMap;
 use crate::model::tracker::Units;
-use crate::model::unit::unit_of;
+use crate::model::unit::{is_monitor, unit_of};
 use crate::model::zombies::Pids;
 
 /// How often the hierarchy is walked at most.
@@ -88,10 +88,13 @@ impl Cgroups {
         self.named(id).map(|named| named.path.clone())
     }
 
-    /// The unit that a cgroup is part of. `None` if it is not known, or belongs to none.
+    /// The unit that a cgroup is part of. `None` if it is not known, belongs to none, or is that of who watches over a
+    /// container: without the container's limits, it would look as if there were none.
     pub fn unit_cgroup(&mut self, id: u64) -> Option<UnitCgroup> {
         let named = self.named(id)?;
-        (!named.unit.is_empty()).then(|| UnitCgroup {
+        let last = named.whole.path.file_name().and_then(|name| name.to_str());
+        let is_whole = !named.unit.is_empty() && !last.is_some_and(is_monitor);
+        is_whole.then(|| UnitCgroup {
             unit: Arc::clone(&named.unit),
             id: named.whole.id,
             path: Arc::clone(&named.whole.path),
@@ -227,6 +230,18 @@ mod tests {
         assert_eq!(whole(&mut cgroups, id), expected);
         let workers = fs::metadata(cgroup.join("workers")).unwrap().ino();
         assert_eq!(whole(&mut cgroups, workers), expected, "part of the same");
+        let monitor = dir
+            .path()
+            .join(format!("cg/libpod-conmon-{}.scope", "0".repeat(64)));
+        fs::create_dir(&monitor).unwrap();
+        let mut anew = Cgroups::new(&dir.path().join("proc"));
+        let id_of_monitor = fs::metadata(&monitor).unwrap().ino();
+        assert_eq!(&*anew.unit(id_of_monitor), "podman:000000000000");
+        assert_eq!(
+            anew.unit_cgroup(id_of_monitor),
+            None,
+            "it has no limits of the container's"
+        );
         assert_eq!(cgroups.path(1), None);
         assert_eq!(cgroups.pids(id), None);
         for (directory, used, limit) in [

@@ -58,7 +58,11 @@ impl UnitCgroup {
 
     fn limit_memory(&self, bytes: u64) {
         let (directory, is_v1) = &self.memory;
-        let file = if *is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        let file = if *is_v1 {
+            "memory.limit_in_bytes"
+        } else {
+            "memory.max"
+        };
         // Swap would only make it last.
         let _ = fs::write(directory.join("memory.swap.max"), "0");
         write(&directory.join(file), &bytes.to_string());
@@ -119,7 +123,9 @@ fn write(path: &Path, value: &str) {
 
 fn count(path: &Path, name: &str) -> f64 {
     let text = fs::read_to_string(path).expect("a file of the cgroup");
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.expect("its count").trim().parse().expect("a number")
 }
 
@@ -136,14 +142,20 @@ fn limits_and_throttled_time_are_those_of_the_cgroup() {
         return;
     };
     let Some(cgroup) = UnitCgroup::new("pp-quota") else {
-        return skipped("unit limits", "cgroups with cpu, pids and memory cannot be made here");
+        return skipped(
+            "unit limits",
+            "cgroups with cpu, pids and memory cannot be made here",
+        );
     };
     let agent = Agent::start(&live, &[]);
     let mut before = 0.0;
     let mut cgroup = Some(cgroup);
     for round in 0..2 {
         // Made anew, as with a restart of the service: its own count begins at 0, ours goes on.
-        let place = cgroup.take().or_else(|| UnitCgroup::new("pp-quota")).expect("as before");
+        let place = cgroup
+            .take()
+            .or_else(|| UnitCgroup::new("pp-quota"))
+            .expect("as before");
         place.limit(10);
         let scene = Workload::start(&["frozen"]);
         place.take_in(scene.pid);
@@ -151,12 +163,18 @@ fn limits_and_throttled_time_are_those_of_the_cgroup() {
             let metrics = agent.metrics();
             let now = place.metric(&metrics, THROTTLED);
             let of_kernel = before + place.throttled_seconds();
-            assert!(now.is_none_or(|now| now <= of_kernel + 1e-6), "{now:?} of {of_kernel}");
+            assert!(
+                now.is_none_or(|now| now <= of_kernel + 1e-6),
+                "{now:?} of {of_kernel}"
+            );
             now.is_some_and(|now| now > before + 0.2)
         });
         let metrics = agent.metrics();
         let of = |name| place.metric(&metrics, name);
-        assert!(is_near(of("procprobe_unit_cpu_limit_cores"), 0.2), "round {round}");
+        assert!(
+            is_near(of("procprobe_unit_cpu_limit_cores"), 0.2),
+            "round {round}"
+        );
         assert!(is_near(of("procprobe_unit_pids_limit"), 10.0));
         assert!(is_near(of("procprobe_unit_pids_used"), 2.0), "two threads");
         drop(scene);
@@ -165,9 +183,16 @@ fn limits_and_throttled_time_are_those_of_the_cgroup() {
         let metrics = agent.metrics();
         let labels = [("unit", format!("pp-quota-{}.service", std::process::id()))];
         let labels = [("unit", labels[0].1.as_str())];
-        assert_eq!(metrics.select("procprobe_unit_pids_used", &labels).count(), 0, "it is gone");
+        assert_eq!(
+            metrics.select("procprobe_unit_pids_used", &labels).count(),
+            0,
+            "it is gone"
+        );
         let stays = metrics.sum(THROTTLED, &labels);
-        assert!(stays > before + 0.2 && stays <= before + last + 1e-6, "round {round}: {stays}");
+        assert!(
+            stays > before + 0.2 && stays <= before + last + 1e-6,
+            "round {round}: {stays}"
+        );
         before = stays;
     }
     agent.stop();
@@ -179,26 +204,40 @@ fn kills_for_want_of_memory_are_counted_once_through_a_restart() {
         return;
     };
     let Some(cgroup) = UnitCgroup::new("pp-hungry") else {
-        return skipped("unit OOM kills", "cgroups with cpu, pids and memory cannot be made here");
+        return skipped(
+            "unit OOM kills",
+            "cgroups with cpu, pids and memory cannot be made here",
+        );
     };
     let agent = Agent::start(&live, &[]);
     let mut cgroup = Some(cgroup);
     for kills in [1.0, 2.0] {
-        let place = cgroup.take().or_else(|| UnitCgroup::new("pp-hungry")).expect("as before");
+        let place = cgroup
+            .take()
+            .or_else(|| UnitCgroup::new("pp-hungry"))
+            .expect("as before");
         place.limit_memory(16 << 20);
         let mut scene = Workload::start(&["deaths"]);
         place.take_in(scene.pid);
-        eventually("a unit that is read", || place.metric(&agent.metrics(), OOM_KILLS).is_some());
+        eventually("a unit that is read", || {
+            place.metric(&agent.metrics(), OOM_KILLS).is_some()
+        });
         let done = scene.tell(&format!("oom {}", place.memory.0.display()), "done");
         if done["status"] != 9 {
             return skipped("unit OOM kills", "the memory cgroup does not limit");
         }
-        eventually("the kill", || is_near(place.metric(&agent.metrics(), OOM_KILLS), kills));
+        eventually("the kill", || {
+            is_near(place.metric(&agent.metrics(), OOM_KILLS), kills)
+        });
         assert!(is_near(Some(place.oom_kills()), 1.0), "this cgroup's own");
         // By the file and by the event, but once.
         std::thread::sleep(Duration::from_millis(1_200));
         let metrics = [agent.metrics(), agent.metrics()];
-        assert!(metrics.iter().all(|metrics| is_near(place.metric(metrics, OOM_KILLS), kills)));
+        assert!(
+            metrics
+                .iter()
+                .all(|metrics| is_near(place.metric(metrics, OOM_KILLS), kills))
+        );
         drop(scene);
         drop(place);
     }

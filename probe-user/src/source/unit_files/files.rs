@@ -211,32 +211,51 @@ mod tests {
     fn version_2() {
         let tree = Tree::new(&[("cg", "cgroup2", "rw")]);
         tree.write("cg/a.slice/cpu.max", "200000 100000\n");
-        tree.write("cg/a.slice/cpu.stat", "usage_usec 9\nnr_throttled 3\nthrottled_usec 7\n");
+        tree.write(
+            "cg/a.slice/cpu.stat",
+            "usage_usec 9\nnr_throttled 3\nthrottled_usec 7\n",
+        );
         tree.write("cg/a.slice/pids.max", "10\n");
         tree.write("cg/a.slice/pids.current", "8\n");
         tree.write("cg/a.slice/b.service/cpu.max", "50000 100000\n");
         tree.write("cg/a.slice/b.service/cpu.stat", "throttled_usec 2\n");
         tree.write("cg/a.slice/b.service/pids.max", "max\n");
         tree.write("cg/a.slice/b.service/pids.current", "3\n");
-        tree.write("cg/a.slice/b.service/memory.events", "oom 5\noom_kill 4\noom_group_kill 1\n");
+        tree.write(
+            "cg/a.slice/b.service/memory.events",
+            "oom 5\noom_kill 4\noom_group_kill 1\n",
+        );
         let mut files = tree.files();
         let read = files.read(7, Path::new("a.slice/b.service"));
         assert_eq!(quotas(&read), [(Some(0.5), 2_000), (Some(2.0), 7_000)]);
         assert!(read.has_own_quota && read.id == 7);
         assert_eq!((read.pids, read.oom_kills), (Some(3), Some(4)));
-        let slice = Pids { used: 8, limit: Some(10) };
+        let slice = Pids {
+            used: 8,
+            limit: Some(10),
+        };
         assert_eq!(read.limited_pids, Some(slice));
 
         tree.write("cg/a.slice/b.service/cpu.max", "max 100000\n");
         files.begin();
         let read = files.read(7, Path::new("a.slice/b.service"));
-        assert_eq!(quotas(&read), [(None, 2_000), (Some(2.0), 7_000)], "its last word");
+        assert_eq!(
+            quotas(&read),
+            [(None, 2_000), (Some(2.0), 7_000)],
+            "its last word"
+        );
         files.begin();
         let read = files.read(7, Path::new("a.slice/b.service"));
         assert_eq!(quotas(&read), [(Some(2.0), 7_000)]);
         assert!(!read.has_own_quota);
         let none = files.read(8, Path::new("c.service"));
-        assert_eq!(none, CgroupReading { id: 8, ..CgroupReading::default() });
+        assert_eq!(
+            none,
+            CgroupReading {
+                id: 8,
+                ..CgroupReading::default()
+            }
+        );
     }
 
     #[test]
@@ -251,16 +270,29 @@ mod tests {
         tree.write("cpu/cpu.cfs_period_us", "100000\n");
         tree.write("cpu/docker/cpu.cfs_quota_us", "150000\n");
         tree.write("cpu/docker/cpu.cfs_period_us", "100000\n");
-        tree.write("cpu/docker/cpu.stat", "nr_periods 9\nnr_throttled 3\nthrottled_time 123\n");
+        tree.write(
+            "cpu/docker/cpu.stat",
+            "nr_periods 9\nnr_throttled 3\nthrottled_time 123\n",
+        );
         tree.write("pids/docker/a/pids.max", "20\n");
         tree.write("pids/docker/a/pids.current", "3\n");
-        tree.write("memory/docker/a/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n");
+        tree.write(
+            "memory/docker/a/memory.oom_control",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        );
         tree.write("unified/docker/a/cpu.max", "1 100000\n");
         let read = tree.files().read(1, Path::new("docker/a"));
-        assert_eq!(quotas(&read), [(Some(1.5), 123)], "it is not there, but one above it is");
+        assert_eq!(
+            quotas(&read),
+            [(Some(1.5), 123)],
+            "it is not there, but one above it is"
+        );
         assert!(!read.has_own_quota);
         assert_eq!((read.pids, read.oom_kills), (Some(3), Some(2)));
-        let own = Pids { used: 3, limit: Some(20) };
+        let own = Pids {
+            used: 3,
+            limit: Some(20),
+        };
         assert_eq!(read.limited_pids, Some(own));
         let other = tree.files().read(2, Path::new("docker/b"));
         assert_eq!((other.pids, other.oom_kills), (None, None));
@@ -268,7 +300,13 @@ mod tests {
 
     #[test]
     fn odd_contents_are_no_limits() {
-        for (quota, period) in [("", ""), ("-1", "100000"), ("max", "100000"), ("5", "0"), ("x", "y")] {
+        for (quota, period) in [
+            ("", ""),
+            ("-1", "100000"),
+            ("max", "100000"),
+            ("5", "0"),
+            ("x", "y"),
+        ] {
             assert_eq!(cores(quota, period), None, "{quota:?} {period:?}");
         }
         assert_eq!(count("oom_killed 3\noom_kill x\n", "oom_kill"), None);
@@ -276,6 +314,12 @@ mod tests {
         tree.write("cg/a/cpu.max", "50000");
         tree.write("cg/a/pids.max", "-5\n");
         let read = tree.files().read(1, Path::new("a"));
-        assert_eq!(read, CgroupReading { id: 1, ..CgroupReading::default() });
+        assert_eq!(
+            read,
+            CgroupReading {
+                id: 1,
+                ..CgroupReading::default()
+            }
+        );
     }
 }

@@ -8,8 +8,10 @@
 //! | module | does |
 //! |---|---|
 //! | [`files`] | reads one cgroup and those above it, of either version |
+//! | [`kubelet`] | what containers are called, by the kubelet's directories |
 
 pub mod files;
+pub mod kubelet;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +19,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::model::unit::unit_of;
 use crate::model::unit_resources::UnitReading;
 use files::Files;
+use kubelet::Names;
 
 /// How long one round may read: a hundred units with four levels of slices take some 10 ms.
 const BUDGET: Duration = Duration::from_millis(200);
+
+/// Names are read again this often, and at once when a container is new (every [`NEW_NAMES_EVERY`] at most): the
+/// kubelet makes its link when the container runs.
+const NAMES_EVERY: Duration = Duration::from_secs(60);
+const NEW_NAMES_EVERY: Duration = Duration::from_secs(10);
 
 /// A unit, and its outermost cgroups that have processes.
 #[derive(Clone, Debug)]
@@ -37,8 +46,21 @@ pub struct Wanted {
 pub struct Round {
     /// Units that were read.
     pub readings: Vec<UnitReading>,
+    /// What they are called, of those whose names are known.
+    pub named: Vec<NamedUnit>,
     /// Units that were not, for want of time.
     pub unread: u64,
+}
+
+/// What a unit is called in Kubernetes; "" what is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedUnit {
+    /// The unit's name here.
+    pub unit: Arc<str>,
+    /// The names there.
+    pub name: kubelet::Name,
+    /// Which runtime runs it.
+    pub runtime: String,
 }
 
 /// See the module.
@@ -67,7 +89,9 @@ impl UnitFiles {
         if self.thread.is_none() {
             self.thread = Reading::begin(&self.proc_root);
         }
-        let Some(thread) = &mut self.thread else { return false };
+        let Some(thread) = &mut self.thread else {
+            return false;
+        };
         if thread.is_busy {
             return false;
         }
@@ -121,12 +145,14 @@ impl Reading {
 /// Reads whatever is wanted, until nobody wants anything.
 fn run(mut files: Files, wanted: &Receiver<Vec<Wanted>>, found: &Sender<Round>) {
     let mut last: Option<Arc<str>> = None;
+    let mut book = NameBook::new(Path::new(LOGS));
     while let Ok(mut wanted) = wanted.recv() {
         let after = |unit: &Wanted| last.as_ref().is_some_and(|last| unit.unit == *last);
         let first = wanted.iter().position(after).map_or(0, |at| at + 1);
         let first = first.min(wanted.len());
         wanted.rotate_left(first);
-        let round = read(&mut files, &wanted, Instant::now() + BUDGET);
+        let mut round = read(&mut files, &wanted, Instant::now() + BUDGET);
+        round.named = book.name(&wanted, Instant::now());
         last = round.readings.last().map(|reading| Arc::clone(&reading.unit));
         if found.send(round).is_err() {
             return;
@@ -152,9 +178,92 @@ fn read(files: &mut Files, wanted: &[Wanted], deadline: Instant) -> Round {
     round
 }
 
+/// Where a kubelet leaves its logs.
+const LOGS: &str = "/var/log";
+
+/// The names as they were last read.
+struct NameBook {
+    log: Box<Path>,
+    names: Names,
+    read: Option<Instant>,
+}
+
+impl NameBook {
+    fn new(log: &Path) -> Self {
+        Self {
+            log: log.into(),
+            names: Names::default(),
+            read: None,
+        }
+    }
+
+    /// Names of all units that have one. Of several cgroups under one name (`label_map`) there is no one name.
+    fn name(&mut self, wanted: &[Wanted], now: Instant) -> Vec<NamedUnit> {
+        let single = wanted.iter().filter_map(|unit| match &unit.cgroups[..] {
+            [(_, path)] => Some((Arc::clone(&unit.unit), unit_of(&format!("/{}", path.display())))),
+            _ => None,
+        });
+        let pods: Vec<_> = single.filter(|(_, own)| own.starts_with("pod:")).collect();
+        if pods.is_empty() {
+            return Vec::new();
+        }
+        let is_nameless = |(_, own): &(_, String)| !self.names.knows(own);
+        let every = if pods.iter().any(is_nameless) {
+            NEW_NAMES_EVERY
+        } else {
+            NAMES_EVERY
+        };
+        if self.read.is_none_or(|read| now.duration_since(read) >= every) {
+            self.read = Some(now);
+            self.names.renew(&self.log, now + BUDGET);
+        }
+        let named = pods.into_iter().filter_map(|(unit, own)| {
+            let (name, runtime) = self.names.of(&own)?;
+            Some(NamedUnit {
+                unit,
+                name,
+                runtime: runtime.to_owned(),
+            })
+        });
+        named.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_are_named_by_their_only_cgroup() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = "6f3c2a1e-0b7d-4c55-9e21-3d8f5a6b7c90";
+        let id = "0123456789abcdef".repeat(4);
+        let cgroup = |id: &str| Path::new(&format!("kubepods/pod{uid}/crio-{id}")).into();
+        let unit = |unit: &str, cgroups| Wanted {
+            unit: unit.into(),
+            cgroups,
+        };
+        let other = "f".repeat(64);
+        let wanted = [
+            unit("renamed", vec![(1, cgroup(&id))]),
+            unit("merged", vec![(2, cgroup(&other)), (3, cgroup(&id))]),
+            unit("a.service", vec![(4, Path::new("a.service").into())]),
+        ];
+        let mut book = NameBook::new(dir.path());
+        let began = Instant::now();
+        assert!(book.name(&wanted, began).is_empty(), "no kubelet yet");
+        let links = dir.path().join("containers");
+        std::fs::create_dir_all(&links).unwrap();
+        std::fs::write(links.join(format!("web_shop_app-{id}.log")), "").unwrap();
+        assert!(
+            book.name(&wanted, began + Duration::from_secs(1)).is_empty(),
+            "not so soon"
+        );
+        let named = book.name(&wanted, began + NEW_NAMES_EVERY);
+        assert_eq!(named.len(), 1, "{named:?}");
+        assert_eq!((&*named[0].unit, &*named[0].runtime), ("renamed", "crio"));
+        assert_eq!((&*named[0].name.pod, &*named[0].name.container), ("web", "app"));
+    }
 
     fn wanted(count: usize) -> Vec<Wanted> {
         let unit = |at: usize| Wanted {
