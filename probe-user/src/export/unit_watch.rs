@@ -19,6 +19,8 @@ use crate::source::unit_files::{NamedUnit, UnitFiles, Wanted};
 
 /// Cgroups are read this often at most, however often somebody looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// A round that has not ended after so long hangs: what it should have read counts as unread.
+const HANGS: Duration = Duration::from_secs(10);
 /// How long a scrape waits for what is being read.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// More cgroups than that are not read of one unit (`label_map` can make one of very many): a part of them would
@@ -71,10 +73,12 @@ impl UnitWatch {
         if self.wanted.is_empty() || self.began.is_some_and(|began| began.elapsed() < EVERY) {
             return;
         }
-        self.began = Some(Instant::now());
         self.take(Duration::ZERO);
-        if !self.files.begin(self.wanted.clone()) {
+        if self.files.begin(self.wanted.clone()) {
+            self.began = Some(Instant::now());
+        } else if self.began.is_none_or(|began| began.elapsed() >= HANGS) {
             self.unread += self.wanted.len() as u64;
+            self.began = Some(Instant::now());
         }
     }
 

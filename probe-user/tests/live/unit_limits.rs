@@ -101,8 +101,7 @@ impl UnitCgroup {
 
     fn metric(&self, metrics: &Exposition, name: &str) -> Option<f64> {
         let labels = [("unit", self.name.as_str())];
-        let found = metrics.select(name, &labels).map(|sample| sample.value).next();
-        found
+        metrics.select(name, &labels).map(|sample| sample.value).next()
     }
 }
 
