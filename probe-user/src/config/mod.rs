@@ -26,6 +26,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use crate::export::catalog;
 use crate::model::groups::Grouping;
 use crate::model::label_map::LabelMap;
 use complaint::{Complaint, unknown_field};
@@ -174,6 +175,18 @@ impl Config {
             durations: self.metrics.durations,
             max_units: self.metrics.units.max as usize,
             units: self.metrics.units.filter(),
+        }
+    }
+
+    /// How many units may have their cgroups read: none if nothing that comes of it is exported.
+    pub fn max_units(&self) -> usize {
+        if catalog::OF_UNITS
+            .iter()
+            .any(|name| self.metrics.families.shows(name))
+        {
+            self.max_groups as usize
+        } else {
+            0
         }
     }
 

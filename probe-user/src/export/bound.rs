@@ -4,8 +4,9 @@ use probe_ebpf::state::{STATES, State};
 
 use super::catalog::{
     ALL, DEADLOCK_AGE, DEADLOCKED_THREADS, DEADLOCKS, ENDED_STAYS, EXITS, GROUP, Grain, LOCK_EDGES,
-    LOCK_WAIT, Metric, PRESSURE, PROCESS, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS, SNAPSHOT_DURATION,
-    STALLED_THREADS, STATE_DURATION, STATE_SECONDS, SWITCHES, TRANSITIONS, TREE_EDGES, ZOMBIE_AGE, ZOMBIES,
+    LOCK_WAIT, Metric, OF_UNITS, PRESSURE, PROCESS, REAP_BUCKETS, REAP_DELAY, SNAPSHOT_BUCKETS,
+    SNAPSHOT_DURATION, STALLED_THREADS, STATE_DURATION, STATE_SECONDS, SWITCHES, TRANSITIONS, TREE_EDGES,
+    ZOMBIE_AGE, ZOMBIES,
 };
 use crate::model::event::Reason;
 use crate::model::groups::{AFFLICTED, KERNEL, LINGER, LOCK_EDGES_SHOWN, LOST, OTHER, parents};
@@ -46,8 +47,12 @@ pub(super) fn buckets() -> String {
 
 /// The part about how many series there are.
 pub(super) fn series() -> String {
-    let host = max_series(0, 0);
-    let (group, unit) = (max_series(1, 0) - host, max_series(0, 1) - host);
+    // Between one group and two: the first brings those along that have a name and no place.
+    let (group, unit) = (
+        max_series(2, 0) - max_series(1, 0),
+        max_series(0, 1) - max_series(0, 0),
+    );
+    let host = max_series(1, 0) - group;
     format!(
         "\n## How many series\n\nAt most {host} for the host, {group} for each group and {unit} for each unit whose durations are shown; \
          groups are at most `--max-groups` (200), `{OTHER}`, `{KERNEL}` and `{LOST}`, units at most `[metrics.units] max` (64) and the \
@@ -64,7 +69,8 @@ pub(super) fn series() -> String {
          their group has a place ({AFFLICTED} groups at most, those that have been stuck for longest).\n\n\
          The counters of a group that leaves are not moved into `{OTHER}`, where they would look like a burst; they continue \
          from where they were if the group returns. `procprobe_process_exits_total` and the other counts without labels have everything. \
-         Units get and lose their places for durations in the same way.\n",
+         Units get and lose their places for durations in the same way. What comes of the files of cgroups (`procprobe_unit_*`) is of \
+         `--max-groups` units at most, which keep their places as long as they have processes, and of {AFFLICTED} that are gone.\n",
         host + (200 + COLLECTIVE) * group + (64 + COLLECTIVE) * unit,
         LINGER.as_secs() / 60,
     )
@@ -87,6 +93,10 @@ pub fn max_series(groups: usize, with_durations: usize) -> usize {
         };
         if let Some(series) = of_graphs(metric) {
             return series;
+        }
+        if OF_UNITS.contains(&metric.name) {
+            // Those that are gone and not yet forgotten, too.
+            return if groups > 0 { groups + AFFLICTED } else { 0 };
         }
         let values: usize = metric.labels.iter().map(|label| values(metric, label)).product();
         let groups = match metric.name {
@@ -170,7 +180,9 @@ mod tests {
     #[test]
     fn labels_that_are_not_of_groups_are_counted() {
         for metric in ALL {
-            let counted = of_graphs(metric).is_some() || points_of_durations(metric).is_some();
+            let counted = of_graphs(metric).is_some()
+                || points_of_durations(metric).is_some()
+                || OF_UNITS.contains(&metric.name);
             let rest = metric.labels.iter().filter(|label| !GROUP.contains(label));
             let known = |label: &&&str| values(metric, label) > 1 || metric.name == ENDED_STAYS.name;
             // One value each, always.

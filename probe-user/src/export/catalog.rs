@@ -59,6 +59,7 @@ impl From<Kind> for MetricType {
 }
 
 pub(super) const GROUP: &[&str] = &["unit", "comm"];
+pub(super) const UNIT: &[&str] = &["unit"];
 const GROUP_STATE: &[&str] = &["unit", "comm", "state"];
 
 macro_rules! catalog {
@@ -148,6 +149,20 @@ catalog! {
         "Pids in use: one for every thread, zombies included.";
     PIDS_LIMIT = "pids_limit" Gauge &[],
         "The smaller of the sysctls `kernel.pid_max` and `kernel.threads-max`.";
+    UNIT_THROTTLED = "unit_cpu_throttled_seconds_total" Counter UNIT,
+        "Time that a CPU quota, the unit's own or one above it, kept the unit's cgroup from running, summed over CPUs; of units that have a quota.";
+    UNIT_CPU_LIMIT = "unit_cpu_limit_cores" Gauge UNIT,
+        "How many CPUs' time a unit may have: the smallest quota of its cgroup and those above it.";
+    UNIT_OOM_KILLS = "unit_oom_kills_total" Counter UNIT,
+        "Processes of a unit that the out-of-memory killer ended, by the cgroup's count or by the events, whichever has more.";
+    UNIT_PIDS_USED = "unit_pids_used" Gauge UNIT,
+        "Pids in the cgroup whose limit a unit reaches first: its own, or one above it that others are in too; without any limit, in its own.";
+    UNIT_PIDS_LIMIT = "unit_pids_limit" Gauge UNIT,
+        "How many pids that cgroup may have; no series without a limit.";
+    UNIT_INFO = "unit_info" Gauge &["unit", "namespace", "pod", "container", "runtime"],
+        "Always 1; what a unit is called in Kubernetes, by the kubelet's directories below `/var/log`. `container` is empty of what is the pod's alone.";
+    UNITS_LEFT_OUT = "units_left_out" Gauge &[],
+        "Units beyond `--max-groups`, or of more than 64 cgroups: they have no `procprobe_unit_*`.";
     GROUPS_FOLDED = "groups_folded" Gauge &[],
         "Groups beyond --max-groups, which are added up in comm=\"(other)\".";
     UNITS_FOLDED = "units_folded" Gauge &[],
@@ -165,6 +180,16 @@ catalog! {
     SNAPSHOT_DURATION = "snapshot_duration_seconds" Histogram &[],
         "Time to read every thread of the host once.";
 }
+
+/// What comes of the files of units' cgroups: a series for each unit.
+pub const OF_UNITS: [&str; 6] = [
+    UNIT_INFO.name,
+    UNIT_THROTTLED.name,
+    UNIT_CPU_LIMIT.name,
+    UNIT_OOM_KILLS.name,
+    UNIT_PIDS_USED.name,
+    UNIT_PIDS_LIMIT.name,
+];
 
 /// Buckets of `procprobe_snapshot_duration_seconds`.
 pub const SNAPSHOT_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];

@@ -12,6 +12,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as 
 use super::catalog::{self, Grain, Kind, Metric};
 use super::engine::View;
 use super::graphs;
+use super::units;
 use crate::model::event::Reason;
 use crate::model::groups::{AFFLICTED, GroupTotals, OTHER};
 use crate::model::life::AdopterKind;
@@ -37,6 +38,7 @@ pub fn families(view: &View<'_>) -> Vec<MetricFamily> {
     families.extend(waits(view));
     families.extend(blame(view));
     families.extend(graphs::families(view));
+    families.extend(units::families(view));
     families.extend(own(view));
     families
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use probe_ebpf::totals::Totals;
 use prometheus::Histogram;
 
 use super::locks::OpenLockWindow;
+use super::unit_watch::UnitWatch;
 use crate::aide::client as aide;
 use crate::kernel::cost::ProgramCost;
 use crate::kernel::events::Events;
@@ -22,6 +24,7 @@ use crate::model::locks::Look;
 use crate::model::locks::aggregator::LockAggregator;
 use crate::model::snapshot::{Losses, Snapshot};
 use crate::model::thread::Switches;
+use crate::model::unit_resources::Shown;
 use crate::model::window::{By, Report, Window};
 use crate::source::bpf::BpfSource;
 use crate::source::describe;
@@ -29,6 +32,7 @@ use crate::source::happened;
 use crate::source::limits::{available_cpus, pid_limit};
 use crate::source::pressure::{self, Pressure};
 use crate::source::symbols;
+use crate::source::unit_files::NamedUnit;
 use crate::source::watch::Watch;
 
 /// Snapshots for the books carry histograms.
@@ -48,6 +52,7 @@ pub struct Engine {
     costs: CostSampler,
     durations: Histogram,
     watch: Watch,
+    units: UnitWatch,
     reap_delays: Histogram,
     orphaned: [u64; 3],
     /// Windows that API requests have open.
@@ -68,6 +73,8 @@ struct OpenWindow {
 pub struct Settings {
     /// What makes a group, and which have series of their own.
     pub grouping: Grouping,
+    /// How many units may have their cgroups read.
+    pub max_units: usize,
     /// How much of the dead is remembered.
     pub retention: Retention,
     /// Where to note how long snapshots take.
@@ -96,6 +103,12 @@ pub struct View<'a> {
     pub lives: &'a Lives,
     /// Processes that lost their parent, by adopter, in the order of [`crate::model::life::AdopterKind::ALL`].
     pub orphaned: [u64; 3],
+    /// What units may take.
+    pub units: Vec<(Arc<str>, Shown)>,
+    /// What they are called in Kubernetes, where that is known.
+    pub named_units: Vec<NamedUnit>,
+    /// Units of which that is not known, since there are too many.
+    pub units_left_out: u64,
     /// Cost of our programs.
     pub costs: &'a BTreeMap<String, (Duration, f64)>,
 }
@@ -108,6 +121,7 @@ impl Engine {
     pub fn start(mut source: BpfSource, events: Events, settings: Settings) -> Result<Self, SnapshotError> {
         let Settings {
             grouping,
+            max_units,
             retention,
             durations,
             reap_delays,
@@ -116,6 +130,8 @@ impl Engine {
         let (births, deaths) = born_and_dead(&source.probe.totals()?);
         let first = source.snapshot(DETAIL)?;
         durations.observe(first.took.as_secs_f64());
+        let mut units = UnitWatch::new(max_units, grouping.units.clone());
+        units.snapshot(&first, &mut source.cgroups);
         let mut groups = GroupAggregator::new(grouping);
         groups.begin(&first, &mut source.cgroups);
         groups.begin_transitions(&first, births, deaths);
@@ -127,6 +143,7 @@ impl Engine {
             costs: CostSampler::default(),
             durations,
             watch: Watch::begin(&first, retention),
+            units,
             reap_delays,
             orphaned: [0; 3],
             windows: BTreeMap::new(),
@@ -145,6 +162,7 @@ impl Engine {
             began_ns,
             windows,
             watch,
+            units,
             reap_delays,
             orphaned,
             lock_books,
@@ -157,6 +175,7 @@ impl Engine {
             if event.at_ns >= *began_ns {
                 groups.event(&event, &mut source.cgroups);
                 lock_books.event(&event);
+                units.event(&event, &mut source.cgroups);
                 note(&watch.event(&event), reap_delays, orphaned);
             }
             for open in lock_windows.values_mut() {
@@ -173,6 +192,7 @@ impl Engine {
     /// # Errors
     /// [`SnapshotError`] if the iterator cannot be read.
     pub fn refresh(&mut self) -> Result<Snapshot, SnapshotError> {
+        self.units.begin();
         let books = &mut self.lock_books;
         let (mut snapshot, tables) = self
             .source
@@ -185,6 +205,7 @@ impl Engine {
             cgroups, descriptors, ..
         } = &mut self.source;
         self.groups.snapshot(&snapshot, cgroups, descriptors);
+        self.units.snapshot(&snapshot, cgroups);
         let look = Look {
             snapshot: &snapshot,
             tables: &tables,
@@ -232,6 +253,7 @@ impl Engine {
     pub fn total(&self) -> Result<Losses, SnapshotError> {
         let mut losses = self.losses()?;
         losses.add("descriptions", describe::lost());
+        losses.add("cgroups", self.units.unread());
         Ok(losses)
     }
 
@@ -255,6 +277,8 @@ impl Engine {
         let mut losses = snapshot.losses.clone();
         losses.add("malformed", self.events.malformed());
         losses.add("descriptions", describe::lost());
+        self.units.settle();
+        losses.add("cgroups", self.units.unread());
         self.costs.exact(&self.source.probe.cost());
         Ok(View {
             groups: &self.groups,
@@ -266,6 +290,9 @@ impl Engine {
             cpus: available_cpus(),
             lives: self.watch.lives(),
             orphaned: self.orphaned,
+            units: self.units.shown(),
+            named_units: self.units.named(),
+            units_left_out: self.units.left_out(),
             costs: &self.costs.totals,
         })
     }

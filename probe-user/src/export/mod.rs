@@ -8,6 +8,7 @@
 //! | [`workers`] | the threads that draw answers |
 //! | [`scrapes`] | scrapes at the same time share one look |
 //! | [`collector`] | one look at the engine as metric families; no series outlives its group |
+//! | [`unit_watch`], `units` | what units may take: kept current, and as families |
 //! | `graphs` | the graphs of locks, states and processes: an edge is a series |
 //! | [`bound`] | how many series there can be |
 //! | [`format`] | in which format a scraper gets them |
@@ -41,4 +42,6 @@ pub mod peer;
 pub mod scrapes;
 pub mod serve;
 pub mod tls;
+pub mod unit_watch;
+mod units;
 pub mod workers;

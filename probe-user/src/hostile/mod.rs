@@ -14,6 +14,8 @@ use crate::model::lives::{Lives, Retention};
 use crate::model::locks::window::LockWindow;
 use crate::model::locks::{Look, Tables};
 use crate::model::snapshot::Snapshot;
+use crate::model::tracker::Units;
+use crate::model::unit_resources::Shown;
 use crate::model::window::{By, Window};
 use crate::model::{ancestry, orphans, tree, zombies};
 use crate::source::cgroup::Cgroups;
@@ -121,7 +123,7 @@ fn check_outputs(proc_root: &std::path::Path, first: &Snapshot, events: &[Event]
         check_states(by, window, last, &mut cgroups);
     }
     check_looks(proc_root, last, &lives, &mut cgroups);
-    check_metrics(&groups, &lives, last);
+    check_metrics(&groups, &lives, last, &mut cgroups);
 }
 
 fn check_json_line(line: &str) {
@@ -203,7 +205,20 @@ fn check_locks(looks: [&Snapshot; 2], events: &[Event], tables: &[Tables; 2]) {
     }
 }
 
-fn check_metrics(groups: &GroupAggregator, lives: &Lives, last: &Snapshot) {
+/// Units of all the names there are, with something to show.
+fn units(snapshot: &Snapshot, cgroups: &mut Cgroups) -> Vec<(std::sync::Arc<str>, Shown)> {
+    let shown = Shown {
+        oom_kills: Some(1),
+        ..Shown::default()
+    };
+    let units = snapshot
+        .threads
+        .iter()
+        .map(|thread| cgroups.unit(thread.cgroup_id));
+    units.map(|unit| (unit, shown)).collect()
+}
+
+fn check_metrics(groups: &GroupAggregator, lives: &Lives, last: &Snapshot, cgroups: &mut Cgroups) {
     let view = View {
         pressure: Vec::new(),
         cpus: 2,
@@ -214,6 +229,9 @@ fn check_metrics(groups: &GroupAggregator, lives: &Lives, last: &Snapshot) {
         pid_limit: None,
         lives,
         orphaned: [0; 3],
+        units: units(last, cgroups),
+        named_units: Vec::new(),
+        units_left_out: 0,
         costs: &std::collections::BTreeMap::new(),
     };
     let mut families = collector::families(&view);

@@ -17,9 +17,15 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Looks among the mounts (`/proc/self/mounts`). A v1 mount of the pids controller comes first: where there is one, on a
-    /// host of version 1 or a hybrid one, version 2 has no controllers, and runtimes may make no cgroups there.
+    /// The one that tells units apart: that of the pids controller. Where that is of version 1, on a host of version 1
+    /// or a hybrid one, version 2 may have no controllers, and runtimes may make no cgroups there.
     pub fn find(proc_root: &Path) -> Option<Self> {
+        Self::of_controller(proc_root, "pids")
+    }
+
+    /// The one that a controller is in, among the mounts (`/proc/self/mounts`): its own of version 1 if there is one,
+    /// else version 2, where whether it is switched on shows in its files.
+    pub fn of_controller(proc_root: &Path, controller: &str) -> Option<Self> {
         let mounts = fs::read(proc_root.join("self/mounts")).unwrap_or_default();
         let mounted = |wanted: &dyn Fn(&[u8], &[u8]) -> bool| {
             mounts.split(|&byte| byte == b'\n').find_map(|line| {
@@ -28,12 +34,12 @@ impl Hierarchy {
                 wanted(kind, options).then(|| PathBuf::from(OsString::from_vec(unescape(path))))
             })
         };
-        let has_pids = |options: &[u8]| {
+        let has_it = |options: &[u8]| {
             options
                 .split(|&byte| byte == b',')
-                .any(|option| option == b"pids")
+                .any(|option| option == controller.as_bytes())
         };
-        let is_v1 = |kind: &[u8], options: &[u8]| kind == b"cgroup" && has_pids(options);
+        let is_v1 = |kind: &[u8], options: &[u8]| kind == b"cgroup" && has_it(options);
         let v1 = mounted(&is_v1).map(|root| Self { root, is_v1: true });
         v1.or_else(|| {
             let root = mounted(&|kind, _| kind == b"cgroup2")?;

@@ -21,6 +21,7 @@
 //! | [`unit`] | which container or service a cgroup path belongs to |
 //! | [`label_map`] | rules that rename or drop units |
 //! | [`unit_filter`] | which units have series of their own |
+//! | [`unit_resources`] | what units may take of CPU and pids, and what they were refused |
 
 pub mod account;
 pub mod ancestry;
@@ -40,6 +41,7 @@ pub mod transitions;
 pub mod tree;
 pub mod unit;
 pub mod unit_filter;
+pub mod unit_resources;
 pub mod waits;
 pub mod window;
 pub mod zombies;

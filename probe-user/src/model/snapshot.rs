@@ -31,7 +31,7 @@ pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
     /// The reasons there are, with what each means.
-    pub const REASONS: [(&'static str, &'static str); 16] = [
+    pub const REASONS: [(&'static str, &'static str); 17] = [
         (
             "ring_fork",
             "a fork event found the ring full; the next snapshot shows the process",
@@ -85,6 +85,10 @@ impl Losses {
         (
             "descriptors",
             "what the descriptors of a process stand for was not read in time; its waits count as read or write",
+        ),
+        (
+            "cgroups",
+            "the files of a unit's cgroups were not read in time; its procprobe_unit_* are those of the time before, or missing",
         ),
         (
             "namespace",

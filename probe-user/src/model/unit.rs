@@ -43,6 +43,14 @@ fn container(parts: &[&str], at: usize) -> Option<String> {
     Some(format!("{}:{}", runtime_name(runtime, parent), &id[..12]))
 }
 
+/// Whether a cgroup is that of the process which watches over a container, rather than of the container: part of the
+/// same unit, without its limits.
+pub fn is_monitor(name: &str) -> bool {
+    ["libpod-conmon-", "crio-conmon-"]
+        .iter()
+        .any(|monitor| name.starts_with(monitor))
+}
+
 /// LXC's own form before cgroups v2: `/lxc/NAME`.
 fn lxc_v1<'a>(parts: &[&'a str], at: usize) -> Option<&'a str> {
     (at == 1 && parts[0] == "lxc").then(|| parts[1])
@@ -271,6 +279,12 @@ mod tests {
         for (path, unit) in FORMS {
             assert_eq!(unit_of(&fill(path)), fill(unit), "{path}");
         }
+    }
+
+    #[test]
+    fn who_watches_over_a_container_is_told_from_it() {
+        assert!(super::is_monitor("libpod-conmon-0123.scope") && super::is_monitor("crio-conmon-0123"));
+        assert!(!super::is_monitor("libpod-0123.scope") && !super::is_monitor("conmon.service"));
     }
 
     /// Cgroups may be called anything.

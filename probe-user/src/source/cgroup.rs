@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::kernel::hierarchy::Hierarchy;
 use crate::model::label_map::LabelMap;
 use crate::model::tracker::Units;
-use crate::model::unit::unit_of;
+use crate::model::unit::{is_monitor, unit_of};
 use crate::model::zombies::Pids;
 
 /// How often the hierarchy is walked at most.
@@ -29,6 +29,28 @@ struct Named {
     directory: PathBuf,
     path: Arc<str>,
     unit: Arc<str>,
+    whole: WholeUnit,
+}
+
+/// The outermost cgroup of a unit, which what it may take is set for: those of its workers are below.
+#[derive(Clone, Debug)]
+struct WholeUnit {
+    id: u64,
+    /// Below the root of the hierarchy.
+    path: Arc<Path>,
+    /// As the path says, before `label_map`.
+    name: Arc<str>,
+}
+
+/// A unit, and the outermost cgroup of it that a cgroup is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitCgroup {
+    /// The unit's name.
+    pub unit: Arc<str>,
+    /// The cgroup's number.
+    pub id: u64,
+    /// Its path below the root of the hierarchy.
+    pub path: Arc<Path>,
 }
 
 /// The known cgroups.
@@ -64,6 +86,19 @@ impl Cgroups {
     /// The path of a cgroup below the root of the hierarchy; `None` if it is not known.
     pub fn path(&mut self, id: u64) -> Option<Arc<str>> {
         self.named(id).map(|named| named.path.clone())
+    }
+
+    /// The unit that a cgroup is part of. `None` if it is not known, belongs to none, or is that of who watches over a
+    /// container: without the container's limits, it would look as if there were none.
+    pub fn unit_cgroup(&mut self, id: u64) -> Option<UnitCgroup> {
+        let named = self.named(id)?;
+        let last = named.whole.path.file_name().and_then(|name| name.to_str());
+        let is_whole = !named.unit.is_empty() && !last.is_some_and(is_monitor);
+        is_whole.then(|| UnitCgroup {
+            unit: Arc::clone(&named.unit),
+            id: named.whole.id,
+            path: Arc::clone(&named.whole.path),
+        })
     }
 
     /// Pids of a cgroup and how many it may have; of it and those above it, the one that is full soonest.
@@ -103,20 +138,32 @@ impl Cgroups {
         if self.known.len() > MAX_KNOWN {
             self.known.clear();
         }
-        let mut pending = vec![(root.clone(), 0)];
-        while let Some((directory, depth)) = pending.pop() {
+        let mut pending = vec![(root.clone(), 0, None::<WholeUnit>)];
+        while let Some((directory, depth, above)) = pending.pop() {
             let Ok(metadata) = fs::metadata(&directory) else {
                 continue;
             };
-            let path = directory.strip_prefix(&root).unwrap_or(&directory);
-            let path = format!("/{}", crate::model::escape(path.as_os_str().as_encoded_bytes()));
-            let unit = self.label_map.apply(unit_of(&path)).into();
+            let below_root = directory.strip_prefix(&root).unwrap_or(&directory);
+            let path = format!(
+                "/{}",
+                crate::model::escape(below_root.as_os_str().as_encoded_bytes())
+            );
+            let name = unit_of(&path);
+            let whole = above
+                .filter(|above| *above.name == *name)
+                .unwrap_or_else(|| WholeUnit {
+                    id: metadata.ino(),
+                    path: below_root.into(),
+                    name: name.as_str().into(),
+                });
+            let unit = self.label_map.apply(name).into();
             self.known.insert(
                 metadata.ino(),
                 Named {
                     directory: directory.clone(),
                     path: path.into(),
                     unit,
+                    whole: whole.clone(),
                 },
             );
             if depth < MAX_DEPTH
@@ -125,7 +172,7 @@ impl Cgroups {
                 let directories = entries
                     .flatten()
                     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                pending.extend(directories.map(|entry| (entry.path(), depth + 1)));
+                pending.extend(directories.map(|entry| (entry.path(), depth + 1, Some(whole.clone()))));
             }
         }
     }
@@ -162,7 +209,7 @@ mod tests {
     fn directories_are_found_by_inode() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = dir.path().join("cg/system.slice/a\nb.service");
-        fs::create_dir_all(&cgroup).unwrap();
+        fs::create_dir_all(cgroup.join("workers")).unwrap();
         fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().join("cg").display());
         fs::write(dir.path().join("proc/self/mounts"), mounts).unwrap();
@@ -170,6 +217,31 @@ mod tests {
         let id = fs::metadata(&cgroup).unwrap().ino();
         assert_eq!(cgroups.path(id).as_deref(), Some("/system.slice/a\\nb.service"));
         assert_eq!(&*cgroups.unit(id), "a\\nb.service");
+        let whole = |cgroups: &mut Cgroups, id| {
+            let found = cgroups.unit_cgroup(id).unwrap();
+            (
+                found.unit.to_string(),
+                found.id,
+                found.path.to_str().unwrap().to_owned(),
+            )
+        };
+        let name = "system.slice/a\nb.service";
+        let expected = ("a\\nb.service".to_owned(), id, name.to_owned());
+        assert_eq!(whole(&mut cgroups, id), expected);
+        let workers = fs::metadata(cgroup.join("workers")).unwrap().ino();
+        assert_eq!(whole(&mut cgroups, workers), expected, "part of the same");
+        let monitor = dir
+            .path()
+            .join(format!("cg/libpod-conmon-{}.scope", "0".repeat(64)));
+        fs::create_dir(&monitor).unwrap();
+        let mut anew = Cgroups::new(&dir.path().join("proc"));
+        let id_of_monitor = fs::metadata(&monitor).unwrap().ino();
+        assert_eq!(&*anew.unit(id_of_monitor), "podman:000000000000");
+        assert_eq!(
+            anew.unit_cgroup(id_of_monitor),
+            None,
+            "it has no limits of the container's"
+        );
         assert_eq!(cgroups.path(1), None);
         assert_eq!(cgroups.pids(id), None);
         for (directory, used, limit) in [

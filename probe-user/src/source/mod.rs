@@ -8,6 +8,7 @@
 //! | [`accounts`] | its times, those of the turn under way included |
 //! | [`happened`] | what an event of the ring means |
 //! | [`cgroup`] | cgroup ids to paths to units |
+//! | [`unit_files`] | what units may take, from the files of their cgroups |
 //! | [`symbols`] | names of locks, and of the code that waits |
 //! | [`reader`] | the one door to what /proc says of other processes, which may never answer |
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
@@ -38,6 +39,7 @@ pub mod proc;
 pub mod reader;
 pub mod resolve;
 pub mod symbols;
+pub mod unit_files;
 pub mod watch;
 
 use crate::kernel::snapshot::Detail;

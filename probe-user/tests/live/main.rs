@@ -61,6 +61,7 @@ mod states;
 mod storm;
 mod tree;
 mod trial;
+mod unit_limits;
 mod units;
 mod web;
 mod zombies;

@@ -183,6 +183,7 @@ fn start(global: &Global, config: &Config) -> anyhow::Result<(Engine, Registry)>
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let settings = Settings {
         grouping: config.grouping(),
+        max_units: config.max_units(),
         retention: Retention {
             time: config.retention,
             ..Retention::default()
