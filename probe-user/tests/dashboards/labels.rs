@@ -122,6 +122,14 @@ impl Known {
         for argument in &call.args.args {
             labels.extend(self.labels(argument)?);
         }
+        // The label that is made, and of a whole selector that finds nothing: nothing.
+        match (call.func.name, call.args.args.get(1).map(AsRef::as_ref)) {
+            ("label_join" | "label_replace", Some(Expr::StringLiteral(made))) => {
+                labels.insert(made.val.clone());
+            }
+            ("absent", _) => labels.clear(),
+            _ => {}
+        }
         let of_histogram =
             ["histogram_quantile", "histogram_sum", "histogram_count"].contains(&call.func.name);
         if of_histogram && !labels.remove("le") && !self.is_native(call) {

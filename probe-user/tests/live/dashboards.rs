@@ -13,13 +13,23 @@ use crate::common::{Live, is_full, note, tools};
 use crate::expressions::{Expression, all, directory};
 
 /// What the load cannot or must not provoke: a part of an origin, and why. All else has to return data.
-const UNPROVOKED: [(&str, &str); 3] = [
+const UNPROVOKED: [(&str, &str); 13] = [
     ("ProcprobePidsRunOut", "would take 85 % of the host's pids"),
     ("Hosts short of pids", "the same"),
     (
         "ProcprobeLosesEvents",
         "would take more births at once than the ring holds",
     ),
+    ("ProcprobeLockConvoy", "would keep both CPUs of a small host busy with queues"),
+    ("ProcprobeCrashLoop", "would leave three core dumps behind"),
+    ("ProcprobeOom", "would take the host's memory, or a unit's"),
+    ("instance:procprobe_folded_time", "a host has few groups unless they are made"),
+    ("ProcprobeGroupsFolded", "the same"),
+    ("unit:procprobe_unit_", "a host need not have units with limits of their own"),
+    ("ProcprobeUnitPidsNearLimit", "the same"),
+    ("ProcprobeUnitThrottled", "the same"),
+    ("ProcprobeVanished", "all targets stay"),
+    ("ProcprobeAbsent", "there is an agent"),
 ];
 
 /// Long windows of rates and slopes, and what they are in a test of seconds or of two minutes.
