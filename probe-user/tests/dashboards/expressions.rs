@@ -23,6 +23,9 @@ pub enum Place {
     Runbook,
 }
 
+/// The labels of an edge by which Grafana's *Node graph* finds its ends; all but the number, which a transformation makes.
+pub const EDGE: [&str; 3] = ["id", "source", "target"];
+
 /// One expression.
 #[derive(Clone, Debug)]
 pub struct Expression {
@@ -50,7 +53,8 @@ impl Expression {
             text = text.replace(variable, ".*");
         }
         assert!(
-            !text.contains('$'),
+            // But for what `label_replace` means by it.
+            !text.replace("\"$1\"", "").contains('$'),
             "{}: a variable is left in {text}",
             self.origin
         );
@@ -199,11 +203,15 @@ fn of_panels(name: &str, board: &Value) -> Vec<Expression> {
     let mut all = Vec::new();
     for panel in panels(board) {
         for target in entries(panel, "targets") {
+            let mut shows = named(text(target, "legendFormat"), "{{");
+            if panel["type"] == "nodeGraph" {
+                shows.extend(EDGE.map(str::to_owned));
+            }
             all.push(Expression {
                 place: Place::Panel,
                 origin: format!("{name}: {}", text(panel, "title")),
                 text: text(target, "expr").to_owned(),
-                shows: named(text(target, "legendFormat"), "{{"),
+                shows,
                 record: None,
                 adds: Vec::new(),
             });
