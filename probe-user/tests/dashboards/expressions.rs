@@ -46,7 +46,10 @@ pub struct Expression {
 impl Expression {
     /// As Prometheus would be sent it: all variables at "All", rates over a minute.
     pub fn query(&self) -> String {
-        let mut text = self.text.replace("$__rate_interval", "1m").replace("$__range", "1m");
+        let mut text = self
+            .text
+            .replace("$__rate_interval", "1m")
+            .replace("$__range", "1m");
         // All of its values, and not anything, so that `up` is that of agents.
         text = text.replace("$job", "procprobe");
         for variable in ["$cluster", "$instance", "$unit", "$comm"] {

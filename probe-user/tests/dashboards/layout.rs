@@ -65,7 +65,11 @@ fn no_panel_covers_another_or_leaves_the_grid() {
             assert_apart(&name, entries(row, "panels"));
             let inside = entries(row, "panels").iter();
             let first = inside.map(|panel| place(panel)[2]).min();
-            assert!(first.is_none_or(|top| top == place(row)[3]), "{name}: {}", text(row, "title"));
+            assert!(
+                first.is_none_or(|top| top == place(row)[3]),
+                "{name}: {}",
+                text(row, "title")
+            );
         }
     }
 }
@@ -74,18 +78,31 @@ fn no_panel_covers_another_or_leaves_the_grid() {
 #[test]
 fn what_matters_is_above_the_fold_and_the_rest_is_shut() {
     for (name, board) in boards() {
-        let rows: Vec<&Value> = entries(&board, "panels").iter().filter(|panel| is_row(panel)).collect();
+        let rows: Vec<&Value> = entries(&board, "panels")
+            .iter()
+            .filter(|panel| is_row(panel))
+            .collect();
         assert!(rows.len() > 2, "{name}");
         assert_eq!(rows[0]["collapsed"], false, "{name}");
         let open = entries(&board, "panels").iter().filter(|panel| !is_row(panel));
         let [seen, screen] = open.fold([0, 0], |[all, screen], panel| {
             [all + 1, screen + u64::from(place(panel)[2] < 20)]
         });
-        assert!((1..=16).contains(&seen) && screen <= 12, "{name}: {seen} panels are open, {screen} of them on the first screen");
+        assert!(
+            (1..=16).contains(&seen) && screen <= 12,
+            "{name}: {seen} panels are open, {screen} of them on the first screen"
+        );
         for row in &rows {
-            assert_eq!(row["collapsed"] == true, !entries(row, "panels").is_empty(), "{name}");
+            assert_eq!(
+                row["collapsed"] == true,
+                !entries(row, "panels").is_empty(),
+                "{name}"
+            );
         }
-        assert!(rows.iter().any(|row| row["collapsed"] == true), "{name}: nothing is shut");
+        assert!(
+            rows.iter().any(|row| row["collapsed"] == true),
+            "{name}: nothing is shut"
+        );
     }
 }
 
@@ -151,8 +168,17 @@ fn every_variable_in_use_is_defined() {
         let variables = entries(&board["templating"], "list");
         let defined: BTreeSet<&str> = variables.iter().map(|variable| text(variable, "name")).collect();
         let whole = board.to_string();
-        for variable in ["cluster", "job", "instance", "unit", "comm", "datasource", "runbook"] {
-            let used = whole.contains(&format!("${variable}")) || whole.contains(&format!("${{{variable}}}"))
+        for variable in [
+            "cluster",
+            "job",
+            "instance",
+            "unit",
+            "comm",
+            "datasource",
+            "runbook",
+        ] {
+            let used = whole.contains(&format!("${variable}"))
+                || whole.contains(&format!("${{{variable}}}"))
                 || whole.contains(&format!("${{{variable}:"));
             assert!(!used || defined.contains(variable), "{name}: ${variable}");
         }

@@ -147,7 +147,9 @@ fn the_fleet_asks_for_recorded_series_alone() {
         let query = expression.query();
         for word in query.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':') {
             // Not the job's name in a matcher.
-            let is_metric = word.contains("procprobe") && word != "procprobe" && !query.contains(&format!("\".*{word}.*\""));
+            let is_metric = word.contains("procprobe")
+                && word != "procprobe"
+                && !query.contains(&format!("\".*{word}.*\""));
             assert!(!is_metric || cheap(word), "{}: {word}", expression.origin);
         }
     }
@@ -167,5 +169,8 @@ fn mistakes_are_found() {
     assert!(wrong("sum by (state) (procprobe_zombies)").contains("no label state"));
     assert!(wrong("procprobe_zombies / procprobe_pids_limit").contains("never matches"));
     assert!(wrong("histogram_quantile(0.9, procprobe_reap_delay_seconds_sum)").contains("without buckets"));
+    assert!(
+        wrong("label_join(procprobe_zombies, \"id\", \" \", \"comm\", \"lock\")").contains("no label lock")
+    );
     assert!(wrong("procprobe_zombies and on (state) procprobe_threads").contains("no label"));
 }

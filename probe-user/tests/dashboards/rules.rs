@@ -68,7 +68,10 @@ fn every_recording_rule_has_a_value_that_is_right() {
         .split("promql_expr_test:")
         .nth(1)
         .expect("tests of recording rules");
-    for record in rules("recording.yml").iter().filter_map(|rule| rule.record.as_ref()) {
+    for record in rules("recording.yml")
+        .iter()
+        .filter_map(|rule| rule.record.as_ref())
+    {
         assert!(
             values.contains(&format!("exp_samples: [{{labels: '{record}{{")),
             "{record}: what it is of the host with a little of everything"
@@ -81,8 +84,15 @@ fn every_recording_rule_has_a_value_that_is_right() {
 fn no_alert_is_about_the_rest() {
     for rule in rules("alerts.yml") {
         let alert = rule.alert.expect("alerts.yml holds alerts");
-        let names_a_process = rule.annotations.values().any(|text| text.contains("$labels.comm"));
-        assert!(!names_a_process || rule.expr.contains(NOBODY[0]), "{alert}: {}", rule.expr);
+        let names_a_process = rule
+            .annotations
+            .values()
+            .any(|text| text.contains("$labels.comm"));
+        assert!(
+            !names_a_process || rule.expr.contains(NOBODY[0]),
+            "{alert}: {}",
+            rule.expr
+        );
         assert!(!rule.expr.contains(NOBODY[1]), "{alert}: {}", rule.expr);
     }
 }
@@ -113,7 +123,14 @@ fn every_alert_helps_whoever_it_wakes() {
         let section = runbook.split(&format!("\n## {alert}\n")).nth(1);
         let section = section.unwrap_or_else(|| panic!("docs/runbook.md has no section {alert}"));
         let section = section.split("\n## ").next().unwrap_or_default();
-        let parts = ["**Means.**", "**Look.**", "**Ask.**", "Dashboard:", "`/d/procprobe-", "**Do.**"];
+        let parts = [
+            "**Means.**",
+            "**Look.**",
+            "**Ask.**",
+            "Dashboard:",
+            "`/d/procprobe-",
+            "**Do.**",
+        ];
         for part in parts.into_iter().chain(["**Is it over?**"]) {
             assert!(section.contains(part), "docs/runbook.md, {alert}: no {part}");
         }

@@ -124,17 +124,25 @@ impl Board {
             "query": "prometheus",
             "refresh": 1,
         })];
-        all.push(variable("cluster", "Cluster", "procprobe_build_info", All::Anything));
+        all.push(variable(
+            "cluster",
+            "Cluster",
+            "procprobe_build_info",
+            All::Anything,
+        ));
         let of_cluster = r#"procprobe_build_info{cluster=~"$cluster"}"#;
         all.push(variable("job", "Job", of_cluster, All::Listed));
         let of_job = r#"procprobe_build_info{cluster=~"$cluster",job=~"$job"}"#;
         // One host at first: the sum over a fleet says little, and asks for a lot.
-        let hosts = if self.scope == Scope::Fleet { All::Anything } else { All::None };
+        let hosts = if self.scope == Scope::Fleet {
+            All::Anything
+        } else {
+            All::None
+        };
         all.push(variable("instance", "Host", of_job, hosts));
         if self.scope == Scope::Groups {
             let of_host = r#"procprobe_group_threads{cluster=~"$cluster",job=~"$job",instance=~"$instance"}"#;
-            let of_unit =
-                r#"procprobe_group_threads{cluster=~"$cluster",job=~"$job",instance=~"$instance",unit=~"$unit"}"#;
+            let of_unit = r#"procprobe_group_threads{cluster=~"$cluster",job=~"$job",instance=~"$instance",unit=~"$unit"}"#;
             all.push(variable("unit", "Unit", of_host, All::Anything));
             all.push(variable("comm", "Process name", of_unit, All::Anything));
         }

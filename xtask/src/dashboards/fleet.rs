@@ -75,12 +75,14 @@ fn shortages() -> Vec<Panel> {
 fn worst() -> Panel {
     // Every column of the same hosts.
     let of_worst = |series: &str| {
-        format!("{series}{{HOST}} and on (cluster, job, instance) topk(30, instance:procprobe_trouble:score{{HOST}})")
+        format!(
+            "{series}{{HOST}} and on (cluster, job, instance) topk(30, instance:procprobe_trouble:score{{HOST}})"
+        )
     };
     table(
         "Worst hosts",
-        "The 30 hosts with the most that is wrong. The whole part of the score counts what is beyond its alert's threshold, of \
-         the columns to the right; the rest orders equals by how long threads wait for a CPU.",
+        "The 30 hosts with the most that is wrong. The whole part of the score counts what is beyond its alert's \
+         threshold, of the columns to the right; the rest orders equals by how long threads wait for a CPU.",
     )
     .column("Score", "short", "topk(30, instance:procprobe_trouble:score{HOST})")
     .mark(1.0)

@@ -26,8 +26,8 @@ fn wrong() -> Vec<Panel> {
         stat(
             "Deadlocked and stalled",
             "short",
-            "Threads that wait for each other in a circle, and threads that nobody is left to wake. `procprobe locks` names them and their locks; \
-             ending one of the processes is all that helps.",
+            "Threads that wait for each other in a circle, and threads that nobody is left to wake. `procprobe \
+             locks` names them and their locks; ending one of the processes is all that helps.",
         )
         .query(&or_zero("sum(procprobe_deadlocked_threads{HOST})"), "deadlocked")
         .query(&or_zero("sum(procprobe_stalled_threads{HOST})"), "stalled")
@@ -37,8 +37,9 @@ fn wrong() -> Vec<Panel> {
         stat(
             "Stuck threads",
             "short",
-            "Threads that have been in uninterruptible sleep (D) for ten minutes without a break. Nothing reaches them but what they wait for: \
-             `procprobe tree --threads` says what that is. Needs the recording rules.",
+            "Threads that have been in uninterruptible sleep (D) for ten minutes without a break. Nothing reaches \
+             them but what they wait for: `procprobe tree --threads` says what that is. Needs the recording \
+             rules.",
         )
         .query("sum(instance:procprobe_stuck_uninterruptible:sum{HOST})", "threads")
         .warn("ProcprobeThreadsStuck", 0.9)
@@ -95,8 +96,9 @@ fn doing() -> Vec<Panel> {
         series(
             "What do threads spend their time on?",
             "short",
-            "Threads in each state, on average; those that sleep or idle are left out. Running is CPUs in use; runnable is \
-             threads that wait for a CPU; uninterruptible is threads that wait for storage or the kernel.",
+            "Threads in each state, on average; those that sleep or idle are left out. Running is CPUs in use; \
+             runnable is threads that wait for a CPU; uninterruptible is threads that wait for storage or the \
+             kernel.",
         )
         .query(
             r#"sum by (state) (rate(procprobe_state_seconds_total{HOST,state!~"sleeping|idle|parked"}[$__rate_interval]))"#,
@@ -106,8 +108,9 @@ fn doing() -> Vec<Panel> {
         series(
             "What keeps threads from working?",
             "short",
-            "Threads that wait, on average, by what they wait in, as far as it is rarely a wait for work: files, page faults, \
-             the kernel, locks (`futex_mutex` and the like). The dashboard Processes and states has all of it.",
+            "Threads that wait, on average, by what they wait in, as far as it is rarely a wait for work: files, \
+             page faults, the kernel, locks (`futex_mutex` and the like). The dashboard Processes and states has \
+             all of it.",
         )
         .query(
             r#"sum by (on) (rate(procprobe_blocked_seconds_total{HOST,on=~"file|sync|write|page_fault|kernel|futex_mutex|futex_pi_mutex|futex_rwlock"}[$__rate_interval]))"#,
@@ -141,18 +144,21 @@ fn tree() -> Panel {
     graph(
         "Which process names hang below which?",
         "processes",
-        "The process tree by name, as it is at the end of the time chosen above: an arrow from the parent to its children, with how many there are. \
-         The kernel's own threads are left out.",
+        "The process tree by name, as it is at the end of the time chosen above: an arrow from the parent to its \
+         children, with how many there are. The kernel's own threads are left out.",
     )
-    .query(&edges(EDGES, parent, child), "")
+    .query(&edges(EDGES, parent, child, &[]), "")
 }
 
 fn children() -> Panel {
-    table("How many of whom hang below whom?", "The same as a table, to sort and to search.")
-        .labels(&["parent_comm", "parent_unit", "comm", "unit", "instance"])
-        .column("Processes", "short", EDGES)
-        .wide(10)
-        .tall(14)
+    table(
+        "How many of whom hang below whom?",
+        "The same as a table, to sort and to search.",
+    )
+    .labels(&["parent_comm", "parent_unit", "comm", "unit", "instance"])
+    .column("Processes", "short", EDGES)
+    .wide(10)
+    .tall(14)
 }
 
 fn whose() -> Vec<Panel> {
@@ -195,8 +201,8 @@ fn lives() -> Vec<Panel> {
         series(
             "How much is started?",
             "cps",
-            "Processes and threads born and programs executed per second. Hundreds of forks a second cost CPU of their own; \
-             the next panel names who forks.",
+            "Processes and threads born and programs executed per second. Hundreds of forks a second cost CPU of \
+             their own; the next panel names who forks.",
         )
         .query("sum(rate(procprobe_forks_total{HOST}[$__rate_interval]))", "forks")
         .warn("ProcprobeForkStorm", 300.0)
@@ -209,8 +215,8 @@ fn lives() -> Vec<Panel> {
         series(
             "How do processes end?",
             "cps",
-            "Processes ended per second, by reason. `oom` is the out-of-memory killer; `core_dump` is a crash. `procprobe \
-             events` shows each as it happens, with who sent the signal.",
+            "Processes ended per second, by reason. `oom` is the out-of-memory killer; `core_dump` is a crash. \
+             `procprobe events` shows each as it happens, with who sent the signal.",
         )
         .query("sum by (reason) (rate(procprobe_exits_total{HOST}[$__rate_interval]))", "{{reason}}")
         .stacked(),

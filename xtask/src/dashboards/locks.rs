@@ -13,8 +13,8 @@ pub fn board() -> Board {
         "locks",
         "Locks",
         Scope::Groups,
-        "Who waits for locks, how long, and who will wait for ever. Only locks that threads block on are seen; one that is taken \
-         without waiting costs nothing and does not show.",
+        "Who waits for locks, how long, and who will wait for ever. Only locks that threads block on are seen; one \
+         that is taken without waiting costs nothing and does not show.",
     )
     .row("Is anybody stuck?", stuck())
     .more(deadlocked())
@@ -50,8 +50,8 @@ fn stuck() -> Vec<Panel> {
         stat(
             "Longest queue",
             "short",
-            "Threads of one process name that wait for mutexes or readers-writer locks at this moment; the largest number. Condition \
-             variables, joins and idle pool workers wait for work, and are left out.",
+            "Threads of one process name that wait for mutexes or readers-writer locks at this moment; the largest \
+             number. Condition variables, joins and idle pool workers wait for work, and are left out.",
         )
         .query(
             &or_zero(
@@ -99,7 +99,7 @@ fn deadlocked() -> Vec<Panel> {
 }
 
 /// Seconds waited in the range at the heaviest edges, by what tells them apart.
-const EDGES: &str = r#"topk(40, sum by (instance, unit, comm, waiter, holder, lock, kind, evidence) (increase(procprobe_lock_edge_wait_seconds_total{GROUP,NAMED}[$__range])) > 0)"#;
+const EDGES: &str = r"topk(40, sum by (instance, unit, comm, waiter, holder, lock, kind, evidence) (increase(procprobe_lock_edge_wait_seconds_total{GROUP,NAMED}[$__range])) > 0)";
 
 fn who_for_whom() -> Panel {
     // A wait whose holder nobody knows goes to somebody unknown, not to a thread without a name.
@@ -109,17 +109,18 @@ fn who_for_whom() -> Panel {
     graph(
         "Which threads wait for which?",
         "s",
-        "An arrow from the thread that waited to the one that held the lock, with the seconds waited in the time chosen above; a circle has the sum of \
-         what was waited for it. The 40 heaviest of those that ended; many arrows into one circle: that thread holds a lock for too long.",
+        "An arrow from the thread that waited to the one that held the lock, with the seconds waited in the time \
+         chosen above; a circle has the sum of what was waited for it. The 40 heaviest of those that ended; many \
+         arrows into one circle: that thread holds a lock for too long.",
     )
-    .query(&edges(&named, waiter, holder), "")
+    .query(&edges(&named, waiter, holder, &["lock", "kind", "evidence"]), "")
 }
 
 fn at_which_lock() -> Panel {
     table(
         "At which locks, held by whom?",
-        "The same as a table, with the lock's symbol and how its holder is known: `owner` is read from the lock, `waker` is who woke the \
-         waiter. Waits that have not ended are not in it; a deadlock's never do.",
+        "The same as a table, with the lock's symbol and how its holder is known: `owner` is read from the lock, \
+         `waker` is who woke the waiter. Waits that have not ended are not in it; a deadlock's never do.",
     )
     .labels(&["comm", "lock", "waiter", "holder", "kind", "evidence", "unit", "instance"])
     .column("Waited", "s", EDGES)
@@ -132,8 +133,8 @@ fn waiting() -> Vec<Panel> {
         series(
             "Who waits for locks?",
             "short",
-            "Threads of each process name that wait for a lock, on average, waits under way included. The number of threads that a \
-             lock keeps from working.",
+            "Threads of each process name that wait for a lock, on average, waits under way included. The number \
+             of threads that a lock keeps from working.",
         )
         .query(
             &top(
@@ -161,8 +162,9 @@ fn queues() -> Vec<Panel> {
         series(
             "What kind of locks?",
             "short",
-            "Threads that wait, on average, counted when the wait ends, by what they wait at. Condition variables, joins and parkers \
-             are threads that wait for work, mostly; `unknown` is what nothing proves to be a lock.",
+            "Threads that wait, on average, counted when the wait ends, by what they wait at. Condition variables, \
+             joins and parkers are threads that wait for work, mostly; `unknown` is what nothing proves to be a \
+             lock.",
         )
         .query(
             &sums(WAITS, "UNIT", "kind"),

@@ -39,8 +39,8 @@ fn sight() -> Vec<Panel> {
         stat(
             "Time without a name",
             "percentunit",
-            "Share of the time running, waiting for a CPU and in uninterruptible sleep that is in the sum of the folded groups: how much of the host alerts and \
-             panels cannot name. Needs the recording rules.",
+            "Share of the time running, waiting for a CPU and in uninterruptible sleep that is in the sum of the \
+             folded groups: how much of the host alerts and panels cannot name. Needs the recording rules.",
         )
         .query(&or_zero("max(instance:procprobe_folded_time:ratio_rate5m{HOST})"), "of all")
         .warn("ProcprobeGroupsFolded", 0.2),
@@ -60,8 +60,8 @@ fn losses() -> Vec<Panel> {
         series(
             "What is lost?",
             "cps",
-            "Records lost per second, by reason; METRICS.md says what each reason means for the figures. `ring_…`: too many \
-             births and deaths at once.",
+            "Records lost per second, by reason; METRICS.md says what each reason means for the figures. `ring_…`: \
+             too many births and deaths at once.",
         )
         .query(
             "sum by (reason) (rate(procprobe_events_lost_total{HOST}[$__rate_interval]))",
@@ -71,8 +71,8 @@ fn losses() -> Vec<Panel> {
         series(
             "What is made up for?",
             "cps",
-            "Switches that the kernel did not trace, taken from the scheduler's own note. Their time is right; their length in \
-             the histograms is not exact.",
+            "Switches that the kernel did not trace, taken from the scheduler's own note. Their time is right; \
+             their length in the histograms is not exact.",
         )
         .query("sum(rate(procprobe_ledger_resyncs_total{HOST}[$__rate_interval]))", "resyncs"),
     ]

@@ -236,32 +236,44 @@ pub fn top(by: &str, expression: &str) -> String {
 
 /// The same of a gauge, added up by labels; those are ranked by the highest they had.
 pub fn top_gauge(by: &str, gauge: &str) -> String {
-    let highest = format!("sum by ({by}) (max_over_time({}[$__range] @ end()))", named(gauge));
+    let highest = format!(
+        "sum by ({by}) (max_over_time({}[$__range] @ end()))",
+        named(gauge)
+    );
     format!("sum by ({by}) ({gauge}) and on ({by}) topk(10, {highest})")
 }
 
 /// The same of a recorded series with one value for each host.
 pub fn top_hosts(recorded: &str) -> String {
-    format!("{recorded} and on (cluster, job, instance) topk(10, max_over_time({recorded}[$__range] @ end()))")
+    format!(
+        "{recorded} and on (cluster, job, instance) topk(10, max_over_time({recorded}[$__range] @ end()))"
+    )
 }
 
 /// Without the sums over the rest.
 fn named(expression: &str) -> String {
-    ["GROUP", "UNIT", "HOST"].iter().fold(expression.to_owned(), |text, selector| {
-        text.replace(&format!("{{{selector}"), &format!("{{{selector},{NAMED}"))
-    })
+    ["GROUP", "UNIT", "HOST"]
+        .iter()
+        .fold(expression.to_owned(), |text, selector| {
+            text.replace(&format!("{{{selector}"), &format!("{{{selector},{NAMED}"))
+        })
 }
 
-/// Edges as the *Node graph* panel takes them, in an instant query shown as a table: `id`, `source` and `target` are labels of each,
-/// made of those that name the two ends. An end's host comes before its unit, which may be empty and then leaves
-/// no separator behind.
-pub fn edges(sum: &str, source: &str, target: &str) -> String {
+/// Edges as the *Node graph* panel takes them, in an instant query shown as a table: `id`, `source` and `target` are
+/// labels of each, made of those that name the two ends, and of `more` where several edges have the same. An end's host
+/// comes before its unit, which may be empty and then leaves no separator behind.
+pub fn edges(sum: &str, source: &str, target: &str, more: &[&str]) -> String {
     let end = |sum: &str, name: &str, labels: &str| {
         let joined = format!(r#"label_join({sum}, "{name}", " · ", {labels})"#);
         format!(r#"label_replace({joined}, "{name}", "$1", "{name}", "(.*?)(?: · )?")"#)
     };
     let both = end(&end(sum, "source", source), "target", target);
-    format!(r#"label_join({both}, "id", " → ", "source", "target", "lock", "kind", "evidence")"#)
+    let labels: Vec<String> = ["source", "target"]
+        .iter()
+        .chain(more)
+        .map(|label| format!("{label:?}"))
+        .collect();
+    format!(r#"label_join({both}, "id", " → ", {})"#, labels.join(", "))
 }
 
 /// The growth of a histogram's series, as two expressions: where Prometheus stores it as a native histogram

@@ -131,7 +131,8 @@ impl Panel {
     fn drill_down(&self) -> Vec<Value> {
         let shows = |label: &str| self.queries.iter().any(|query| query.legend.contains(label));
         if shows("{{comm}}") {
-            let of = "var-unit=${__field.labels.unit:percentencode}&var-comm=${__field.labels.comm:percentencode}";
+            let of =
+                "var-unit=${__field.labels.unit:percentencode}&var-comm=${__field.labels.comm:percentencode}";
             return vec![json!({"title": "This process name", "url": format!("{GROUP_LINK}&{of}")})];
         }
         if shows("{{instance}}") {
@@ -174,9 +175,17 @@ impl Panel {
             };
             let raw = "${__value.raw:percentencode}";
             let unit = "${__data.fields.unit:percentencode}";
-            all.push(link("instance", "This host", format!("{HOST_LINK}&var-instance={raw}")));
+            all.push(link(
+                "instance",
+                "This host",
+                format!("{HOST_LINK}&var-instance={raw}"),
+            ));
             all.push(link("unit", "This unit", format!("{GROUP_LINK}&var-unit={raw}")));
-            all.push(link("comm", "This process name", format!("{GROUP_LINK}&var-unit={unit}&var-comm={raw}")));
+            all.push(link(
+                "comm",
+                "This process name",
+                format!("{GROUP_LINK}&var-unit={unit}&var-comm={raw}"),
+            ));
         }
         all
     }

@@ -10,8 +10,8 @@ pub fn board() -> Board {
         "states",
         "Processes and states",
         Scope::Groups,
-        "Where the time of units and process names goes. Narrow it with the variables on top; lengths of waits and stays are those of the \
-         unit, unless the agent counts them by process name (`[metrics] durations`).",
+        "Where the time of units and process names goes. Narrow it with the variables on top; lengths of waits and \
+         stays are those of the unit, unless the agent counts them by process name (`[metrics] durations`).",
     )
     .row("Where does the time go?", time())
     .row("Who?", who())
@@ -53,8 +53,8 @@ fn switches() -> Vec<Panel> {
         series(
             "How often do they switch?",
             "cps",
-            "Context switches per second. Voluntary: the thread waited for something. Involuntary: another one took its CPU; \
-             many of them mean that CPUs are short or time slices small.",
+            "Context switches per second. Voluntary: the thread waited for something. Involuntary: another one \
+             took its CPU; many of them mean that CPUs are short or time slices small.",
         )
         .query(
             "sum by (kind) (rate(procprobe_context_switches_total{GROUP}[$__rate_interval]))",
@@ -81,18 +81,22 @@ fn state_machine() -> Panel {
     graph(
         "How do threads change their state?",
         "/s",
-        "Changes per second, on average over the time chosen above, of all threads of the hosts chosen above: process and unit do not narrow it. A \
-         circle has the changes into that state; births come from `new`, deaths go to `dead`.",
+        "Changes per second, on average over the time chosen above, of all threads of the hosts chosen above: \
+         process and unit do not narrow it. A circle has the changes into that state; births come from `new`, \
+         deaths go to `dead`.",
     )
     .query(&query, "")
 }
 
 fn transitions() -> Panel {
-    table("How often from which to which?", "The same as a table, to sort and to search.")
-        .labels(&["from", "to"])
-        .column("Changes", "cps", CHANGES)
-        .wide(10)
-        .tall(14)
+    table(
+        "How often from which to which?",
+        "The same as a table, to sort and to search.",
+    )
+    .labels(&["from", "to"])
+    .column("Changes", "cps", CHANGES)
+    .wide(10)
+    .tall(14)
 }
 
 const STAYS: &str = "procprobe_state_duration_seconds";
@@ -103,8 +107,8 @@ fn waits() -> Vec<Panel> {
     vec![
         heatmap(
             "Run-queue waits",
-            "How long threads wait for a CPU once they could run. Healthy is below a few milliseconds; a second band that \
-             appears higher up is a busy neighbour or a CPU limit.",
+            "How long threads wait for a CPU once they could run. Healthy is below a few milliseconds; a second \
+             band that appears higher up is a busy neighbour or a CPU limit.",
         )
         .query(&by_bucket(STAYS, RUNNABLE), "{{le}}"),
         series(
@@ -157,8 +161,8 @@ fn stays() -> Vec<Panel> {
         stay(
             "Uninterruptible stays",
             "uninterruptible",
-            "How long threads stay in D once they are: the latency of storage as they feel it. Stays that have not ended are \
-             not in here; the table below has them.",
+            "How long threads stay in D once they are: the latency of storage as they feel it. Stays that have not \
+             ended are not in here; the table below has them.",
         ),
         stay(
             "Sleeps",
@@ -177,8 +181,9 @@ fn who() -> Vec<Panel> {
     vec![
         table(
             "Where does each process name's time go?",
-            "Threads of each process name in each state, on average over the last minute or so. Sorted by time on a CPU; click \
-             another heading to sort by that. The sum of those without a name of their own is left out.",
+            "Threads of each process name in each state, on average over the last minute or so. Sorted by time on \
+             a CPU; click another heading to sort by that. The sum of those without a name of their own is left \
+             out.",
         )
         .labels(&["comm", "unit"])
         .column("Running", "short", &average("running"))
@@ -194,8 +199,8 @@ fn who() -> Vec<Panel> {
         .tall(12),
         table(
             "Who is stuck?",
-            "Threads that have been in uninterruptible sleep for the last ten minutes without a break, by process name. Empty \
-             is good. `procprobe tree --threads` on the host says what each waits for.",
+            "Threads that have been in uninterruptible sleep for the last ten minutes without a break, by process \
+             name. Empty is good. `procprobe tree --threads` on the host says what each waits for.",
         )
         .labels(&["instance", "unit", "comm"])
         .column(

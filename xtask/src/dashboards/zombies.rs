@@ -77,8 +77,8 @@ fn fault() -> Vec<Panel> {
         series(
             "Which parents do not reap?",
             "short",
-            "Zombies by the process name of the parent at fault. A line that only rises is a parent that never waits: a bug in \
-             it, or an init that is none (a container without an init process).",
+            "Zombies by the process name of the parent at fault. A line that only rises is a parent that never \
+             waits: a bug in it, or an init that is none (a container without an init process).",
         )
         .query(&top_gauge("unit, comm", "procprobe_zombies{GROUP}"), "{{comm}} {{unit}}")
         .by_max(),
@@ -122,16 +122,17 @@ fn orphans() -> Vec<Panel> {
         series(
             "Who adopts?",
             "cps",
-            "Processes per second that lost their parent, by who took them: init, a subreaper (systemd --user, a container \
-             shim), or the init of a container.",
+            "Processes per second that lost their parent, by who took them: init, a subreaper (systemd --user, a \
+             container shim), or the init of a container.",
         )
         .query("sum by (adopter) (rate(procprobe_orphaned_total{HOST}[$__rate_interval]))", "{{adopter}}")
         .stacked(),
         series(
             "How many orphans live?",
             "short",
-            "Living processes that lost their parent since the agent started. Daemons are among them; a line that only rises is \
-             something that leaves children behind. `procprobe orphans` names them and the parent they lost.",
+            "Living processes that lost their parent since the agent started. Daemons are among them; a line that \
+             only rises is something that leaves children behind. `procprobe orphans` names them and the parent \
+             they lost.",
         )
         .query("sum by (adopter) (procprobe_orphans{HOST})", "{{adopter}}")
         .stacked(),
@@ -180,8 +181,9 @@ fn ends() -> Vec<Panel> {
 fn limits() -> Panel {
     table(
         "Units and their limits",
-        "Of units with a limit of their own: the pids they use of those they may have, how much their CPU quota holds them back (seconds a second, added \
-         up over CPUs), and how often the kernel killed in them for want of memory in the time chosen above.",
+        "Of units with a limit of their own: the pids they use of those they may have, how much their CPU quota \
+         holds them back (seconds a second, added up over CPUs), and how often the kernel killed in them for want \
+         of memory in the time chosen above.",
     )
     .labels(&["instance", "unit"])
     .column(
