@@ -147,6 +147,8 @@ offsets! {
     mm_context_id,
     /// `task_struct.self_exec_id`
     task_self_exec_id,
+    /// `task_struct.parent_exec_id`
+    task_parent_exec_id,
     /// `upid.ns`
     upid_ns,
     /// `task_struct.clear_child_tid`: the word that the kernel clears and wakes when the thread ends.

@@ -91,6 +91,9 @@ pub const MAP_LOCKED: u32 = 32;
 pub const MAP_KNOWN: u32 = 128;
 /// [`TaskRecord::flags`]: the freezer of a cgroup holds the thread.
 pub const FROZEN: u32 = 64;
+/// [`TaskRecord::flags`]: the process has executed a program since it was forked, and with that has memory of
+/// its own.
+pub const EXECUTED: u32 = 256;
 
 /// Attempts to read a ledger that is being written before it is given up as [`TORN`].
 pub const READ_ATTEMPTS: u32 = 8;

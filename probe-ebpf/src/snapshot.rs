@@ -12,8 +12,8 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_seq_write};
 use probe_ebpf::ledger::{HAS_RARE, LEDGER_HEAD, LEDGER_SIZE, Ledger, RareLedger};
 use probe_ebpf::lock::FutexWait;
 use probe_ebpf::record::{
-    FROZEN, HISTOGRAMS, LEDGER, MAP_KNOWN, MAP_LOCKED, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS, Scratch,
-    TORN, TaskRecord,
+    EXECUTED, FROZEN, HISTOGRAMS, LEDGER, MAP_KNOWN, MAP_LOCKED, ON_CPU, RARE as RARE_FOLLOWS, READ_ATTEMPTS,
+    Scratch, TORN, TaskRecord,
 };
 use probe_ebpf::state::State;
 use probe_ebpf::totals::{SNAPSHOT_HISTOGRAMS, SNAPSHOT_OPEN_LEDGERS};
@@ -84,6 +84,9 @@ fn read_task(task: Task, record: &mut TaskRecord) {
     record.lifetime_runnable_ns = task.lifetime_runnable_ns();
     if task.is_frozen() {
         record.flags |= FROZEN;
+    }
+    if task.has_executed() {
+        record.flags |= EXECUTED;
     }
     task.read_facts(&mut record.facts);
     record.blocked_on = task.blocked_on(record.facts.task_flags);

@@ -99,6 +99,16 @@ impl Task {
         }
     }
 
+    /// Whether its process has executed a program since it was forked: `exec` counts up the one number, and
+    /// `fork` notes the parent's as the other (`copy_process()`). Threads have those of their process.
+    #[inline(always)]
+    pub fn has_executed(self) -> bool {
+        let task: *const c_void = self.0.cast();
+        let own: u64 = load(task, offset!(task_self_exec_id));
+        let of_parent: u64 = load(task, offset!(task_parent_exec_id));
+        own != of_parent
+    }
+
     /// Whether the freezer of its cgroup holds it.
     ///
     /// Version 2 sets `frozen` on every thread that stops, is traced or calls `vfork`, so that its cgroup

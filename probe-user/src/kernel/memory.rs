@@ -141,21 +141,29 @@ impl MemoryPass {
     }
 
     /// The process that the pass does not get on with, as opposed to having much to do, or waiting for a CPU.
-    /// Without a proof that it sleeps (it may not even have begun) nobody is accused.
     fn hangs_in(&self, pass: &OwnThread) -> Option<u32> {
-        let thread = || {
+        let look = || {
             let record = self.current.get(&0, 0).ok()?.0;
-            Some((record.pid, record.tid, record.start_ns))
+            Some(((record.pid, record.tid, record.start_ns), pass.sleeps()))
         };
-        let before = thread().filter(|&(pid, ..)| pid != 0)?;
-        for _ in 0..LOOKS {
-            std::thread::sleep(STAYS / LOOKS);
-            if thread()? != before || !pass.sleeps() {
-                return None;
-            }
-        }
-        Some(before.0)
+        accused(look, || std::thread::sleep(STAYS / LOOKS))
     }
+}
+
+/// A thread: pid, tid, and when it began.
+type Member = (u32, u32, u64);
+
+/// The process that a pass hangs in: whenever it was looked at, it slept at the same thread. Without that proof
+/// (it may not even have begun) nobody is accused.
+fn accused(look: impl Fn() -> Option<(Member, bool)>, rest: impl Fn()) -> Option<u32> {
+    let (at_first, _) = look().filter(|((pid, ..), _)| *pid != 0)?;
+    for _ in 0..LOOKS {
+        rest();
+        if look()? != (at_first, true) {
+            return None;
+        }
+    }
+    Some(at_first.0)
 }
 
 fn read_all(mut stream: File, sender: &Sender<Vec<MemoryRecord>>) {
@@ -212,6 +220,24 @@ mod tests {
             .collect();
         let pids: Vec<u32> = parse(&stream).iter().map(|record| record.pid).collect();
         assert_eq!(pids, [1, 2]);
+    }
+
+    #[test]
+    fn only_who_the_pass_sleeps_in_all_the_time_is_accused() {
+        // What is seen after so many rests; the last goes on.
+        let of = |seen: &[(u32, bool)]| {
+            let rests = std::cell::Cell::new(0);
+            let look = || {
+                let (tid, sleeps) = seen[rests.get().min(seen.len() - 1)];
+                Some(((if tid == 0 { 0 } else { 7 }, tid, 1), sleeps))
+            };
+            accused(look, || rests.set(rests.get() + 1))
+        };
+        assert_eq!(of(&[(8, false), (8, true)]), Some(7));
+        assert_eq!(of(&[(8, false)]), None, "it waits for a CPU, or has much to do");
+        assert_eq!(of(&[(8, true), (8, true), (8, false), (8, true)]), None);
+        assert_eq!(of(&[(8, true), (8, true), (9, true)]), None, "it gets on");
+        assert_eq!(of(&[(0, true)]), None, "it has not begun");
     }
 
     proptest! {

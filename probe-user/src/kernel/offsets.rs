@@ -135,6 +135,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_mm: task("mm")?,
         mm_context_id: optional(btf.offset_of("mm_struct", "context.ctx_id")),
         task_self_exec_id: task("self_exec_id")?,
+        task_parent_exec_id: task("parent_exec_id")?,
         upid_ns: btf.offset_of("upid", "ns")?,
         task_clear_child_tid: task("clear_child_tid")?,
         restart_futex_address: optional(task("restart_block.futex.uaddr")),

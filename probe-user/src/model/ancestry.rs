@@ -94,6 +94,7 @@ fn dead_thread(life: &Life, now_ns: u64) -> Thread {
         condition: Condition::Dead,
         frozen: None,
         map_locked: None,
+        executed: false,
         ends_with: None,
         condition_ns: death.map(|death| now_ns.saturating_sub(death.at_ns)),
         is_lower_bound: false,

@@ -213,6 +213,9 @@ pub struct Thread {
     /// waits for it. Then its maps and its memory cannot be read without waiting. `None` of others, and where
     /// that cannot be seen.
     pub map_locked: Option<bool>,
+    /// Whether its process is known to have executed a program since it was forked: its memory is its own. If
+    /// not, its first thread may go on where a thread of its parent was, with the locks that one had.
+    pub executed: bool,
     /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by
     /// `exit_group(2)`. `None` if it was not, or unknown: /proc does not say.
     pub ends_with: Option<u32>,

@@ -55,6 +55,7 @@ pub(crate) fn thread(pid: u32, tid: u32, comm: &str, account: Option<Account>, v
         condition: Condition::Alive(State::Sleeping),
         frozen: Some(false),
         map_locked: None,
+        executed: true,
         ends_with: None,
         condition_ns: Some(0),
         is_lower_bound: false,

@@ -165,7 +165,7 @@ impl AddressSpaces {
         let asked = reader::shared().ask(
             &mut self.budget,
             requests,
-            move |_, (): &mut (), subject, request| answer(&root, &code, subject.pid, &request),
+            move |_, (): &mut (), subject, request| answer(&root, &code, subject, &request),
         );
         self.lost += asked.lost;
         self.gaps.extend(asked.gaps);
@@ -258,8 +258,9 @@ impl AddressSpaces {
     }
 }
 
-fn answer(root: &Path, code: &CodeCache, pid: u32, request: &Request) -> Vec<Answer> {
-    let directory = Directory::of(root, pid);
+fn answer(root: &Path, code: &CodeCache, subject: &Subject, request: &Request) -> Vec<Answer> {
+    let pid = subject.pid;
+    let directory = Directory::of(root, subject.door);
     let mut answers = Vec::new();
     if request.signals {
         answers.extend(handles_signals(&directory).map(|handles| Answer::Signals(pid, handles)));
@@ -412,28 +413,27 @@ fn semaphores(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Re
 
 /// Where `CPython` keeps its state: in the program, or in its shared library.
 fn python(directory: &Directory, code: &CodeCache, maps: &[MemoryMap]) -> Result<Option<Range<u64>>, NotNow> {
-    let is_python = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        name.starts_with(b"python") || name.starts_with(b"libpython")
-    };
-    // A file is asked about once, however often it is mapped.
-    let mut asked: HashSet<(u64, u64)> = HashSet::new();
-    for map in maps
-        .iter()
-        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
-    {
-        let MMapPath::Path(path) = &map.pathname else {
-            continue;
-        };
-        if !is_python(path) || !asked.insert(file_of(map)) {
-            continue;
-        }
+    for (map, path) in pythons(maps) {
         if let Some((start, end)) = code.python(file_of(map), map.offset, &inside(directory, path))? {
             let at = |behind| map.address.0.wrapping_add(behind);
             return Ok(Some(at(start)..at(end)));
         }
     }
     Ok(None)
+}
+
+/// Files that may be `CPython`, each once, however often it is mapped: a process may map one 60,000 times.
+fn pythons(maps: &[MemoryMap]) -> impl Iterator<Item = (&MemoryMap, &Path)> {
+    let mut seen: HashSet<(u64, u64)> = HashSet::new();
+    maps.iter().filter_map(move |map| {
+        let MMapPath::Path(path) = &map.pathname else {
+            return None;
+        };
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let is_python = name.starts_with(b"python") || name.starts_with(b"libpython");
+        let is_code = map.perms.contains(MMPermissions::EXECUTE);
+        (is_code && is_python && seen.insert(file_of(map))).then_some((map, path.as_path()))
+    })
 }
 
 /// The file and byte behind an address; `None` if it is memory of the process's own.
@@ -569,12 +569,34 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_time_system_is_known_by_what_is_mapped() {
+    fn a_python_is_asked_about_once_however_often_it_is_mapped() {
+        let lines = (0..1_000).map(|number| {
+            let start = 0x7f00_0000_0000_u64 + number * 0x2000;
+            let (access, file) = match number {
+                3 => ("r--p", "41 /usr/lib/libpython3.so"),
+                5 => ("r-xp", "43 /usr/lib/libpython3.11.so"),
+                _ => ("r-xp", "42 /usr/bin/python3.11"),
+            };
+            format!("{start:x}-{:x} {access} 00000000 08:01 {file}\n", start + 0x1000)
+        });
+        let maps: Vec<MemoryMap> = maps_of(&lines.collect::<String>());
+        assert_eq!(maps.len(), 1_000);
+        let names: Vec<_> = pythons(&maps).map(|(_, path)| path.to_owned()).collect();
+        let expected = ["/usr/bin/python3.11", "/usr/lib/libpython3.11.so"];
+        assert_eq!(names, expected.map(PathBuf::from));
+    }
+
+    fn maps_of(text: &str) -> Vec<MemoryMap> {
         use procfs::FromRead;
+        let maps = procfs::process::MemoryMaps::from_read(text.as_bytes()).unwrap();
+        maps.into_iter().collect()
+    }
+
+    #[test]
+    fn a_run_time_system_is_known_by_what_is_mapped() {
         let of = |path: &str, access: &str| {
             let line = format!("7f0000000000-7f0000001000 {access} 00000000 08:01 42 {path}\n");
-            let maps = procfs::process::MemoryMaps::from_read(line.as_bytes()).unwrap();
-            runtime(&maps.into_iter().collect::<Vec<_>>())
+            runtime(&maps_of(&line))
         };
         for (path, expected) in [
             ("/usr/lib/jvm/java-17/lib/server/libjvm.so", Some(Runtime::Java)),

@@ -51,7 +51,7 @@ impl Descriptors {
         let root = self.root.clone();
         let wanted = questions(snapshot, wanted);
         let asked = reader::shared().ask(budget, wanted, move |_, (): &mut (), subject, descriptors| {
-            let directory = Directory::of(&root, subject.pid);
+            let directory = Directory::of(&root, subject.door);
             let kind = |descriptor| {
                 let target = directory.link(&format!("fd/{descriptor}")).ok();
                 let kind = target.and_then(|target| kind_of(&target.to_string_lossy()));

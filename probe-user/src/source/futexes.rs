@@ -184,3 +184,24 @@ fn requests_for_owners(snapshot: &Snapshot, memory: &SharedMemory) -> HashMap<u3
     }
     requests
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::locks::testing::World;
+
+    #[test]
+    fn a_process_that_waits_everywhere_is_asked_about_some_of_it_and_the_rest_counts() {
+        let mut world = World::default();
+        for tid in 0..600 {
+            world.waits(1_000 + tid, "everywhere", "glibc", 0x1000, 0);
+            world.last().futex.as_mut().unwrap().wait.ip = u64::from(0x10_0000 + tid);
+        }
+        let mut snapshot = world.snapshot(1, 0);
+        let mut spaces = AddressSpaces::new(Path::new("/nonexistent"));
+        complete(&mut snapshot, &mut spaces);
+        assert!(spaces.lost >= 600 - SITES as u64, "{}", spaces.lost);
+    }
+}

@@ -224,6 +224,7 @@ fn thread(pid: u32, tid: u32, comm: &[u8], stat: &Stat, status: &Status, process
         condition: condition(stat.state),
         frozen: None,
         map_locked: None,
+        executed: false,
         ends_with: None,
         condition_ns: None,
         is_lower_bound: false,

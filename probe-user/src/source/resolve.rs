@@ -10,7 +10,7 @@
 use std::sync::{Arc, LazyLock};
 
 use probe_ebpf::ledger::{IN_FUTEX, Ledger, NO_SYSCALL};
-use probe_ebpf::record::{FROZEN, Facts, MAP_KNOWN, MAP_LOCKED, NS_LEVELS, ON_CPU, TaskRecord};
+use probe_ebpf::record::{EXECUTED, FROZEN, Facts, MAP_KNOWN, MAP_LOCKED, NS_LEVELS, ON_CPU, TaskRecord};
 use probe_ebpf::state::{EXIT_ZOMBIE, PF_KTHREAD, State, TASK_DEAD};
 use probe_ebpf::waiting::{Class, op};
 use smallvec::SmallVec;
@@ -71,6 +71,7 @@ pub fn thread(task: &RawTask<'_>, clocks: Clocks) -> Thread {
         // Whatever it waited for before: it would not go on if that came. The kernel has it asleep, or in D.
         thread.condition = Condition::Alive(State::Stopped);
     }
+    thread.executed = record.flags & EXECUTED != 0;
     thread.map_locked = match record.flags {
         flags if flags & MAP_LOCKED != 0 => Some(true),
         flags if flags & MAP_KNOWN != 0 => Some(false),
@@ -143,6 +144,7 @@ fn describe(facts: &Facts) -> Thread {
         condition: Condition::Dead,
         frozen: None,
         map_locked: None,
+        executed: false,
         ends_with: (facts.group_exit != 0).then_some(facts.group_exit_code),
         condition_ns: None,
         is_lower_bound: false,

@@ -79,7 +79,7 @@ const CORE: [&str; 9] = [
     "futex_doors::futexes_are_seen_behind_every_system_call",
     "idle::sleeping_consumers_of_glibc_are_not_contention",
     "orphans::a_daemon_has_lost_the_parent_that_forked_it",
-    "privilege::",
+    "privilege::as_that_user_it_does_what_it_did_as_root",
     "units::the_unit_of_a_process_is_that_of_its_cgroup",
 ];
 

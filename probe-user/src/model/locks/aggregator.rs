@@ -8,7 +8,7 @@ use probe_ebpf::lock::LockKey;
 use super::classification::classify_all;
 use super::deadlock::{self, Deadlock};
 use super::delta::Baseline;
-use super::evidence::gather;
+use super::evidence::{gather, protocols};
 use super::report_builder::{ReportBuilder, sharers};
 use super::stall::{self, Stall};
 use super::thread_index::{NameCache, ThreadIndex};
@@ -97,7 +97,8 @@ impl LockAggregator {
             tables: &gained,
             ..look
         };
-        let (whole, part) = (gather(look, &index), gather(lately, &index));
+        let known = &self.baseline.protocols;
+        let (whole, part) = (gather(look, &index, known), gather(lately, &index, known));
         let window_ns = look.snapshot.began_ns.saturating_sub(self.baseline.at_ns);
         let classes = classify_all(&whole, &part, window_ns);
         let kind_of = |id: LockId| classes.get(&id).map_or(Kind::Unknown, |class| class.kind);
@@ -117,7 +118,7 @@ impl LockAggregator {
             deadlocks: deadlock::confirmed(candidates.clone(), &self.suspects),
         };
         self.suspects = candidates;
-        self.baseline = Baseline::new(look);
+        self.baseline = Baseline::new(look).knowing(protocols(look, &index));
         news
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use probe_ebpf::histogram::upper_bound_ns;
 use probe_ebpf::lock::{EdgeKey, EdgeStats, LockKey, LockStats};
 
+use super::protocol::Protocol;
 use super::{LockId, Look, Tables, key_of};
 
 /// An earlier look, as far as it is needed to tell growth.
@@ -18,6 +19,8 @@ pub struct Baseline {
     pub open: HashMap<LockKey, u64>,
     /// What entries had gained that are in the tables no more.
     gone: Tables,
+    /// What locks were whose memory was read then.
+    pub protocols: HashMap<LockId, Protocol>,
 }
 
 impl Baseline {
@@ -35,7 +38,14 @@ impl Baseline {
             edges: look.tables.edges.iter().copied().collect(),
             open,
             gone: Tables::default(),
+            protocols: HashMap::new(),
         }
+    }
+
+    /// Remembers what the locks were whose memory was read.
+    #[must_use]
+    pub fn knowing(self, protocols: HashMap<LockId, Protocol>) -> Self {
+        Self { protocols, ..self }
     }
 
     /// Takes entries into account that were deleted from the tables: what they had gained is kept, and what

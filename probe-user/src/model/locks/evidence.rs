@@ -1,6 +1,6 @@
 //! What is known about one lock: the sums of its waits, who took part, and the waits that are open.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use probe_ebpf::histogram::BUCKETS;
 use probe_ebpf::lock::{BY_OWNER, EXPECTED, Expected, FutexWait, LockStats, OUTCOMES, Outcome, SEVERAL};
@@ -155,8 +155,21 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// Gathers what is known about every lock of a snapshot.
-pub fn gather<'a>(look: Look<'a>, index: &ThreadIndex<'a>) -> BTreeMap<LockId, Evidence<'a>> {
+/// What the locks are whose memory was read in a look: those that somebody waits at.
+pub fn protocols(look: Look<'_>, index: &ThreadIndex<'_>) -> HashMap<LockId, Protocol> {
+    let read = look.open_waits().filter(|(_, open, _)| open.live.is_some());
+    let told = read.filter(|(thread, open, _)| index.joined(thread, open).is_none());
+    told.map(|(thread, open, id)| (id, protocol_of(thread, open)))
+        .collect()
+}
+
+/// Gathers what is known about every lock of a snapshot. `before` is what locks were at an earlier look, for
+/// those that nobody waits at now.
+pub fn gather<'a>(
+    look: Look<'a>,
+    index: &ThreadIndex<'a>,
+    before: &HashMap<LockId, Protocol>,
+) -> BTreeMap<LockId, Evidence<'a>> {
     let mut all: BTreeMap<LockId, Evidence<'a>> = BTreeMap::new();
     for (key, stats) in &look.tables.locks {
         let id = look.tables.id(*key);
@@ -179,6 +192,11 @@ pub fn gather<'a>(look: Look<'a>, index: &ThreadIndex<'a>) -> BTreeMap<LockId, E
         entry.add_open(thread, open, index);
     }
     for entry in all.values_mut() {
+        if entry.protocol.is_either
+            && let Some(known) = before.get(&entry.id)
+        {
+            entry.protocol = *known;
+        }
         entry.several_waiters |= entry.waiters.len() > 1;
         entry
             .open

@@ -25,7 +25,7 @@ pub const SPACE: u64 = 7;
 const SECOND: u64 = 1_000_000_000;
 
 /// Threads and tables that a test puts together.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct World {
     threads: Vec<Thread>,
     /// Sums of the kernel side.

@@ -30,6 +30,8 @@ struct Tables<'a> {
     /// By address space and the word that the kernel clears at the thread's end.
     /// `None` if several threads have the same: all of musl's clear the lock of its list of threads.
     by_clear_tid: HashMap<(u64, u64), Option<&'a Thread>>,
+    /// Processes by their address space; `None` if several share it.
+    by_space: HashMap<u64, Option<u32>>,
 }
 
 /// What an owner word says.
@@ -37,8 +39,8 @@ struct Tables<'a> {
 pub enum Owner<'a> {
     /// A living thread that could have written it.
     Live(&'a Thread),
-    /// A thread of the process that this one was forked from: it held the lock at that moment, and does not
-    /// exist here.
+    /// A thread of the process that this one was forked from: it held the lock at that moment, and neither it nor
+    /// its copy is here to release it.
     Parent(&'a Thread),
     /// A tid that no living thread has that could have written it; `None` if memory says that the owner has
     /// ended, but not who it was.
@@ -167,13 +169,17 @@ impl<'a> ThreadIndex<'a> {
         if let Some(Some(lock)) = memory.place(&lock) {
             return self.owner_of_shared(waiter, &named, tid, lock);
         }
+        // A process made by a bare `clone(CLONE_VM)` takes locks in its maker's name: its C library knows no other.
+        if self.tables().by_space.get(&waiter.space) == Some(&None) {
+            return Owner::Ambiguous;
+        }
         let own =
             |other: &&&Thread| other.space == waiter.space && other.pid_namespace == waiter.pid_namespace;
         if let Some(owner) = named.iter().find(own) {
             return Owner::Live(owner);
         }
         let known_private = memory.place(&lock) == Some(None);
-        if !known_private {
+        if !known_private || self.may_be_held_by_a_copy(waiter, lock) {
             return Owner::Ambiguous;
         }
         let mut alive = named
@@ -184,6 +190,17 @@ impl<'a> ThreadIndex<'a> {
             Some(other) if is_forked_from(waiter, other) => Owner::Parent(other),
             Some(_) => Owner::Ambiguous,
         }
+    }
+
+    /// Whether the first thread of the waiter's process may have the lock, though another tid stands in it: it
+    /// goes on where a thread of the parent was when that forked, with all the locks that one had.
+    fn may_be_held_by_a_copy(&self, waiter: &Thread, lock: LockKey) -> bool {
+        let waits = |thread: &Thread| {
+            let open = thread.futex.as_ref();
+            open.is_some_and(|open| key_of(thread, open) == lock)
+        };
+        let first = self.get(waiter.pid);
+        !waiter.executed && first.is_some_and(|first| !waits(first))
     }
 
     /// Who has the tid and maps the memory. A thread that does not map it may have unmapped it, by
@@ -251,6 +268,10 @@ impl<'a> Tables<'a> {
                 let word = (thread.space, thread.clear_child_tid);
                 let same = tables.by_clear_tid.entry(word).or_insert(Some(thread));
                 *same = same.filter(|first| first.id == thread.id);
+            }
+            if thread.space != 0 {
+                let only = tables.by_space.entry(thread.space).or_insert(Some(thread.pid));
+                *only = only.filter(|&pid| pid == thread.pid);
             }
         }
         tables

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::classification::classify_all;
 use super::deadlock::{self, Deadlock};
 use super::delta::Baseline;
-use super::evidence::gather;
+use super::evidence::{gather, protocols};
 use super::parallelism;
 use super::report::{Edge, Lock, Report};
 use super::report_builder::{ReportBuilder, sharers};
@@ -29,11 +29,12 @@ impl LockWindow {
     pub fn begin(look: Look<'_>, pid: Option<u32>) -> Self {
         let mut names = NameCache::default();
         names.learn(look.snapshot);
+        let index = ThreadIndex::new(look.snapshot);
         Self {
             pid,
-            baseline: Baseline::new(look),
+            baseline: Baseline::new(look).knowing(protocols(look, &index)),
             names,
-            candidates: deadlock::candidates(look, &ThreadIndex::new(look.snapshot)),
+            candidates: deadlock::candidates(look, &index),
             usage: Window::begin(look.snapshot, By::Process, pid),
         }
     }
@@ -97,7 +98,8 @@ impl LockWindow {
             tables: gained,
             ..look
         };
-        let (whole, part) = (gather(look, index), gather(recent, index));
+        let known = &self.baseline.protocols;
+        let (whole, part) = (gather(look, index, known), gather(recent, index, known));
         let classes = classify_all(&whole, &part, report.window_ns);
         let proven = proven(&report.deadlocks);
         let is_contended = |id: &LockId| classes[id].contended || proven.contains(id);

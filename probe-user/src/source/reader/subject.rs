@@ -13,6 +13,9 @@ use crate::model::thread::{Condition, Thread};
 pub struct Subject {
     /// Its pid.
     pub pid: u32,
+    /// The tid under which /proc shows its memory: once its first thread has ended, that of another. Such a
+    /// directory is in no list, but opens.
+    pub door: u32,
     /// When its oldest thread that is known began.
     pub start_ns: u64,
     /// Its user, if that is known.
@@ -26,6 +29,7 @@ impl Subject {
     pub const fn of(pid: u32, start_ns: u64) -> Self {
         Self {
             pid,
+            door: pid,
             start_ns,
             uid: None,
             leave: None,
@@ -40,10 +44,22 @@ pub fn subjects(snapshot: &Snapshot, wanted: impl Fn(u32) -> bool) -> HashMap<u3
         let subject = found.entry(thread.pid).or_insert_with(|| Subject {
             uid: thread.uid,
             leave: snapshot.memory.gaps.get(&thread.pid).copied(),
+            door: 0,
             ..Subject::of(thread.pid, thread.id.start_ns)
         });
         subject.start_ns = subject.start_ns.min(thread.id.start_ns);
+        let is_first = thread.id.tid == thread.pid;
+        match thread.condition {
+            Condition::Alive(_) if is_first => subject.door = thread.pid,
+            Condition::Alive(_) if subject.door == 0 => subject.door = thread.id.tid,
+            _ => {}
+        }
         subject.leave = subject.leave.or_else(|| stuck(thread));
+    }
+    for (pid, subject) in &mut found {
+        if subject.door == 0 {
+            subject.door = *pid;
+        }
     }
     found
 }
@@ -81,6 +97,25 @@ fn stuck(thread: &Thread) -> Option<MemoryGap> {
 mod tests {
     use super::*;
     use crate::model::locks::testing::World;
+
+    #[test]
+    fn memory_is_seen_through_a_thread_that_lives() {
+        for (first, second, door) in [
+            (
+                Condition::Alive(State::Sleeping),
+                Condition::Alive(State::Sleeping),
+                100,
+            ),
+            (Condition::Zombie, Condition::Alive(State::Sleeping), 101),
+            (Condition::Zombie, Condition::Zombie, 100),
+        ] {
+            let mut world = World::default();
+            world.runs(101, "second").last().condition = second;
+            world.runs(100, "first").last().condition = first;
+            let found = subjects(&world.snapshot(1, 1), |pid| pid == 100);
+            assert_eq!(found[&100].door, door);
+        }
+    }
 
     #[test]
     fn who_sleeps_long_with_its_map_locked_is_not_asked() {

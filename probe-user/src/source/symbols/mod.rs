@@ -51,15 +51,15 @@ struct Waiter {
 struct Images(HashMap<u32, Option<Image>>);
 
 impl Images {
-    fn get(&mut self, pid: u32) -> Option<&Image> {
-        let read = || Image::read(Path::new("/proc"), pid);
-        self.0.entry(pid).or_insert_with(read).as_ref()
+    fn get(&mut self, process: &Subject) -> Option<&Image> {
+        let read = || Image::read(Path::new("/proc"), process.door);
+        self.0.entry(process.pid).or_insert_with(read).as_ref()
     }
 
     /// Asks about a process, unless a question about it was lost already; the answer, and how many were lost.
     fn ask<T>(&mut self, process: &Subject, question: impl FnOnce(&Image) -> Option<T>) -> (Option<T>, u64) {
         let before = lost_here();
-        let answer = self.get(process.pid).and_then(question);
+        let answer = self.get(process).and_then(question);
         let lost = lost_here() - before;
         if lost > 0 {
             self.0.insert(process.pid, None);

@@ -31,6 +31,12 @@ pub fn identify(wait: Wait<'_>) -> Protocol {
     unowned("futex", Kind::Unknown, Role::ByBehaviour)
 }
 
+/// What cannot be told without memory: most of these are condition variables, and those are no locks.
+const EITHER: Protocol = Protocol {
+    is_either: true,
+    ..unowned("condition variable or semaphore", Kind::Condvar, Role::Idle)
+};
+
 /// Waits of code of their own, by `FUTEX_WAIT`.
 fn plain(wait: Wait<'_>) -> Protocol {
     if wait
@@ -103,6 +109,8 @@ fn common(wait: Wait<'_>) -> Protocol {
         2 | 3 => rwlock(wait),
         // __readers: writers go first, there are readers, and others wait (bits 1 and 2).
         _ if value & 7 == 6 => rwlock(wait),
+        // The word behind is a count of waiters, or the other group's signals: memory tells, else nobody.
+        0 if is_semaphore(wait) && wait.memory.is_none() => EITHER,
         0 if is_semaphore(wait) => unowned("semaphore", Kind::Semaphore, Role::ByBehaviour),
         _ => unowned("condition variable", Kind::Condvar, Role::ByBehaviour),
     }
@@ -115,8 +123,8 @@ fn common(wait: Wait<'_>) -> Protocol {
 /// Semaphores and condition variables that are variables of a function lie there as well, and somebody will
 /// wake those: the counts of their waiters tell, so without memory nothing is known.
 pub fn is_endless(wait: Wait<'_>) -> bool {
-    const FLAGS: u8 = flag::PRIVATE | flag::REALTIME;
-    let untimed = wait.call.flags & (FLAGS | flag::TIMED) == FLAGS;
+    // Of a mutex that processes share it is no private wait.
+    let untimed = wait.call.flags & (flag::REALTIME | flag::TIMED) == flag::REALTIME;
     let of_nobody = wait.call.op == op::WAIT_BITSET && untimed && wait.call.value == 0;
     let nothing_else =
         wait.around(-6).is_some() && !is_condvar(wait) && !is_newer_condvar(wait) && !is_semaphore(wait);

@@ -60,6 +60,8 @@ pub struct Protocol {
     /// Whether memory says that the owner has ended, though no longer who that was, and nobody can release
     /// it.
     pub abandoned: bool,
+    /// Whether it is one of two things, and memory, which was not read, would tell which.
+    pub is_either: bool,
 }
 
 /// A protocol without an owner.
@@ -72,6 +74,7 @@ const fn unowned(name: &'static str, kind: Kind, role: Role) -> Protocol {
         has_owner: false,
         can_own_itself: false,
         abandoned: false,
+        is_either: false,
     }
 }
 
@@ -85,6 +88,7 @@ const fn owned(name: &'static str, kind: Kind, owner: Option<u32>, can_own_itsel
         has_owner: true,
         can_own_itself,
         abandoned: false,
+        is_either: false,
     }
 }
 
