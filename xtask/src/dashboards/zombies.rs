@@ -181,9 +181,9 @@ fn ends() -> Vec<Panel> {
 fn limits() -> Panel {
     table(
         "Units and their limits",
-        "Of units with a limit of their own: the pids they use of those they may have, how much their CPU quota \
-         holds them back (seconds a second, added up over CPUs), and how often the kernel killed in them for want \
-         of memory in the time chosen above.",
+        "Of units with a limit, their own or one above them that they reach first: the pids they use of those they \
+         may have, how much their CPU quota holds them back (seconds a second, added up over CPUs), and how often \
+         the kernel killed in them for want of memory in the time chosen above.",
     )
     .labels(&["instance", "unit"])
     .column(
