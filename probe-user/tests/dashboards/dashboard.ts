@@ -4,6 +4,8 @@
 // the panel types in use gets the options that its own plugin publishes. A key that no type knows is an error.
 
 import type { Dashboard, Panel, RowPanel, TableFieldOptions } from '@grafana/schema';
+import type { AnnotationQuery } from '@grafana/schema';
+import type * as graph from '@grafana/schema/dist/esm/raw/composable/nodegraph/panelcfg/x/NodeGraphPanelCfg_types.gen';
 import type * as heatmap from '@grafana/schema/dist/esm/raw/composable/heatmap/panelcfg/x/HeatmapPanelCfg_types.gen';
 import type * as stat from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
 import type * as table from '@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen';
@@ -44,11 +46,30 @@ type Typed<Type extends string, Options, Custom> =
     };
   };
 
+// What a row that is collapsed has inside is held to the same.
+interface Row extends Json<Omit<RowPanel, 'panels'>> {
+  panels: Exclude<AnyPanel, Row>[];
+}
+
 type AnyPanel =
-  | Json<RowPanel>
+  | Row
   | Typed<'stat', stat.Options, {}>
   | Typed<'timeseries', series.Options, series.FieldConfig>
   | Typed<'table', table.Options, TableFieldOptions>
+  | Typed<'nodeGraph', graph.Options, {}>
   | Typed<'heatmap', heatmap.Options, heatmap.FieldConfig>;
 
-export type Board = Json<Omit<Dashboard, 'panels'>> & { panels: AnyPanel[] };
+// An annotation of the Prometheus data source, whose own fields stand beside the others.
+type Mark = Json<AnnotationQuery> & {
+  expr: string;
+  step: string;
+  titleFormat: string;
+  textFormat: string;
+  tagKeys: string;
+  useValueForTime: boolean;
+};
+
+export type Board = Json<Omit<Dashboard, 'panels' | 'annotations'>> & {
+  panels: AnyPanel[];
+  annotations: { list: Mark[] };
+};

@@ -17,7 +17,14 @@ pub enum Place {
     Alert,
     /// What is recorded.
     Recording,
+    /// What marks moments on a dashboard.
+    Annotation,
+    /// A query of the runbook, to be pasted.
+    Runbook,
 }
+
+/// The labels of an edge by which Grafana's *Node graph* finds its ends; all but the number, which a transformation makes.
+pub const EDGE: [&str; 3] = ["id", "source", "target"];
 
 /// One expression.
 #[derive(Clone, Debug)]
@@ -32,17 +39,25 @@ pub struct Expression {
     pub shows: Vec<String>,
     /// What it is recorded as.
     pub record: Option<String>,
+    /// Labels that the rule adds to what it records.
+    pub adds: Vec<String>,
 }
 
 impl Expression {
     /// As Prometheus would be sent it: all variables at "All", rates over a minute.
     pub fn query(&self) -> String {
-        let mut text = self.text.replace("$__rate_interval", "1m");
-        for variable in ["$instance", "$unit", "$comm"] {
+        let mut text = self
+            .text
+            .replace("$__rate_interval", "1m")
+            .replace("$__range", "1m");
+        // All of its values, and not anything, so that `up` is that of agents.
+        text = text.replace("$job", "procprobe");
+        for variable in ["$cluster", "$instance", "$unit", "$comm"] {
             text = text.replace(variable, ".*");
         }
         assert!(
-            !text.contains('$'),
+            // But for what `label_replace` means by it.
+            !text.replace("\"$1\"", "").contains('$'),
             "{}: a variable is left in {text}",
             self.origin
         );
@@ -74,6 +89,12 @@ pub fn boards() -> Vec<(String, Value)> {
 /// The entries of a list, which may be missing.
 pub fn entries<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// All panels of a dashboard, those in collapsed rows and the rows themselves among them.
+pub fn panels(board: &Value) -> impl Iterator<Item = &Value> {
+    let with_inner = |panel| std::iter::once(panel).chain(entries(panel, "panels"));
+    entries(board, "panels").iter().flat_map(with_inner)
 }
 
 /// A text that has to be there.
@@ -134,6 +155,29 @@ pub fn all() -> Vec<Expression> {
     for (name, board) in boards() {
         all.extend(of_panels(&name, &board));
         all.extend(of_variables(&name, &board));
+        all.extend(of_annotations(&name, &board));
+    }
+    all
+}
+
+/// The queries of the runbook, a line each.
+pub fn of_runbook() -> Vec<Expression> {
+    let runbook = fs::read_to_string(directory().join("../docs/runbook.md")).expect("reading the runbook");
+    let mut all = Vec::new();
+    for section in runbook.split("\n## ").skip(1) {
+        let alert = section.lines().next().unwrap_or_default();
+        let blocks = section
+            .split("```promql\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("\n```").next());
+        all.extend(blocks.flat_map(str::lines).map(|query| Expression {
+            place: Place::Runbook,
+            origin: format!("runbook.md: {alert}"),
+            text: query.to_owned(),
+            shows: Vec::new(),
+            record: None,
+            adds: Vec::new(),
+        }));
     }
     all
 }
@@ -154,19 +198,25 @@ fn of_rule(file: &str, rule: Rule) -> Expression {
             .flat_map(|text| named(text, "$labels."))
             .collect(),
         record: rule.record,
+        adds: rule.labels.into_keys().collect(),
     }
 }
 
 fn of_panels(name: &str, board: &Value) -> Vec<Expression> {
     let mut all = Vec::new();
-    for panel in entries(board, "panels") {
+    for panel in panels(board) {
         for target in entries(panel, "targets") {
+            let mut shows = named(text(target, "legendFormat"), "{{");
+            if panel["type"] == "nodeGraph" {
+                shows.extend(EDGE.map(str::to_owned));
+            }
             all.push(Expression {
                 place: Place::Panel,
                 origin: format!("{name}: {}", text(panel, "title")),
                 text: text(target, "expr").to_owned(),
-                shows: named(text(target, "legendFormat"), "{{"),
+                shows,
                 record: None,
+                adds: Vec::new(),
             });
         }
     }
@@ -190,9 +240,27 @@ fn of_variables(name: &str, board: &Value) -> Vec<Expression> {
             text: selector.to_owned(),
             shows: vec![label.trim().to_owned()],
             record: None,
+            adds: Vec::new(),
         }
     };
     queries.map(expression).collect()
+}
+
+fn of_annotations(name: &str, board: &Value) -> Vec<Expression> {
+    let marks = entries(&board["annotations"], "list").iter();
+    let queried = marks.filter(|mark| mark["datasource"]["type"] == "prometheus");
+    let expression = |mark: &Value| Expression {
+        place: Place::Annotation,
+        origin: format!("{name}: {}", text(mark, "name")),
+        text: text(mark, "expr").to_owned(),
+        shows: ["titleFormat", "textFormat"]
+            .iter()
+            .flat_map(|key| named(text(mark, key), "{{"))
+            .collect(),
+        record: None,
+        adds: Vec::new(),
+    };
+    queried.map(expression).collect()
 }
 
 /// The names that follow a prefix in a template.

@@ -122,12 +122,40 @@ impl Known {
         for argument in &call.args.args {
             labels.extend(self.labels(argument)?);
         }
+        // The label that is made, and of a whole selector that finds nothing: nothing.
+        match (call.func.name, call.args.args.get(1).map(AsRef::as_ref)) {
+            ("label_join" | "label_replace", Some(Expr::StringLiteral(made))) => {
+                made_of(call, &labels)?;
+                labels.insert(made.val.clone());
+            }
+            ("absent", _) => labels.clear(),
+            _ => {}
+        }
         let of_histogram =
             ["histogram_quantile", "histogram_sum", "histogram_count"].contains(&call.func.name);
         if of_histogram && !labels.remove("le") && !self.is_native(call) {
             return Err(format!("{} of something without buckets", call.func.name));
         }
         Ok(labels)
+    }
+}
+
+/// Whether the labels are there that another one is made of.
+fn made_of(call: &Call, there: &Labels) -> Result<(), String> {
+    let named = call.args.args.iter().skip(3).map(AsRef::as_ref);
+    let named = named.filter_map(|argument| match argument {
+        Expr::StringLiteral(label) => Some(label.val.as_str()),
+        _ => None,
+    });
+    // What stands last in a replacement is the pattern.
+    let count = if call.func.name == "label_replace" {
+        1
+    } else {
+        usize::MAX
+    };
+    match named.take(count).find(|label| !there.contains(*label)) {
+        Some(missing) => Err(format!("no label {missing} to make another of")),
+        None => Ok(()),
     }
 }
 

@@ -8,4 +8,5 @@ mod grafana;
 mod labels;
 mod layout;
 mod names;
+mod panels;
 mod rules;

@@ -10,13 +10,23 @@ use probe_user::model::snapshot::Losses;
 use probe_user::model::thread::Condition;
 use probe_user::model::waits;
 
-use crate::expressions::{Expression, Place, all};
+use crate::expressions::{Expression, Place, all, of_runbook};
 use crate::labels::{Known, Labels};
 
-/// What Prometheus adds to each series.
-const TARGET: [&str; 2] = ["instance", "job"];
+/// What Prometheus adds to each series; `cluster` where somebody has several, else it is empty.
+const TARGET: [&str; 3] = ["cluster", "instance", "job"];
 /// What it says about each scrape.
 const ABOUT_SCRAPES: [&str; 3] = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
+
+/// Metrics that rules ask for before the agent has them: without them those rules are quiet.
+const PROMISED: [(&str, &[&str]); 4] = [
+    ("procprobe_unit_oom_kills_total", &["unit"]),
+    ("procprobe_unit_cpu_throttled_seconds_total", &["unit"]),
+    ("procprobe_unit_pids_used", &["unit"]),
+    ("procprobe_unit_pids_limit", &["unit"]),
+];
+/// What Prometheus records of alerts, with the labels that ours have.
+const ALERTS: [&str; 6] = ["alertname", "alertstate", "severity", "unit", "comm", "reason"];
 
 fn labels(own: &[&str]) -> Labels {
     own.iter().chain(&TARGET).map(|&label| label.to_owned()).collect()
@@ -39,13 +49,17 @@ fn series(metric: &Metric) -> Vec<(String, Labels)> {
 }
 
 fn catalogue() -> Known {
-    let mut metrics: BTreeMap<String, Labels> = catalog::ALL.iter().flat_map(series).collect();
+    let promised = PROMISED.iter();
+    let promised = promised.map(|(name, own)| ((*name).to_owned(), labels(own)));
+    let mut metrics: BTreeMap<String, Labels> = promised.collect();
+    metrics.extend(catalog::ALL.iter().flat_map(series));
+    metrics.insert("ALERTS".to_owned(), labels(&ALERTS));
     let others = catalog::PROCESS.iter().chain(&ABOUT_SCRAPES);
     metrics.extend(others.map(|&name| (name.to_owned(), labels(&[]))));
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
     let reasons = Reason::ALL.iter().map(|reason| reason.name());
     let kinds = locks::Kind::ALL.iter().map(|kind| kind.name());
-    let kinds = kinds.chain(["voluntary", "involuntary"]);
+    let kinds = kinds.chain(["voluntary", "involuntary", "some", "full"]);
     let losses = Losses::REASONS.iter().map(|(reason, _)| *reason);
     let histograms = catalog::ALL
         .iter()
@@ -74,7 +88,8 @@ fn everything(expressions: &[Expression]) -> Known {
     let mut known = catalogue();
     for expression in expressions {
         if let Some(record) = &expression.record {
-            let found = check(&known, expression);
+            let mut found = check(&known, expression);
+            found.extend(expression.adds.iter().cloned());
             known.metrics.insert(record.clone(), found);
         }
     }
@@ -110,6 +125,19 @@ fn every_expression_names_what_there_is() {
     }
 }
 
+/// What somebody who was woken pastes has to work.
+#[test]
+fn every_query_of_the_runbook_names_what_there_is() {
+    let known = everything(&all());
+    let queries = of_runbook();
+    for query in &queries {
+        check(&known, query);
+    }
+    let asked: BTreeSet<&str> = queries.iter().map(|query| query.origin.as_str()).collect();
+    let alerts = all().iter().filter(|it| it.place == Place::Alert).count();
+    assert_eq!(asked.len(), alerts, "a query for each alert");
+}
+
 #[test]
 fn the_fleet_asks_for_recorded_series_alone() {
     let cheap = |metric: &str| {
@@ -118,7 +146,10 @@ fn the_fleet_asks_for_recorded_series_alone() {
     for expression in all().iter().filter(|it| it.origin.starts_with("fleet.json")) {
         let query = expression.query();
         for word in query.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':') {
-            let is_metric = word.contains("procprobe") && !query.contains(&format!("\".*{word}.*\""));
+            // Not the job's name in a matcher.
+            let is_metric = word.contains("procprobe")
+                && word != "procprobe"
+                && !query.contains(&format!("\".*{word}.*\""));
             assert!(!is_metric || cheap(word), "{}: {word}", expression.origin);
         }
     }
@@ -138,5 +169,8 @@ fn mistakes_are_found() {
     assert!(wrong("sum by (state) (procprobe_zombies)").contains("no label state"));
     assert!(wrong("procprobe_zombies / procprobe_pids_limit").contains("never matches"));
     assert!(wrong("histogram_quantile(0.9, procprobe_reap_delay_seconds_sum)").contains("without buckets"));
+    assert!(
+        wrong("label_join(procprobe_zombies, \"id\", \" \", \"comm\", \"lock\")").contains("no label lock")
+    );
     assert!(wrong("procprobe_zombies and on (state) procprobe_threads").contains("no label"));
 }

@@ -6,7 +6,10 @@ use std::process::Command;
 
 use crate::expressions::{directory, rules};
 
-const RUNBOOK: &str = "https://github.com/procprobe/procprobe/blob/main/docs/runbook.md#";
+/// Where the runbook is, as every alert asks for it: what one recorded series says.
+const RUNBOOK: &str = r#"{{ with query "procprobe_runbook:info" }}{{ . | first | label "base" }}{{ end }}#"#;
+/// Sums over whatever had no place of its own.
+const NOBODY: [&str; 2] = ["comm!~\"[(](other|lost)[)]\"", "comm=\"(other)\""];
 
 /// promtool; `None` if it is missing and may be.
 fn promtool() -> Option<PathBuf> {
@@ -58,6 +61,43 @@ fn every_alert_fires_and_does_not_fire() {
 }
 
 #[test]
+fn every_recording_rule_has_a_value_that_is_right() {
+    let tests =
+        fs::read_to_string(directory().join("prometheus/tests.yml")).expect("reading the tests of the rules");
+    let values = tests
+        .split("promql_expr_test:")
+        .nth(1)
+        .expect("tests of recording rules");
+    for record in rules("recording.yml")
+        .iter()
+        .filter_map(|rule| rule.record.as_ref())
+    {
+        assert!(
+            values.contains(&format!("exp_samples: [{{labels: '{record}{{")),
+            "{record}: what it is of the host with a little of everything"
+        );
+    }
+}
+
+/// An alert that names a process has one to name.
+#[test]
+fn no_alert_is_about_the_rest() {
+    for rule in rules("alerts.yml") {
+        let alert = rule.alert.expect("alerts.yml holds alerts");
+        let names_a_process = rule
+            .annotations
+            .values()
+            .any(|text| text.contains("$labels.comm"));
+        assert!(
+            !names_a_process || rule.expr.contains(NOBODY[0]),
+            "{alert}: {}",
+            rule.expr
+        );
+        assert!(!rule.expr.contains(NOBODY[1]), "{alert}: {}", rule.expr);
+    }
+}
+
+#[test]
 fn every_alert_helps_whoever_it_wakes() {
     let runbook = fs::read_to_string(directory().join("../docs/runbook.md")).expect("reading the runbook");
     for rule in rules("alerts.yml") {
@@ -69,7 +109,9 @@ fn every_alert_helps_whoever_it_wakes() {
         );
         for key in ["summary", "description"] {
             assert!(
-                rule.annotations[key].contains("$labels.instance") || key == "description",
+                rule.annotations[key].contains("$labels.instance")
+                    || key == "description"
+                    || rule.expr.starts_with("absent("),
                 "{alert}: where?"
             );
             assert!(rule.annotations[key].len() > 20, "{alert}: {key}");
@@ -81,7 +123,15 @@ fn every_alert_helps_whoever_it_wakes() {
         let section = runbook.split(&format!("\n## {alert}\n")).nth(1);
         let section = section.unwrap_or_else(|| panic!("docs/runbook.md has no section {alert}"));
         let section = section.split("\n## ").next().unwrap_or_default();
-        for part in ["**Means.**", "**Look.**", "**Do.**"] {
+        let parts = [
+            "**Means.**",
+            "**Look.**",
+            "**Ask.**",
+            "Dashboard:",
+            "`/d/procprobe-",
+            "**Do.**",
+        ];
+        for part in parts.into_iter().chain(["**Is it over?**"]) {
             assert!(section.contains(part), "docs/runbook.md, {alert}: no {part}");
         }
     }

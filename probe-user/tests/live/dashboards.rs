@@ -13,13 +13,36 @@ use crate::common::{Live, is_full, note, tools};
 use crate::expressions::{Expression, all, directory};
 
 /// What the load cannot or must not provoke: a part of an origin, and why. All else has to return data.
-const UNPROVOKED: [(&str, &str); 3] = [
+const UNPROVOKED: [(&str, &str); 17] = [
     ("ProcprobePidsRunOut", "would take 85 % of the host's pids"),
     ("Hosts short of pids", "the same"),
     (
         "ProcprobeLosesEvents",
         "would take more births at once than the ring holds",
     ),
+    (
+        "ProcprobeLockConvoy",
+        "would keep both CPUs of a small host busy with queues",
+    ),
+    ("ProcprobeCrashLoop", "would leave three core dumps behind"),
+    ("Who crashed, and who was killed", "the same, and a host's memory"),
+    ("ProcprobeOom", "would take the host's memory, or a unit's"),
+    (
+        "instance:procprobe_folded_time",
+        "a host has few groups unless they are made",
+    ),
+    ("ProcprobeGroupsFolded", "the same"),
+    (
+        "unit:procprobe_unit_",
+        "a host need not have units with limits of their own",
+    ),
+    ("ProcprobeUnitPidsNearLimit", "the same"),
+    ("ProcprobeUnitThrottled", "the same"),
+    ("Units and their limits", "the same"),
+    (".json: Alerts", "alerts hold for longer than this takes"),
+    (".json: Agent restarts", "the agent runs on"),
+    ("ProcprobeVanished", "all targets stay"),
+    ("ProcprobeAbsent", "there is an agent"),
 ];
 
 /// Long windows of rates and slopes, and what they are in a test of seconds or of two minutes.
@@ -100,7 +123,10 @@ fn has_data(series: &[Value]) -> bool {
 /// As it is sent, but for defaults, which would always be data.
 fn query(expression: &Expression) -> String {
     let query = scaled(&expression.query());
-    query.trim_end_matches(" or vector(0)").to_owned()
+    let end = [" or 0 * count(", " or 1e10 * count("]
+        .iter()
+        .find_map(|rest| query.find(rest));
+    end.map_or(query.clone(), |end| query[..end].to_owned())
 }
 
 fn prometheus(program: &Path, agent: &Agent) -> Prometheus {

@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, series, stat, table},
+    panel::{Panel, or_zero, series, stat, table, top_hosts},
 };
 
 pub fn board() -> Board {
@@ -15,7 +15,7 @@ pub fn board() -> Board {
     .row("How many hosts need somebody?", counts())
     .more(shortages())
     .row("Which hosts are worst?", [worst()])
-    .row("Since when?", trends())
+    .folded("Since when?", trends())
 }
 
 fn counts() -> Vec<Panel> {
@@ -25,21 +25,21 @@ fn counts() -> Vec<Panel> {
             "short",
             "Hosts whose agent answered the last scrape.",
         )
-        .query("count(instance:procprobe_trouble:score{HOST}) or vector(0)", "hosts"),
+        .query(&or_zero("count(instance:procprobe_trouble:score{HOST})"), "hosts"),
         stat(
             "Agents that do not answer",
             "short",
             "Hosts that Prometheus cannot scrape. The host may be down, or its agent: `systemctl status procprobe` there.",
         )
-        .query(r#"count(up{job=~".*procprobe.*",HOST} == 0) or vector(0)"#, "hosts")
-        .alarm(1.0),
+        .query(&or_zero("count(up{HOST} == 0)"), "hosts")
+        .alarm("ProcprobeDown", 1.0),
         stat(
             "Hosts with a deadlock",
             "short",
             "Hosts where threads wait for each other in a circle. They will not come out by themselves.",
         )
-        .query("count(instance:procprobe_deadlocked_threads:sum{HOST} > 0) or vector(0)", "hosts")
-        .alarm(1.0)
+        .query(&or_zero("count(instance:procprobe_deadlocked_threads:sum{HOST} > 0)"), "hosts")
+        .alarm("ProcprobeDeadlock", 1.0)
         .link("locks", "Locks"),
     ]
 }
@@ -51,23 +51,23 @@ fn shortages() -> Vec<Panel> {
             "short",
             "Hosts where a thread has been in uninterruptible sleep for ten minutes: storage, network file systems, drivers.",
         )
-        .query("count(instance:procprobe_stuck_uninterruptible:sum{HOST} >= 0.9) or vector(0)", "hosts")
-        .alarm(1.0),
+        .query(&or_zero("count(instance:procprobe_stuck_uninterruptible:sum{HOST} >= 0.9)"), "hosts")
+        .warn("ProcprobeThreadsStuck", 1.0),
         stat(
             "Hosts short of pids",
             "short",
             "Hosts that use more than 85 % of their pids. At 100 % nothing can be started, not even a shell.",
         )
-        .query("count(instance:procprobe_pids:ratio{HOST} > 0.85) or vector(0)", "hosts")
-        .alarm(1.0)
+        .query(&or_zero("count(instance:procprobe_pids:ratio{HOST} > 0.85)"), "hosts")
+        .alarm("ProcprobePidsRunOut", 1.0)
         .link("zombies", "Zombies and orphans"),
         stat(
             "Hosts short of CPU",
             "short",
             "Hosts whose threads wait longer for a CPU than they run on one.",
         )
-        .query("count(instance:procprobe_run_queue_wait:ratio_rate5m{HOST} > 1) or vector(0)", "hosts")
-        .warn(1.0)
+        .query(&or_zero("count(instance:procprobe_run_queue_wait:ratio_rate5m{HOST} > 1)"), "hosts")
+        .warn("ProcprobeRunQueueWaitHigh", 1.0)
         .link("states", "Processes and states"),
     ]
 }
@@ -75,34 +75,34 @@ fn shortages() -> Vec<Panel> {
 fn worst() -> Panel {
     // Every column of the same hosts.
     let of_worst = |series: &str| {
-        format!("{series}{{HOST}} and on (job, instance) topk(30, instance:procprobe_trouble:score{{HOST}})")
+        format!(
+            "{series}{{HOST}} and on (cluster, job, instance) topk(30, instance:procprobe_trouble:score{{HOST}})"
+        )
     };
     table(
         "Worst hosts",
-        "The 30 hosts with the most that is wrong. The whole part of the score counts what is beyond its alert's threshold, of \
-         the columns to the right; the rest orders equals by how long threads wait for a CPU.",
+        "The 30 hosts with the most that is wrong. The whole part of the score counts what is beyond its alert's \
+         threshold, of the columns to the right; the rest orders equals by how long threads wait for a CPU.",
     )
     .column("Score", "short", "topk(30, instance:procprobe_trouble:score{HOST})")
-    .warn(1.0)
-    .alarm(2.0)
+    .mark(1.0)
     .column("Deadlocked threads", "short", &of_worst("instance:procprobe_deadlocked_threads:sum"))
-    .alarm(1.0)
+    .alarm("ProcprobeDeadlock", 1.0)
     .column("Stuck threads", "short", &of_worst("instance:procprobe_stuck_uninterruptible:sum"))
-    .alarm(0.9)
+    .warn("ProcprobeThreadsStuck", 0.9)
     .column("Zombies", "short", &of_worst("instance:procprobe_zombies:sum"))
-    .warn(100.0)
+    .warn("ProcprobeZombiesFillPids", 20.0)
     .column("Pids in use", "percentunit", &of_worst("instance:procprobe_pids:ratio"))
-    .warn(0.7)
-    .alarm(0.85)
+    .alarm("ProcprobePidsRunOut", 0.85)
     .column("Waiting / running", "none", &of_worst("instance:procprobe_run_queue_wait:ratio_rate5m"))
-    .warn(1.0)
+    .warn("ProcprobeRunQueueWaitHigh", 1.0)
     .column("Wait for a CPU, p99", "s", &of_worst("instance:procprobe_run_queue_wait_seconds:p99_5m"))
-    .warn(0.1)
+    .mark(0.1)
     .column("Waiting for locks", "short", &of_worst("instance:procprobe_lock_wait_seconds:rate5m"))
     .column("Forks", "cps", &of_worst("instance:procprobe_forks:rate5m"))
-    .warn(300.0)
+    .warn("ProcprobeForkStorm", 300.0)
     .column("Events lost", "cps", &of_worst("instance:procprobe_events_lost:rate5m"))
-    .warn(0.001)
+    .warn("ProcprobeLosesEvents", 0.001)
     .wide(24)
     .tall(12)
 }
@@ -114,31 +114,30 @@ fn trends() -> Vec<Panel> {
             "none",
             "Seconds that threads waited for a CPU, for every second that threads ran. From 1 on half of the time is lost.",
         )
-        .query("topk(10, instance:procprobe_run_queue_wait:ratio_rate5m{HOST})", "{{instance}}")
-        .warn(1.0),
+        .query(&top_hosts("instance:procprobe_run_queue_wait:ratio_rate5m{HOST}"), "{{instance}}")
+        .warn("ProcprobeRunQueueWaitHigh", 1.0),
         series(
             "Which hosts have threads in uninterruptible sleep?",
             "short",
             "Threads in D, on average over five minutes. A host that stays up here has slow or dead storage.",
         )
         .query(
-            r#"topk(10, instance_state:procprobe_state_seconds:rate5m{state="uninterruptible",HOST})"#,
+            &top_hosts(r#"instance_state:procprobe_state_seconds:rate5m{state="uninterruptible",HOST}"#),
             "{{instance}}",
         ),
         series("Which hosts have zombies?", "short", "Unreaped processes. A line that only rises is a parent that never reaps.")
-            .query("topk(10, instance:procprobe_zombies:sum{HOST})", "{{instance}}"),
+            .query(&top_hosts("instance:procprobe_zombies:sum{HOST}"), "{{instance}}"),
         series(
             "Which hosts wait for locks?",
             "short",
             "Threads that wait for a lock, on average over five minutes.",
         )
-        .query("topk(10, instance:procprobe_lock_wait_seconds:rate5m{HOST})", "{{instance}}"),
+        .query(&top_hosts("instance:procprobe_lock_wait_seconds:rate5m{HOST}"), "{{instance}}"),
         series("Which hosts run out of pids?", "percentunit", "Share of the pids in use; every thread takes one.")
-            .query("topk(10, instance:procprobe_pids:ratio{HOST})", "{{instance}}")
-            .warn(0.7)
-            .alarm(0.85),
+            .query(&top_hosts("instance:procprobe_pids:ratio{HOST}"), "{{instance}}")
+            .alarm("ProcprobePidsRunOut", 0.85),
         series("Which hosts fork most?", "cps", "Processes born per second.")
-            .query("topk(10, instance:procprobe_forks:rate5m{HOST})", "{{instance}}")
-            .warn(300.0),
+            .query(&top_hosts("instance:procprobe_forks:rate5m{HOST}"), "{{instance}}")
+            .warn("ProcprobeForkStorm", 300.0),
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, by_bucket, heatmap, series, stat, table},
+    panel::{Panel, by_bucket, heatmap, or_zero, series, stat, table},
 };
 
 pub fn board() -> Board {
@@ -15,33 +15,42 @@ pub fn board() -> Board {
     .row("Does it see everything?", sight())
     .more(losses())
     .row("What does it cost the host?", cost())
-    .row("What does a scrape cost?", scrape())
+    .folded("What does a scrape cost?", scrape())
 }
 
 fn sight() -> Vec<Panel> {
     vec![
         stat("Agents up", "short", "Agents chosen above that answered the last scrape.")
-            .query("sum(up{HOST} and on (instance) procprobe_build_info) or vector(0)", "agents"),
+            .query("sum(up{HOST})", "agents"),
         stat(
             "Groups folded",
             "short",
             "Groups beyond --max-groups, added up in comm=\"(other)\". Raise --max-groups if you need them apart.",
         )
         .query("sum(procprobe_groups_folded{HOST})", "groups")
-        .warn(1.0),
+        .warn("ProcprobeGroupsFolded", 20.0),
         stat(
             "Hidden processes",
             "short",
             "Processes that the kernel does not show to its iterator; they have no times.",
         )
         .query("sum(procprobe_hidden_processes{HOST})", "processes")
-        .warn(1.0),
+        .mark(1.0),
+        stat(
+            "Time without a name",
+            "percentunit",
+            "Share of the time running, waiting for a CPU and in uninterruptible sleep that is in the sum of the \
+             folded groups: how much of the host alerts and panels cannot name. Needs the recording rules.",
+        )
+        .query(&or_zero("max(instance:procprobe_folded_time:ratio_rate5m{HOST})"), "of all")
+        .warn("ProcprobeGroupsFolded", 0.2),
         table("Which build runs?", "One line per build; more than one means a rollout under way.")
             .column(
                 "Agents",
                 "short",
                 "count by (version, revision) (procprobe_build_info{HOST})",
             )
+            .wide(8)
             .tall(4),
     ]
 }
@@ -51,19 +60,19 @@ fn losses() -> Vec<Panel> {
         series(
             "What is lost?",
             "cps",
-            "Records lost per second, by reason; METRICS.md says what each reason means for the figures. `ring_…`: too many \
-             births and deaths at once.",
+            "Records lost per second, by reason; METRICS.md says what each reason means for the figures. `ring_…`: \
+             too many births and deaths at once.",
         )
         .query(
             "sum by (reason) (rate(procprobe_events_lost_total{HOST}[$__rate_interval]))",
             "{{reason}}",
         )
-        .warn(0.1),
+        .warn("ProcprobeLosesEvents", 0.001),
         series(
             "What is made up for?",
             "cps",
-            "Switches that the kernel did not trace, taken from the scheduler's own note. Their time is right; their length in \
-             the histograms is not exact.",
+            "Switches that the kernel did not trace, taken from the scheduler's own note. Their time is right; \
+             their length in the histograms is not exact.",
         )
         .query("sum(rate(procprobe_ledger_resyncs_total{HOST}[$__rate_interval]))", "resyncs"),
     ]
@@ -79,7 +88,7 @@ fn cost() -> Vec<Panel> {
             .stacked(),
         series("CPU taken by the agent", "percentunit", "Share of one CPU that the agent's own process takes.")
             .query("sum by (instance) (rate(process_cpu_seconds_total{HOST}[$__rate_interval]) and on (instance) procprobe_build_info)", "{{instance}}")
-            .warn(0.05),
+            .mark(0.05),
         series(
             "What does one run cost?",
             "s",
@@ -91,7 +100,7 @@ fn cost() -> Vec<Panel> {
         ),
         series("Memory of the agent", "bytes", "Resident memory of the agent's process; the kernel's share, about 1 KiB a thread, is not in it.")
             .query("sum by (instance) (process_resident_memory_bytes{HOST} and on (instance) procprobe_build_info)", "{{instance}}")
-            .warn(100_000_000.0),
+            .mark(100_000_000.0),
     ]
 }
 
@@ -114,7 +123,7 @@ fn scrape() -> Vec<Panel> {
             "max by (instance) (scrape_duration_seconds{HOST} and on (instance) procprobe_build_info)",
             "{{instance}}",
         )
-        .warn(1.0),
+        .mark(1.0),
         series(
             "How many series?",
             "short",

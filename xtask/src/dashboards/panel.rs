@@ -9,13 +9,22 @@ pub(super) enum Kind {
     Series,
     Table,
     Heatmap,
+    Graph,
 }
 
-/// From which value on a panel warns.
+/// From which value on a panel has which colour.
 #[derive(Clone, Copy)]
 pub(super) struct Step {
     pub(super) from: f64,
     pub(super) color: &'static str,
+}
+
+/// Leaves out the sums over whatever had no place of its own: a sum of strangers leads no ranking.
+pub const NAMED: &str = r#"comm!~"[(](other|lost)[)]""#;
+
+/// 0 where nothing is wrong and an agent is there to say so; without one nothing, for that is not health.
+pub fn or_zero(expression: &str) -> String {
+    format!("{expression} or 0 * count(procprobe_build_info{{HOST}})")
 }
 
 pub(super) struct Query {
@@ -39,6 +48,16 @@ pub struct Panel {
     pub(super) queries: Vec<Query>,
     pub(super) steps: Vec<Step>,
     pub(super) columns: Vec<Column>,
+    /// The colour below the first step.
+    pub(super) base: &'static str,
+    /// Alerts whose thresholds the steps are.
+    pub(super) alerts: Vec<&'static str>,
+    /// From this value on the words stand in for the number.
+    pub(super) never: Option<(f64, &'static str)>,
+    /// The columns of labels in a table, left to right, before those of values.
+    pub(super) labels: &'static [&'static str],
+    /// What a legend is sorted by, largest first: "Mean" or "Max".
+    pub(super) sorted_by: &'static str,
     pub(super) stacked: bool,
     pub(super) link: Option<(&'static str, &'static str)>,
     pub width: u32,
@@ -58,6 +77,11 @@ pub fn series(title: &'static str, unit: &'static str, description: &'static str
 /// One line per thing, as it is now; see [`Panel::column`].
 pub fn table(title: &'static str, description: &'static str) -> Panel {
     Panel::new(Kind::Table, title, "short", description, 12, 8)
+}
+
+/// Who is connected to whom: the edges of a graph, and what each weighs in `unit`, which is shown as it is written.
+pub fn graph(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
+    Panel::new(Kind::Graph, title, unit, description, 14, 14)
 }
 
 /// The buckets of a histogram over time.
@@ -82,6 +106,11 @@ impl Panel {
             queries: Vec::new(),
             steps: Vec::new(),
             columns: Vec::new(),
+            base: if kind == Kind::Stat { "green" } else { "text" },
+            alerts: Vec::new(),
+            never: None,
+            labels: &[],
+            sorted_by: "Mean",
             stacked: false,
             link: None,
             width,
@@ -110,14 +139,50 @@ impl Panel {
         self.query(expression, title)
     }
 
-    /// Warns from this value on: the panel, or the table's last column.
-    pub fn warn(self, from: f64) -> Self {
-        self.step(from, "orange")
+    /// Warns from where this alert does, the panel or the table's last column, and leads to its section of the runbook.
+    pub fn warn(self, alert: &'static str, from: f64) -> Self {
+        self.step(from, "orange").of(alert)
     }
 
-    /// Alarms from this value on.
-    pub fn alarm(self, from: f64) -> Self {
-        self.step(from, "red")
+    /// The same of an alert that wakes somebody.
+    pub fn alarm(self, alert: &'static str, from: f64) -> Self {
+        self.step(from, "red").of(alert)
+    }
+
+    /// Is bad up to this value, from where an alert warns.
+    pub fn warn_below(mut self, alert: &'static str, from: f64) -> Self {
+        self.base = "orange";
+        self.step(from, "green").of(alert)
+    }
+
+    /// A value that is worth knowing, though no alert is about it.
+    pub fn mark(self, from: f64) -> Self {
+        self.step(from, "blue")
+    }
+
+    fn of(mut self, alert: &'static str) -> Self {
+        if !self.alerts.contains(&alert) {
+            self.alerts.push(alert);
+        }
+        self
+    }
+
+    /// Words in place of numbers that stand for "never".
+    pub fn never(mut self, from: f64, words: &'static str) -> Self {
+        self.never = Some((from, words));
+        self
+    }
+
+    /// Which labels a table shows, left to right.
+    pub fn labels(mut self, labels: &'static [&'static str]) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Sorts the legend by the highest value, as [`top_gauge`] ranks.
+    pub fn by_max(mut self) -> Self {
+        self.sorted_by = "Max";
+        self
     }
 
     fn step(mut self, from: f64, color: &'static str) -> Self {
@@ -155,9 +220,60 @@ impl Panel {
 fn selectors(expression: &str) -> String {
     expression
         .replace("GROUP", &Scope::Groups.selector())
+        .replace("OF_UNITS", r#"HOST,unit=~"$unit""#)
+        .replace(",NAMED", &format!(",{NAMED}"))
         // Durations of units have no process name; those of a group are of the one that was chosen.
-        .replace("UNIT", r#"instance=~"$instance",unit=~"$unit",comm=~"|$comm""#)
+        .replace("UNIT", r#"HOST,unit=~"$unit",comm=~"|$comm""#)
         .replace("HOST", &Scope::Host.selector())
+}
+
+/// The ten that had most of something over the whole range, as they are at each moment of it; ranked anew at each moment, a
+/// graph would show ten times as many, none of them whole. `by` are the labels of the expression.
+pub fn top(by: &str, expression: &str) -> String {
+    let over_all = named(expression).replace("[$__rate_interval]", "[$__range] @ end()");
+    format!("({expression}) and on ({by}) topk(10, {over_all})")
+}
+
+/// The same of a gauge, added up by labels; those are ranked by the highest they had.
+pub fn top_gauge(by: &str, gauge: &str) -> String {
+    let highest = format!(
+        "sum by ({by}) (max_over_time({}[$__range] @ end()))",
+        named(gauge)
+    );
+    format!("sum by ({by}) ({gauge}) and on ({by}) topk(10, {highest})")
+}
+
+/// The same of a recorded series with one value for each host.
+pub fn top_hosts(recorded: &str) -> String {
+    format!(
+        "{recorded} and on (cluster, job, instance) topk(10, max_over_time({recorded}[$__range] @ end()))"
+    )
+}
+
+/// Without the sums over the rest.
+fn named(expression: &str) -> String {
+    ["GROUP", "UNIT", "HOST"]
+        .iter()
+        .fold(expression.to_owned(), |text, selector| {
+            text.replace(&format!("{{{selector}"), &format!("{{{selector},{NAMED}"))
+        })
+}
+
+/// Edges as the *Node graph* panel takes them, in an instant query shown as a table: `id`, `source` and `target` are
+/// labels of each, made of those that name the two ends, and of `more` where several edges have the same. An end's host
+/// comes before its unit, which may be empty and then leaves no separator behind.
+pub fn edges(sum: &str, source: &str, target: &str, more: &[&str]) -> String {
+    let end = |sum: &str, name: &str, labels: &str| {
+        let joined = format!(r#"label_join({sum}, "{name}", " · ", {labels})"#);
+        format!(r#"label_replace({joined}, "{name}", "$1", "{name}", "(.*?)(?: · )?")"#)
+    };
+    let both = end(&end(sum, "source", source), "target", target);
+    let labels: Vec<String> = ["source", "target"]
+        .iter()
+        .chain(more)
+        .map(|label| format!("{label:?}"))
+        .collect();
+    format!(r#"label_join({both}, "id", " → ", {})"#, labels.join(", "))
 }
 
 /// The growth of a histogram's series, as two expressions: where Prometheus stores it as a native histogram
@@ -202,8 +318,8 @@ impl Scope {
     /// The label matchers that the variables of this scope make.
     fn selector(self) -> String {
         let labels: &[&str] = match self {
-            Self::Groups => &["instance", "unit", "comm"],
-            Self::Host | Self::Fleet => &["instance"],
+            Self::Groups => &["cluster", "job", "instance", "unit", "comm"],
+            Self::Host | Self::Fleet => &["cluster", "job", "instance"],
         };
         let matchers: Vec<String> = labels
             .iter()

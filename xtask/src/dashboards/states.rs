@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Scope},
-    panel::{Panel, by_bucket, heatmap, quantile, series, table},
+    panel::{Panel, by_bucket, graph, heatmap, quantile, series, table, top},
 };
 
 pub fn board() -> Board {
@@ -10,14 +10,15 @@ pub fn board() -> Board {
         "states",
         "Processes and states",
         Scope::Groups,
-        "Where the time of units and process names goes. Narrow it with the variables on top; lengths of waits and stays are those of the \
-         unit, unless the agent counts them by process name (`[metrics] durations`).",
+        "Where the time of units and process names goes. Narrow it with the variables on top; lengths of waits and \
+         stays are those of the unit, unless the agent counts them by process name (`[metrics] durations`).",
     )
     .row("Where does the time go?", time())
-    .more(switches())
-    .row("How long do they wait for a CPU?", waits())
-    .row("How long is each stay?", stays())
     .row("Who?", who())
+    .folded("How long do they wait for a CPU?", waits())
+    .folded("How long is each stay?", stays())
+    .folded("How many threads, and how often do they switch?", switches())
+    .folded("From which state to which?", [state_machine(), transitions()])
 }
 
 fn time() -> Vec<Panel> {
@@ -52,8 +53,8 @@ fn switches() -> Vec<Panel> {
         series(
             "How often do they switch?",
             "cps",
-            "Context switches per second. Voluntary: the thread waited for something. Involuntary: another one took its CPU; \
-             many of them mean that CPUs are short or time slices small.",
+            "Context switches per second. Voluntary: the thread waited for something. Involuntary: another one \
+             took its CPU; many of them mean that CPUs are short or time slices small.",
         )
         .query(
             "sum by (kind) (rate(procprobe_context_switches_total{GROUP}[$__rate_interval]))",
@@ -69,6 +70,35 @@ fn switches() -> Vec<Panel> {
     ]
 }
 
+/// Of the whole host: the kernel side counts changes by state, not by thread.
+const CHANGES: &str =
+    "sum by (from, to) (rate(procprobe_state_transitions_total{HOST}[$__range] @ end())) > 0";
+
+fn state_machine() -> Panel {
+    let query = format!(
+        r#"label_join(label_replace(label_replace({CHANGES}, "source", "$1", "from", "(.*)"), "target", "$1", "to", "(.*)"), "id", " → ", "from", "to")"#
+    );
+    graph(
+        "How do threads change their state?",
+        "/s",
+        "Changes per second, on average over the time chosen above, of all threads of the hosts chosen above: \
+         process and unit do not narrow it. A circle has the changes into that state; births come from `new`, \
+         deaths go to `dead`.",
+    )
+    .query(&query, "")
+}
+
+fn transitions() -> Panel {
+    table(
+        "How often from which to which?",
+        "The same as a table, to sort and to search.",
+    )
+    .labels(&["from", "to"])
+    .column("Changes", "cps", CHANGES)
+    .wide(10)
+    .tall(14)
+}
+
 const STAYS: &str = "procprobe_state_duration_seconds";
 const RUNNABLE: &str = r#"UNIT,state="runnable""#;
 
@@ -77,8 +107,8 @@ fn waits() -> Vec<Panel> {
     vec![
         heatmap(
             "Run-queue waits",
-            "How long threads wait for a CPU once they could run. Healthy is below a few milliseconds; a second band that \
-             appears higher up is a busy neighbour or a CPU limit.",
+            "How long threads wait for a CPU once they could run. Healthy is below a few milliseconds; a second \
+             band that appears higher up is a busy neighbour or a CPU limit.",
         )
         .query(&by_bucket(STAYS, RUNNABLE), "{{le}}"),
         series(
@@ -89,24 +119,27 @@ fn waits() -> Vec<Panel> {
         .query(&of_all("0.5"), "p50")
         .query(&of_all("0.9"), "p90")
         .query(&of_all("0.99"), "p99")
-        .warn(0.1),
+        .mark(0.1),
         series(
             "Who waits longest for a CPU?",
             "s",
             "The wait that one in a hundred exceeds, by unit; by process name too if the agent counts durations of groups.",
         )
         .query(
-            &format!("topk(10, {})", quantile("0.99", STAYS, RUNNABLE, "unit, comm")),
+            &top("unit, comm", &quantile("0.99", STAYS, RUNNABLE, "unit, comm")),
             "{{comm}} {{unit}}",
         )
-        .warn(0.1),
+        .mark(0.1),
         series(
             "Who is preempted?",
             "cps",
             "Involuntary switches per second: the thread wanted to go on and lost its CPU to another.",
         )
         .query(
-            r#"topk(10, sum by (unit, comm) (rate(procprobe_context_switches_total{GROUP,kind="involuntary"}[$__rate_interval])))"#,
+            &top(
+                "unit, comm",
+                r#"sum by (unit, comm) (rate(procprobe_context_switches_total{GROUP,kind="involuntary"}[$__rate_interval]))"#,
+            ),
             "{{comm}} {{unit}}",
         ),
     ]
@@ -128,8 +161,8 @@ fn stays() -> Vec<Panel> {
         stay(
             "Uninterruptible stays",
             "uninterruptible",
-            "How long threads stay in D once they are: the latency of storage as they feel it. Stays that have not ended are \
-             not in here; the table below has them.",
+            "How long threads stay in D once they are: the latency of storage as they feel it. Stays that have not \
+             ended are not in here; the table below has them.",
         ),
         stay(
             "Sleeps",
@@ -142,39 +175,40 @@ fn stays() -> Vec<Panel> {
 fn who() -> Vec<Panel> {
     let average = |state: &str| {
         format!(
-            r#"sum by (unit, comm) (rate(procprobe_state_seconds_total{{GROUP,state="{state}"}}[$__rate_interval]))"#
+            r#"sum by (unit, comm) (rate(procprobe_state_seconds_total{{GROUP,NAMED,state="{state}"}}[$__rate_interval]))"#
         )
     };
     vec![
         table(
             "Where does each process name's time go?",
-            "Threads of each process name in each state, on average over the last minute or so. Sorted by time on a CPU; click \
-             another heading to sort by that.",
+            "Threads of each process name in each state, on average over the last minute or so. Sorted by time on \
+             a CPU; click another heading to sort by that. The sum of those without a name of their own is left \
+             out.",
         )
+        .labels(&["comm", "unit"])
         .column("Running", "short", &average("running"))
         .column("Runnable", "short", &average("runnable"))
-        .warn(1.0)
         .column("Uninterruptible", "short", &average("uninterruptible"))
-        .warn(1.0)
         .column("Sleeping", "short", &average("sleeping"))
         .column(
             "Threads",
             "short",
-            "sum by (unit, comm) (procprobe_group_threads{GROUP})",
+            "sum by (unit, comm) (procprobe_group_threads{GROUP,NAMED})",
         )
         .wide(24)
         .tall(12),
         table(
             "Who is stuck?",
-            "Threads that have been in uninterruptible sleep for the last ten minutes without a break, by process name. Empty \
-             is good. `procprobe tree --threads` on the host says what each waits for.",
+            "Threads that have been in uninterruptible sleep for the last ten minutes without a break, by process \
+             name. Empty is good. `procprobe tree --threads` on the host says what each waits for.",
         )
+        .labels(&["instance", "unit", "comm"])
         .column(
             "Stuck threads",
             "short",
-            "unit_comm:procprobe_stuck_uninterruptible:rate10m{GROUP}",
+            "sum by (instance, unit, comm) (unit_comm:procprobe_stuck_uninterruptible:rate10m{GROUP,NAMED})",
         )
-        .alarm(0.9)
+        .warn("ProcprobeThreadsStuck", 0.9)
         .wide(24),
     ]
 }
