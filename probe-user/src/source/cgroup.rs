@@ -1,9 +1,11 @@
 //! Cgroup ids to paths to units.
 //!
 //! A cgroup's id is the inode number of its directory. The hierarchy is walked when an id turns up
-//! that is not known yet, at most once in [`REFRESH`]; a cgroup that is gone by then stays unknown.
+//! that is not known yet, at most once in [`REFRESH`] and for [`AT_A_TIME`]: a user may have made 100,000
+//! cgroups. What is nearest the root comes first; the next walk goes on where one had to stop. A cgroup that is
+//! gone by then stays unknown.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,8 +20,14 @@ use crate::model::zombies::Pids;
 
 /// How often the hierarchy is walked at most.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How long it is walked at a time: some 10,000 directories.
+const AT_A_TIME: Duration = Duration::from_millis(150);
 /// Cgroups that are gone are remembered up to this many, since their processes' last records may come later.
 const MAX_KNOWN: usize = 10_000;
+/// As many of the living ones have names: 400 bytes each.
+const MOST_KNOWN: usize = 50_000;
+/// Directories that a walk has still to come to, at most.
+const MOST_PENDING: usize = 50_000;
 /// Directories deeper than this are not looked into.
 const MAX_DEPTH: usize = 32;
 
@@ -42,6 +50,9 @@ struct WholeUnit {
     name: Arc<str>,
 }
 
+/// A directory to be looked into, how deep it is, and the unit it is in.
+type Place = (PathBuf, usize, Option<WholeUnit>);
+
 /// A unit, and the outermost cgroup of it that a cgroup is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitCgroup {
@@ -58,6 +69,10 @@ pub struct Cgroups {
     root: Option<PathBuf>,
     known: HashMap<u64, Named>,
     walked: Option<Instant>,
+    /// What a walk has not come to.
+    pending: VecDeque<Place>,
+    /// How long a walk may take.
+    patience: Duration,
     label_map: LabelMap,
     none: Arc<str>,
 }
@@ -70,6 +85,8 @@ impl Cgroups {
             root,
             known: HashMap::new(),
             walked: None,
+            pending: VecDeque::new(),
+            patience: AT_A_TIME,
             label_map: LabelMap::default(),
             none: "".into(),
         }
@@ -135,11 +152,14 @@ impl Cgroups {
 
     fn walk(&mut self) {
         let Some(root) = self.root.clone() else { return };
-        if self.known.len() > MAX_KNOWN {
-            self.known.clear();
+        if self.pending.is_empty() {
+            if self.known.len() > MAX_KNOWN {
+                self.known.clear();
+            }
+            self.pending.push_back((root.clone(), 0, None));
         }
-        let mut pending = vec![(root.clone(), 0, None::<WholeUnit>)];
-        while let Some((directory, depth, above)) = pending.pop() {
+        let began = Instant::now();
+        while let Some((directory, depth, above)) = self.pending.pop_front() {
             let Ok(metadata) = fs::metadata(&directory) else {
                 continue;
             };
@@ -172,7 +192,15 @@ impl Cgroups {
                 let directories = entries
                     .flatten()
                     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                pending.extend(directories.map(|entry| (entry.path(), depth + 1, Some(whole.clone()))));
+                let room = MOST_PENDING.saturating_sub(self.pending.len());
+                let below = directories.map(|entry| (entry.path(), depth + 1, Some(whole.clone())));
+                self.pending.extend(below.take(room));
+            }
+            if self.known.len() >= MOST_KNOWN {
+                self.pending.clear();
+            }
+            if began.elapsed() >= self.patience {
+                return;
             }
         }
     }
@@ -203,6 +231,33 @@ mod tests {
         let mut cgroups = Cgroups::new(&dir.path().join("proc"));
         let id = fs::metadata(&cgroup).unwrap().ino();
         assert_eq!(&*cgroups.unit(id), "job.service");
+    }
+
+    #[test]
+    fn a_walk_that_has_to_stop_goes_on_at_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        for number in 0..20 {
+            fs::create_dir_all(dir.path().join(format!("cg/a/b/{number}"))).unwrap();
+        }
+        fs::create_dir_all(dir.path().join("cg/near.service")).unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().join("cg").display());
+        fs::write(dir.path().join("proc/self/mounts"), mounts).unwrap();
+        let mut cgroups = Cgroups::new(&dir.path().join("proc"));
+        cgroups.patience = Duration::ZERO;
+        let id = |path: &str| fs::metadata(dir.path().join("cg").join(path)).unwrap().ino();
+        // One directory at a time: the root, then the two in it.
+        let mut walks = 0;
+        while !cgroups.known.contains_key(&id("near.service")) {
+            cgroups.walk();
+            walks += 1;
+        }
+        assert!(walks <= 3, "the nearest come first: {walks}");
+        while !cgroups.known.contains_key(&id("a/b/19")) {
+            cgroups.walk();
+            walks += 1;
+            assert!(walks <= 24);
+        }
     }
 
     #[test]
