@@ -127,7 +127,8 @@ const FOR_BROWSERS: [(HeaderName, &str); 2] = [
     ),
 ];
 
-/// Requests of the API have one in so many of the connections; the rest is for scrapes and health checks.
+/// The share of the connections that requests of the API may have, as a divisor; the rest is for scrapes and
+/// health checks.
 const API_SHARE: usize = 2;
 /// KiB of answers of the API that clients have not read to their end, all together. A larger one goes out
 /// when there is no other.

@@ -38,8 +38,8 @@ impl Names {
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
         };
-        // What is said besides the host is a port: "[::1].evil.example" and "localhost@evil.example" have hosts
-        // that are ours, to a reader who leaves out the rest.
+        // What is said besides the host is a port: "[::1].evil.example" and "localhost@evil.example" have
+        // hosts that are ours, to a reader who leaves out the rest.
         let rest = authority.as_str().strip_prefix(authority.host());
         let is_port = |rest: &str| rest.is_empty() || rest.starts_with(':');
         if !rest.is_some_and(is_port) {

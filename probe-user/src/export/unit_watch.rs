@@ -23,8 +23,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const HANGS: Duration = Duration::from_secs(10);
 /// How long a scrape waits for what is being read.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// More cgroups than that are not read of one unit (`label_map` can make one of very many): a part of them would
-/// give a sum that is too low.
+/// More cgroups than that are not read of one unit (`label_map` can make one of very many): a part of them
+/// would give a sum that is too low.
 const MOST_CGROUPS: usize = 64;
 
 /// See the module.
@@ -51,7 +51,7 @@ struct Candidate {
 }
 
 impl UnitWatch {
-    /// Of so many units at most. Makes a thread.
+    /// Of at most `max` units. Makes a thread.
     pub fn new(max: usize, filter: UnitFilter) -> Self {
         Self {
             files: UnitFiles::new(Path::new("/proc")),

@@ -17,14 +17,14 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// The one that tells units apart: that of the pids controller. Where that is of version 1, on a host of version 1
-    /// or a hybrid one, version 2 may have no controllers, and runtimes may make no cgroups there.
+    /// The one that tells units apart: that of the pids controller. Where that is of version 1, on a host of
+    /// version 1 or a hybrid one, version 2 may have no controllers, and runtimes may make no cgroups there.
     pub fn find(proc_root: &Path) -> Option<Self> {
         Self::of_controller(proc_root, "pids")
     }
 
-    /// The one that a controller is in, among the mounts (`/proc/self/mounts`): its own of version 1 if there is one,
-    /// else version 2, where whether it is switched on shows in its files.
+    /// The one that a controller is in, among the mounts (`/proc/self/mounts`): its own of version 1 if there
+    /// is one, else version 2, where whether it is switched on shows in its files.
     pub fn of_controller(proc_root: &Path, controller: &str) -> Option<Self> {
         let mounts = fs::read(proc_root.join("self/mounts")).unwrap_or_default();
         let mounted = |wanted: &dyn Fn(&[u8], &[u8]) -> bool| {

@@ -153,8 +153,8 @@ impl MemoryPass {
 /// A thread: pid, tid, and when it began.
 type Member = (u32, u32, u64);
 
-/// The process that a pass hangs in: whenever it was looked at, it slept at the same thread. Without that proof
-/// (it may not even have begun) nobody is accused.
+/// The process that a pass hangs in: whenever it was looked at, it slept at the same thread. Without that
+/// proof (it may not even have begun) nobody is accused.
 fn accused(look: impl Fn() -> Option<(Member, bool)>, rest: impl Fn()) -> Option<u32> {
     let (at_first, _) = look().filter(|((pid, ..), _)| *pid != 0)?;
     for _ in 0..LOOKS {

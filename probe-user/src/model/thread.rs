@@ -213,9 +213,9 @@ pub struct Thread {
     /// waits for it. Then its maps and its memory cannot be read without waiting. `None` of others, and where
     /// that cannot be seen.
     pub map_locked: Option<bool>,
-    /// Whether its process has executed a program since it was forked: its memory is its own. If not, its first
-    /// thread may go on where a thread of its parent was, with the locks that one had. `None` where that cannot
-    /// be seen.
+    /// Whether its process has executed a program since it was forked: its memory is its own. If not, its
+    /// first thread may go on where a thread of its parent was, with the locks that one had. `None` where
+    /// that cannot be seen.
     pub executed: Option<bool>,
     /// What its process was told to end with, as `wait(2)` will have it: by a fatal signal, or by
     /// `exit_group(2)`. `None` if it was not, or unknown: /proc does not say.

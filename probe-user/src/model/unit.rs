@@ -43,8 +43,8 @@ fn container(parts: &[&str], at: usize) -> Option<String> {
     Some(format!("{}:{}", runtime_name(runtime, parent), &id[..12]))
 }
 
-/// Whether a cgroup is that of the process which watches over a container, rather than of the container: part of the
-/// same unit, without its limits.
+/// Whether a cgroup is that of the process which watches over a container, rather than of the container: part
+/// of the same unit, without its limits.
 pub fn is_monitor(name: &str) -> bool {
     ["libpod-conmon-", "crio-conmon-"]
         .iter()

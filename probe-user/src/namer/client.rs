@@ -1,8 +1,8 @@
 //! The agent's side: starts the namer, asks it, and goes on without it when it dies or is late.
 //!
 //! A file that it died of, or took too long over, is not given to it again for a while, longer each time:
-//! nobody keeps the others' names away by a file that takes a second. Too long is what it runs or sleeps: on a
-//! busy host, or under a quota, it may get no CPU for longer than that, and no file is to blame.
+//! nobody keeps the others' names away by a file that takes a second. Too long is what it runs or sleeps: on
+//! a busy host, or under a quota, it may get no CPU for longer than that, and no file is to blame.
 
 use std::cell::Cell;
 use std::io;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use probe_ebpf::lock::LockKey;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-use super::address_space::{Answer, Frame, inside, mapping, site};
+use super::address_space::{Answer, Frame, mapping};
 use super::code::{CodeCache, NotNow};
+use super::program::{inside, site};
 use super::reader::files::{Directory, Memory};
 use crate::model::locks::site::{Caller, Library, Site};
 use crate::namer::id_of as file_of;

@@ -1,9 +1,9 @@
 //! Cgroup ids to paths to units.
 //!
-//! A cgroup's id is the inode number of its directory. The hierarchy is walked when an id turns up
-//! that is not known yet, at most once in [`REFRESH`] and for [`AT_A_TIME`]: a user may have made 100,000
-//! cgroups. What is nearest the root comes first; the next walk goes on where one had to stop. A cgroup that is
-//! gone by then stays unknown.
+//! A cgroup's id is the inode number of its directory. The hierarchy is walked when an id turns up that is
+//! not known yet, at most once in [`REFRESH`] and for [`AT_A_TIME`]: a user may have made 100,000 cgroups.
+//! What is nearest the root comes first; the next walk goes on where one had to stop. A cgroup that is gone
+//! by then stays unknown.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -105,8 +105,8 @@ impl Cgroups {
         self.named(id).map(|named| named.path.clone())
     }
 
-    /// The unit that a cgroup is part of. `None` if it is not known, belongs to none, or is that of who watches over a
-    /// container: without the container's limits, it would look as if there were none.
+    /// The unit that a cgroup is part of. `None` if it is not known, belongs to none, or is that of who
+    /// watches over a container: without the container's limits, it would look as if there were none.
     pub fn unit_cgroup(&mut self, id: u64) -> Option<UnitCgroup> {
         let named = self.named(id)?;
         let last = named.whole.path.file_name().and_then(|name| name.to_str());

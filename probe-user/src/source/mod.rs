@@ -14,7 +14,9 @@
 //! | [`watch`] | the lives of processes, asking orphans who has them now |
 //! | [`locks`] | tables of lock waits |
 //! | `futexes` | what open futex waits need besides the snapshot |
-//! | `address_space` | whose code waits, and who maps the memory that a futex lies in |
+//! | `address_space` | what is asked of processes for that: who maps the memory that a futex lies in, and more |
+//! | `program` | whose code is at an instruction, and of which program or run-time system |
+//! | `caller` | one frame further up |
 //! | `code` | whose code an address in a file is, remembered |
 //! | [`limits`] | how many pids there can be, how many CPUs |
 //! | [`pressure`] | how long work stood still for want of CPU, memory, disk |
@@ -36,6 +38,7 @@ pub mod locks;
 pub mod memory;
 pub mod pressure;
 pub mod proc;
+mod program;
 pub mod reader;
 pub mod resolve;
 pub mod symbols;

@@ -23,7 +23,8 @@ pub enum Place {
     Runbook,
 }
 
-/// The labels of an edge by which Grafana's *Node graph* finds its ends; all but the number, which a transformation makes.
+/// The labels of an edge by which Grafana's *Node graph* finds its ends; all but the number, which a
+/// transformation makes.
 pub const EDGE: [&str; 3] = ["id", "source", "target"];
 
 /// One expression.

@@ -1,5 +1,6 @@
-//! What somebody who reads dashboards all day expects of each panel: that it ranks over the whole time, that its colours are those
-//! of the alerts, that silence does not look like health, and that there is a way on from what it shows.
+//! What somebody who reads dashboards all day expects of each panel: that it ranks over the whole time, that
+//! its colours are those of the alerts, that silence does not look like health, and that there is a way on
+//! from what it shows.
 
 use std::collections::BTreeMap;
 
@@ -123,8 +124,8 @@ fn steps(panel: &Value) -> Vec<(f64, String)> {
         .collect()
 }
 
-/// Whether a step is where an alert begins: at its number; at the least that there can be above its 0; as a count of what is beyond
-/// its number; or at three days, which the alert has as `3 * 86400`.
+/// Whether a step is where an alert begins: at its number; at the least that there can be above its 0; as a
+/// count of what is beyond its number; or at three days, which the alert has as `3 * 86400`.
 #[expect(clippy::float_cmp, reason = "the same number, written twice")]
 fn is_threshold_of(from: f64, panel: &Value, alert: &str) -> bool {
     let numbers = thresholds(alert);
@@ -195,8 +196,8 @@ fn what_is_named_can_be_followed() {
     }
 }
 
-/// As the panel's documentation has it: a frame called `edges`, with text fields `id`, `source` and `target`, which `names.rs` looks for in
-/// the query's result, and a number `mainstat`.
+/// As the panel's documentation has it: a frame called `edges`, with text fields `id`, `source` and `target`,
+/// which `names.rs` looks for in the query's result, and a number `mainstat`.
 #[test]
 fn edges_are_what_the_node_graph_takes() {
     let mut graphs = 0;

@@ -253,8 +253,8 @@ enum All {
     None,
     /// All values there are.
     Listed,
-    /// Anything, nothing among it. Grafana would send all values it knows; this also matches a group without a unit, a host
-    /// without a cluster, and a thousand hosts in two bytes.
+    /// Anything, nothing among it. Grafana would send all values it knows; this also matches a group without
+    /// a unit, a host without a cluster, and a thousand hosts in two bytes.
     Anything,
 }
 

@@ -79,7 +79,8 @@ pub fn table(title: &'static str, description: &'static str) -> Panel {
     Panel::new(Kind::Table, title, "short", description, 12, 8)
 }
 
-/// Who is connected to whom: the edges of a graph, and what each weighs in `unit`, which is shown as it is written.
+/// Who is connected to whom: the edges of a graph, and what each weighs in `unit`, which is shown as it is
+/// written.
 pub fn graph(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
     Panel::new(Kind::Graph, title, unit, description, 14, 14)
 }
@@ -139,7 +140,8 @@ impl Panel {
         self.query(expression, title)
     }
 
-    /// Warns from where this alert does, the panel or the table's last column, and leads to its section of the runbook.
+    /// Warns from where this alert does, the panel or the table's last column, and leads to its section of
+    /// the runbook.
     pub fn warn(self, alert: &'static str, from: f64) -> Self {
         self.step(from, "orange").of(alert)
     }
@@ -227,8 +229,9 @@ fn selectors(expression: &str) -> String {
         .replace("HOST", &Scope::Host.selector())
 }
 
-/// The ten that had most of something over the whole range, as they are at each moment of it; ranked anew at each moment, a
-/// graph would show ten times as many, none of them whole. `by` are the labels of the expression.
+/// The ten that had most of something over the whole range, as they are at each moment of it; ranked anew at
+/// each moment, a graph would show ten times as many, none of them whole. `by` are the labels of the
+/// expression.
 pub fn top(by: &str, expression: &str) -> String {
     let over_all = named(expression).replace("[$__rate_interval]", "[$__range] @ end()");
     format!("({expression}) and on ({by}) topk(10, {over_all})")
@@ -259,9 +262,9 @@ fn named(expression: &str) -> String {
         })
 }
 
-/// Edges as the *Node graph* panel takes them, in an instant query shown as a table: `id`, `source` and `target` are
-/// labels of each, made of those that name the two ends, and of `more` where several edges have the same. An end's host
-/// comes before its unit, which may be empty and then leaves no separator behind.
+/// Edges as the *Node graph* panel takes them, in an instant query shown as a table: `id`, `source` and
+/// `target` are labels of each, made of those that name the two ends, and of `more` where several edges have
+/// the same. An end's host comes before its unit, which may be empty and then leaves no separator behind.
 pub fn edges(sum: &str, source: &str, target: &str, more: &[&str]) -> String {
     let end = |sum: &str, name: &str, labels: &str| {
         let joined = format!(r#"label_join({sum}, "{name}", " · ", {labels})"#);

@@ -34,7 +34,8 @@ impl Panel {
         panel
     }
 
-    /// Where to go on: another dashboard, and what the runbook says about the alerts whose thresholds these are.
+    /// Where to go on: another dashboard, and what the runbook says about the alerts whose thresholds these
+    /// are.
     fn links(&self) -> Vec<Value> {
         let link = |title: &str, url: String, icon: &str, apart: bool| {
             json!({
@@ -265,8 +266,9 @@ const GROUP_LINK: &str = "/d/procprobe-states?${__url_time_range}&${datasource:q
 const HOST_LINK: &str =
     "/d/procprobe-host?${__url_time_range}&${datasource:queryparam}&${cluster:queryparam}&${job:queryparam}";
 
-/// The number of each edge under the name by which the panel looks for it. A rename would not do: that changes what a
-/// field is called on the screen, and the panel looks for what it is called in the data. A calculation makes a new one.
+/// The number of each edge under the name by which the panel looks for it. A rename would not do: that
+/// changes what a field is called on the screen, and the panel looks for what it is called in the data. A
+/// calculation makes a new one.
 fn main_stat() -> Value {
     json!([{
         "id": "calculateField",

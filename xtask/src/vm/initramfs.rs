@@ -50,17 +50,15 @@ pub fn with_live(base: &Path, live: &Live, paths: &Paths) -> Result<PathBuf> {
         paths,
     )?;
     userland::collect(&mut archive)?;
-    let mut bytes = fs::read(base).with_context(|| format!("reading {}", base.display()))?;
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes.extend_from_slice(&archive.finish()?);
-    write(&paths.live, &bytes)?;
+    append(base, &archive.finish()?, &paths.live)?;
     Ok(paths.live.clone())
 }
 
 /// What tests need that older kernels of Debian have in modules; the guest loads them as they are.
 const MODULES: [&str; 1] = ["fuse.ko"];
 
-/// The same for one kernel, with its modules; as it is, if it has none of them, for newer ones have them built in.
+/// The same for one kernel, with its modules; as it is, if it has none of them, for newer ones have them
+/// built in.
 pub fn with_modules(base: &Path, kernel: &Kernel, paths: &Paths) -> Result<PathBuf> {
     let found: Vec<(&str, PathBuf)> = MODULES
         .iter()
@@ -73,12 +71,17 @@ pub fn with_modules(base: &Path, kernel: &Kernel, paths: &Paths) -> Result<PathB
     for (name, module) in &found {
         archive.file(&Path::new("modules").join(name), module)?;
     }
+    let to = paths.live.with_file_name(format!("initramfs-{}", kernel.release));
+    append(base, &archive.finish()?, &to)?;
+    Ok(to)
+}
+
+/// Writes an archive with another behind it, where the kernel looks for one.
+fn append(base: &Path, archive: &[u8], to: &Path) -> Result<()> {
     let mut bytes = fs::read(base).with_context(|| format!("reading {}", base.display()))?;
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes.extend_from_slice(&archive.finish()?);
-    let to = paths.live.with_file_name(format!("initramfs-{}", kernel.release));
-    write(&to, &bytes)?;
-    Ok(to)
+    bytes.extend_from_slice(archive);
+    write(to, &bytes)
 }
 
 fn write(to: &Path, bytes: &[u8]) -> Result<()> {

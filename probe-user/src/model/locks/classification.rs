@@ -112,9 +112,9 @@ fn behaves_as_lock(evidence: &Evidence<'_>, recent: &Evidence<'_>, window_ns: u6
             let locked = evidence.waits_for(Expected::Two) + evidence.waits_for(Expected::Flagged);
             // libstdc++'s wakes all who share a word of its pool.
             let count = waits_for_a_count(evidence) && evidence.take_turns() >= 2;
-            // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that. And a lock
-            // that is taken has one value; a generation that workers park at, and wake each other at, has ever
-            // new ones.
+            // Whoever comes last at a barrier is out, too, and wakes all the others: no lock does that. And a
+            // lock that is taken has one value; a generation that workers park at, and wake each other at,
+            // has ever new ones.
             let counts = evidence.waits_for(Expected::Other) * 2 > evidence.waits();
             let exclusive = exclusive && takes_turns(evidence, 2) && !counts;
             exclusive || count || (is_most(evidence, locked) && takes_turns(evidence, 1))

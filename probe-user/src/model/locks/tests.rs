@@ -294,8 +294,8 @@ fn a_child_waits_for_a_lock_that_was_held_when_it_was_forked() {
     );
 }
 
-/// The first thread of a process that was forked goes on where a thread of the parent was, whose tid stands in
-/// the locks that it had: whoever waits for one may well get it.
+/// The first thread of a process that was forked goes on where a thread of the parent was, whose tid stands
+/// in the locks that it had: whoever waits for one may well get it.
 #[test]
 fn a_copy_of_the_owner_may_release_the_lock() {
     for parent_lives in [true, false] {

@@ -39,8 +39,8 @@ struct Tables<'a> {
 pub enum Owner<'a> {
     /// A living thread that could have written it.
     Live(&'a Thread),
-    /// A thread of the process that this one was forked from: it held the lock at that moment, and neither it nor
-    /// its copy is here to release it.
+    /// A thread of the process that this one was forked from: it held the lock at that moment, and neither it
+    /// nor its copy is here to release it.
     Parent(&'a Thread),
     /// A tid that no living thread has that could have written it; `None` if memory says that the owner has
     /// ended, but not who it was.
@@ -169,7 +169,8 @@ impl<'a> ThreadIndex<'a> {
         if let Some(Some(lock)) = memory.place(&lock) {
             return self.owner_of_shared(waiter, &named, tid, lock);
         }
-        // A process made by a bare `clone(CLONE_VM)` takes locks in its maker's name: its C library knows no other.
+        // A process made by a bare `clone(CLONE_VM)` takes locks in its maker's name: its C library knows no
+        // other.
         if self.tables().by_space.get(&waiter.space) == Some(&None) {
             return Owner::Ambiguous;
         }
@@ -192,8 +193,8 @@ impl<'a> ThreadIndex<'a> {
         }
     }
 
-    /// Whether the first thread of the waiter's process may have the lock, though another tid stands in it: it
-    /// goes on where a thread of the parent was when that forked, with all the locks that one had.
+    /// Whether the first thread of the waiter's process may have the lock, though another tid stands in it:
+    /// it goes on where a thread of the parent was when that forked, with all the locks that one had.
     fn may_be_held_by_a_copy(&self, waiter: &Thread, lock: LockKey) -> bool {
         let waits = |thread: &Thread| {
             let open = thread.futex.as_ref();

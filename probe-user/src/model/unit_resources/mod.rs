@@ -1,9 +1,10 @@
 //! What units may take and what they were refused: quotas, pids, kills for want of memory.
 //!
 //! Counters of cgroups become counters of units. A unit's cgroup is made anew with every restart, and its
-//! counters with it, so what a unit has is the sum of what its cgroups had, each told by its number, which the
-//! kernel gives to no second one (64-bit inode numbers of kernfs). What is remembered is bounded; of a cgroup
-//! that was forgotten and comes back only the growth counts, since its sum may be in the total already.
+//! counters with it, so what a unit has is the sum of what its cgroups had, each told by its number, which
+//! the kernel gives to no second one (64-bit inode numbers of kernfs). What is remembered is bounded; of a
+//! cgroup that was forgotten and comes back only the growth counts, since its sum may be in the total
+//! already.
 //!
 //! Pure: what the kernel's files say comes in as [`UnitReading`].
 
@@ -81,7 +82,8 @@ pub struct UnitResources {
     cgroups: HashMap<u64, Cgroup>,
     /// Time throttled by the number of the cgroup whose quota it is, and when it was read.
     quotas: HashMap<u64, (u64, u64)>,
-    /// The highest number of a cgroup that was forgotten: those up to it are not new, even if they are not known.
+    /// The highest number of a cgroup that was forgotten: those up to it are not new, even if they are not
+    /// known.
     forgotten_up_to: u64,
 }
 
@@ -98,8 +100,8 @@ struct Unit {
 /// A cgroup of a unit.
 #[derive(Default)]
 struct Cgroup {
-    /// Kills as its files have them, and as the events do: of a cgroup that went with its last process no file
-    /// was read, and an event may be lost. Each is at most what happened.
+    /// Kills as its files have them, and as the events do: of a cgroup that went with its last process no
+    /// file was read, and an event may be lost. Each is at most what happened.
     kills_read: u64,
     kills_seen: u64,
     is_read: bool,
@@ -215,7 +217,8 @@ impl UnitResources {
         });
     }
 
-    /// Units that have processes, or had until a moment ago (at most `gone` of those, the last ones), by name.
+    /// Units that have processes, or had until a moment ago (at most `gone` of those, the last ones), by
+    /// name.
     pub fn shown(&self, alive: &[Arc<str>], gone: usize, now_ns: u64) -> Vec<(Arc<str>, Shown)> {
         let linger_ns = u64::try_from(LINGER.as_nanos()).unwrap_or(u64::MAX);
         let is_alive = |unit: &Arc<str>| alive.contains(unit);

@@ -1,8 +1,8 @@
 //! One cgroup's files, and those of the ones above it, of either version of cgroups.
 //!
-//! On version 1 every controller has a hierarchy of its own, and a cgroup need not be in each of them; container
-//! runtimes and service managers give it the same path wherever it is, and leave its processes to the nearest
-//! one above where it is not.
+//! On version 1 every controller has a hierarchy of its own, and a cgroup need not be in each of them;
+//! container runtimes and service managers give it the same path wherever it is, and leave its processes to
+//! the nearest one above where it is not.
 
 use std::fs::File;
 use std::io::Read;

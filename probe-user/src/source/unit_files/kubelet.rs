@@ -1,13 +1,13 @@
-//! What containers are called, from the directories in which kubelet and runtimes leave their names: no API, no
-//! token.
+//! What containers are called, from the directories in which kubelet and runtimes leave their names: no API,
+//! no token.
 //!
 //! | who | where | says |
 //! |---|---|---|
 //! | kubelet | `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log` | the container with that id |
 //! | kubelet | `/var/log/pods/NAMESPACE_POD_UID/` | the pod with that uid |
 //!
-//! Only the names of entries are looked at: nothing is opened, no link is followed. The kubelet's own names hold
-//! no `_` (RFC 1123), so each form can be read in one way; what does not follow it is none of its.
+//! Only the names of entries are looked at: nothing is opened, no link is followed. The kubelet's own names
+//! hold no `_` (RFC 1123), so each form can be read in one way; what does not follow it is none of its.
 
 use std::fs;
 use std::path::Path;
@@ -87,7 +87,8 @@ impl Names {
         }
     }
 
-    /// The name of a unit as its cgroup says (`pod:UID/containerd:ID`, `pod:UID`), and its runtime ("" of a pod).
+    /// The name of a unit as its cgroup says (`pod:UID/containerd:ID`, `pod:UID`), and its runtime ("" of a
+    /// pod).
     pub fn of<'a>(&self, unit: &'a str) -> Option<(Name, &'a str)> {
         let (uid, container) = match unit.strip_prefix("pod:") {
             Some(rest) => rest

@@ -24,12 +24,12 @@ use crate::model::unit_resources::UnitReading;
 use files::Files;
 use kubelet::Names;
 
-/// How long one round may read, waiting for a CPU included: nobody waits for it. (150 units were not read within 200 ms
-/// on a host where ten threads wanted each CPU.)
+/// How long one round may read, waiting for a CPU included: nobody waits for it. (150 units were not read
+/// within 200 ms on a host where ten threads wanted each CPU.)
 const BUDGET: Duration = Duration::from_secs(1);
 
-/// Names are read again this often, and at once when a container is new (every [`NEW_NAMES_EVERY`] at most): the
-/// kubelet makes its link when the container runs.
+/// Names are read again this often, and at once when a container is new (every [`NEW_NAMES_EVERY`] at most):
+/// the kubelet makes its link when the container runs.
 const NAMES_EVERY: Duration = Duration::from_secs(60);
 const NEW_NAMES_EVERY: Duration = Duration::from_secs(10);
 
@@ -161,7 +161,8 @@ fn run(mut files: Files, wanted: &Receiver<Vec<Wanted>>, found: &Sender<Round>) 
     }
 }
 
-/// Whole units until the time is over, and one in any case: else none would ever be read behind one that takes longer.
+/// Whole units until the time is over, and one in any case: else none would ever be read behind one that
+/// takes longer.
 fn read(files: &mut Files, wanted: &[Wanted], deadline: Instant) -> Round {
     files.begin();
     let mut round = Round::default();
@@ -198,7 +199,8 @@ impl NameBook {
         }
     }
 
-    /// Names of all units that have one. Of several cgroups under one name (`label_map`) there is no one name.
+    /// Names of all units that have one. Of several cgroups under one name (`label_map`) there is no one
+    /// name.
     fn name(&mut self, wanted: &[Wanted], now: Instant) -> Vec<NamedUnit> {
         let single = wanted.iter().filter_map(|unit| match &unit.cgroups[..] {
             [(_, path)] => Some((Arc::clone(&unit.unit), unit_of(&format!("/{}", path.display())))),

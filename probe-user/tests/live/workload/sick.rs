@@ -207,8 +207,8 @@ pub fn client(mode: &str, file: &str) {
     if mode == "page" {
         member(0, "pp-waiter", move || wait_at(far, 0, false));
         nap_until(|| sleeps(0));
-        // It sleeps by the page's place in the file now: the page itself can go. It stays while the kernel has it
-        // in hand elsewhere, as on a CPU's list of pages that were used lately.
+        // It sleeps by the page's place in the file now: the page itself can go. It stays while the kernel
+        // has it in hand elsewhere, as on a CPU's list of pages that were used lately.
         nap_until(|| {
             let mut resident = [0; PAGES];
             // SAFETY: the process's own mapping, and a byte for each of its pages.

@@ -38,7 +38,8 @@ pub enum Role {
     LikelyLock,
     /// Used either way (semaphores as locks, condition variables around a flag): who waits and wakes decides.
     ByBehaviour,
-    /// A lock or not, and memory, which was not read, would tell: nothing is contended here as far as that goes.
+    /// A lock or not, and memory, which was not read, would tell: nothing is contended here as far as that
+    /// goes.
     MemoryWouldTell,
 }
 
